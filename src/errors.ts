@@ -1,0 +1,47 @@
+/**
+ * The project's error classes. A message states the attempted action, then what is and what would
+ * be right: `cannot read tensor "x": its end is byte 128, must be at most 120 (the file's size)`.
+ */
+
+/** A model file, tokenizer or template that is damaged, inconsistent or not understood. */
+export class FormatError extends Error {
+  override readonly name = "FormatError";
+
+  /** Builds the message `cannot {action}: {what} is {is}, must be {must}`. */
+  static of(action: string, what: string, is: unknown, must: string): FormatError {
+    return new FormatError(`cannot ${action}: ${what} is ${is}, must be ${must}`);
+  }
+}
+
+/** Something valid that this backend or model family cannot do. */
+export class UnsupportedOpError extends Error {
+  override readonly name = "UnsupportedOpError";
+}
+
+/** A limit was met: memory, context length, slots, queue. */
+export class CapacityError extends Error {
+  override readonly name = "CapacityError";
+}
+
+/** A caller's request is wrong; `param` names the offending field. */
+export class RequestError extends Error {
+  override readonly name = "RequestError";
+  readonly param: string | null;
+  readonly status: number;
+  readonly code: string | null;
+
+  constructor(
+    message: string,
+    options: { param?: string | null; status?: number; code?: string | null } = {},
+  ) {
+    super(message);
+    this.param = options.param ?? null;
+    this.status = options.status ?? 400;
+    this.code = options.code ?? null;
+  }
+}
+
+/** A flag, environment variable or option is wrong. */
+export class OptionError extends Error {
+  override readonly name = "OptionError";
+}

@@ -1,0 +1,59 @@
+/** What the model loader sees of a checkpoint, whatever its file format. */
+
+import type { TensorType } from "../quant/types.ts";
+
+/** Random access to bytes that may be a file, a blob or a URL. */
+export interface ByteSource {
+  /** Total length in bytes. */
+  readonly size: number;
+  /** A short name for error messages (the file's base name). */
+  readonly name: string;
+  /** Fills `into` from `offset`; rejects with FormatError where the source ends before. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+/** One tensor of a checkpoint. */
+export interface TensorInfo {
+  /** The name in the file. */
+  readonly name: string;
+  readonly type: TensorType;
+  /** Row-major extents, outermost first; the last one is the row length. GGUF's `ne`, reversed. */
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
+/** A metadata value as the file has it; 64-bit integers that exceed 2^53 stay bigint. */
+export type MetadataValue =
+  | string
+  | number
+  | bigint
+  | boolean
+  | null
+  | MetadataArray
+  | readonly MetadataValue[]
+  | { readonly [key: string]: MetadataValue };
+
+/** A long GGUF array whose elements are decoded when asked for. */
+export interface MetadataArray {
+  readonly length: number;
+  at(index: number): string | number | bigint | boolean;
+  [Symbol.iterator](): Iterator<string | number | bigint | boolean>;
+}
+
+/** An opened checkpoint. Every offset and extent has been checked against the file. */
+export interface TensorSource {
+  readonly format: "gguf" | "safetensors";
+  /** Base name of the file or folder, for display. */
+  readonly name: string;
+  /** Bytes on disk, all shards together. */
+  readonly byteLength: number;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** GGUF: the key-value section. Safetensors: config.json, with its own key names. */
+  readonly metadata: ReadonlyMap<string, MetadataValue>;
+  /** Sidecar JSON documents of a Hugging Face folder by file name (tokenizer.json, ...); parsed lazily. */
+  sidecar(name: string): Promise<string | null>;
+  /** Reads bytes [offset, offset + into.length) of the tensor's data. */
+  read(tensor: TensorInfo, offset: number, into: Uint8Array): Promise<void>;
+  close(): void;
+}
