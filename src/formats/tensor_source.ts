@@ -23,6 +23,15 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
+/** A tensor whose elements cannot be weights here (integers, F64, F8 until it is supported). */
+export interface OtherTensorInfo {
+  readonly name: string;
+  /** The element type by the file's own name, `I64` or `F8_E4M3` for instance. */
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly byteLength: number;
+}
+
 /** A metadata value as the file has it; 64-bit integers that exceed 2^53 stay bigint. */
 export type MetadataValue =
   | string
@@ -49,6 +58,8 @@ export interface TensorSource {
   /** Bytes on disk, all shards together. */
   readonly byteLength: number;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** The file's other tensors, checked alike; `requireTensor` names their type where one is asked for. */
+  readonly otherTensors: ReadonlyMap<string, OtherTensorInfo>;
   /** GGUF: the key-value section. Safetensors: config.json, with its own key names. */
   readonly metadata: ReadonlyMap<string, MetadataValue>;
   /** Sidecar JSON documents of a Hugging Face folder by file name (tokenizer.json, ...); parsed lazily. */
