@@ -27,7 +27,6 @@ import {
 } from "./kernels_manifest.ts";
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const TARGET = "wasm32-unknown-unknown";
 const CANNOT_TELL = 3;
 
 interface Toolchain {
