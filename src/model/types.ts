@@ -28,6 +28,7 @@ export interface ModelConfig {
   readonly rmsNormEps: number;
   readonly contextLength: number;
   readonly tiedEmbeddings: boolean;
+  /** `loadModel` folds in the frequency divisors that GGUF keeps in a tensor. */
   readonly rope: RopeConfig;
 }
 
@@ -71,11 +72,12 @@ export interface LoadModelOptions {
 }
 
 /** One family of models. Adding one is one file that exports this and one line in the registry. */
-export interface Architecture {
+export interface Architecture<Config extends ModelConfig = ModelConfig> {
   /** `general.architecture` in GGUF. */
   readonly ggufName: string;
   /** `architectures[0]` in config.json. */
   readonly huggingFaceNames: readonly string[];
-  readConfig(source: TensorSource): ModelConfig;
-  load(config: ModelConfig, options: LoadModelOptions): Promise<Model>;
+  /** Throws FormatError for values that cannot be, UnsupportedOpError for ones not implemented. */
+  readConfig(source: TensorSource): Config;
+  load(config: Config, options: LoadModelOptions): Promise<Model>;
 }
