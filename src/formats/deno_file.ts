@@ -44,6 +44,28 @@ export function openFile(path: string): ByteSource {
   };
 }
 
+/** What is at a path. Throws FormatError where it may not be looked at. */
+export function pathKind(path: string): "file" | "folder" | "missing" {
+  try {
+    return Deno.statSync(path).isDirectory ? "folder" : "file";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "missing";
+    throw asFormatError(error, `open ${quoted(baseName(path))}`);
+  }
+}
+
+/** Creates or replaces a file, to be written in order. */
+export function createFile(path: string): { write(bytes: Uint8Array): void; close(): void } {
+  const file = Deno.openSync(path, { write: true, create: true, truncate: true });
+  return {
+    write: (bytes) => {
+      let written = 0;
+      while (written < bytes.length) written += file.writeSync(bytes.subarray(written));
+    },
+    close: () => file.close(),
+  };
+}
+
 /** Reads a whole file of at most `maximum` bytes; null where there is none. */
 export function readWholeFile(path: string, maximum: number): Uint8Array<ArrayBuffer> | null {
   const name = baseName(path);
@@ -94,7 +116,9 @@ function kindOf(info: Deno.FileInfo): string {
   return info.isDirectory ? "a folder" : "a special file";
 }
 
-function asFormatError(error: unknown, action: string): unknown {
+/** Whatever the system says about a path, in the form of a reader's errors. */
+function asFormatError(error: unknown, action: string): FormatError {
+  if (error instanceof FormatError) return error;
   if (error instanceof Deno.errors.NotFound) {
     return FormatError.of(action, "the path", "missing", "an existing file");
   }
@@ -106,5 +130,6 @@ function asFormatError(error: unknown, action: string): unknown {
       "readable with the permissions given",
     );
   }
-  return error;
+  const reason = error instanceof Error ? error.name : "unknown";
+  return FormatError.of(action, "the path", `not usable (${reason})`, "a readable file");
 }
