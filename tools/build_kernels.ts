@@ -257,13 +257,13 @@ async function main(args: string[]): Promise<void> {
     return;
   }
   const manifest = readManifest(ROOT);
+  const files = await buildAll(toolchain, join(ROOT, "kernels", "target", "check"));
   if (JSON.stringify(manifest.toolchain) !== JSON.stringify(tools)) {
     fail([
-      `Cannot compare: wasm/ was built by ${JSON.stringify(manifest.toolchain)}, ` +
-      `here is ${JSON.stringify(tools)}`,
+      "kernels/ compiles, but cannot be compared with wasm/: that was built by " +
+      `${JSON.stringify(manifest.toolchain)}, here is ${JSON.stringify(tools)}`,
     ], CANNOT_TELL);
   }
-  const files = await buildAll(toolchain, join(ROOT, "kernels", "target", "check"));
   const different = generatedPaths().filter((path) => files[path] !== manifest.files[path]);
   if (different.length > 0) {
     fail(different.map((path) => `wasm/${path} is not what kernels/ builds to`));
