@@ -1,0 +1,222 @@
+//! Activations in the forms that the kernels read: bytes or 16-bit words per block of 32 with a
+//! float scale, and float32 rows for float weights.
+
+use crate::quant::SUB;
+use crate::simd::F32x4;
+
+/// How activations enter integer kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    Q8 = 0,
+    Q16 = 1,
+    F32 = 2,
+}
+
+/// Forms a row is needed in.
+pub const NARROW: u32 = 1;
+pub const WIDE: u32 = 2;
+pub const FLOAT: u32 = 4;
+
+/// What a kernel needs to know of 32 activations; all fields are loaded as splats.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct BlockMeta {
+    pub scale: f32,
+    /// Sum of all 32 quantised values, and of each half.
+    pub sum: [i32; 3],
+    /// The same sums times the scale.
+    pub scaled_sum: [f32; 3],
+    pad: u32,
+}
+
+/// Offsets within the record of one row. Sections start at multiples of 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub cols: usize,
+    pub high: usize,
+    pub low: usize,
+    pub wide: usize,
+    pub float: usize,
+    pub bytes: usize,
+}
+
+impl Layout {
+    pub fn new(cols: usize, forms: u32, precision: Precision) -> Self {
+        let blocks = cols.div_ceil(SUB);
+        let padded = blocks * SUB;
+        let mut at = 0;
+        let mut section = |wanted: bool, bytes: usize| {
+            let start = at;
+            if wanted {
+                at += bytes;
+            }
+            start
+        };
+        let narrow = forms & NARROW != 0;
+        section(
+            forms & (NARROW | WIDE) != 0,
+            blocks * core::mem::size_of::<BlockMeta>(),
+        );
+        let high = section(narrow, padded);
+        let low = section(narrow && precision == Precision::Q16, padded);
+        let wide = section(forms & WIDE != 0, padded * 2);
+        let float = section(forms & FLOAT != 0, padded * 4);
+        Self {
+            cols,
+            high,
+            low,
+            wide,
+            float,
+            bytes: at,
+        }
+    }
+}
+
+/// Pointers into one row's record.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub meta: *const BlockMeta,
+    pub high: *const u8,
+    pub low: *const u8,
+    pub wide: *const i16,
+    pub float: *const f32,
+}
+
+impl Row {
+    /// # Safety
+    /// `base` points to a record of `layout`.
+    #[inline(always)]
+    pub unsafe fn new(base: *const u8, layout: &Layout) -> Self {
+        Self {
+            meta: base as *const BlockMeta,
+            high: base.add(layout.high),
+            low: base.add(layout.low),
+            wide: base.add(layout.wide) as *const i16,
+            float: base.add(layout.float) as *const f32,
+        }
+    }
+
+    #[inline(always)]
+    pub unsafe fn at(&self, block: usize) -> Self {
+        Self {
+            meta: self.meta.add(block),
+            high: self.high.add(block * SUB),
+            low: self.low.add(block * SUB),
+            wide: self.wide.add(block * SUB),
+            float: self.float.add(block * SUB),
+        }
+    }
+}
+
+/// 1 / sqrt(mean(x^2) + eps), summed in sixteen interleaved parts.
+///
+/// # Safety
+/// `x` points to `n` floats.
+pub unsafe fn inverse_rms(x: *const f32, n: usize, eps: f32) -> f32 {
+    let mut acc = [F32x4::splat(0.0); 4];
+    let mut i = 0;
+    while i + 16 <= n {
+        for (j, a) in acc.iter_mut().enumerate() {
+            let v = F32x4::load(x.add(i + 4 * j));
+            *a = v.mul_add(v, *a);
+        }
+        i += 16;
+    }
+    let mut sum = acc[0].add(acc[1]).add(acc[2].add(acc[3])).sum();
+    while i < n {
+        sum += *x.add(i) * *x.add(i);
+        i += 1;
+    }
+    1.0 / (sum / n as f32 + eps).sqrt()
+}
+
+/// RMSNorm of one row: `out = x * inverse_rms * weight`.
+///
+/// # Safety
+/// All point to `n` floats; `out` may be `x`.
+pub unsafe fn rms_norm(x: *const f32, weight: *const f32, n: usize, eps: f32, out: *mut f32) {
+    let scale = inverse_rms(x, n, eps);
+    let mut i = 0;
+    while i + 4 <= n {
+        let v = F32x4::load(x.add(i)).mul(F32x4::splat(scale));
+        v.mul(F32x4::load(weight.add(i))).store(out.add(i));
+        i += 4;
+    }
+    while i < n {
+        *out.add(i) = *x.add(i) * scale * *weight.add(i);
+        i += 1;
+    }
+}
+
+/// Makes the record of one row. `x` is already normalised.
+///
+/// # Safety
+/// `x` points to `layout.cols` floats, `base` to `layout.bytes` bytes.
+pub unsafe fn prepare(
+    x: *const f32,
+    layout: &Layout,
+    forms: u32,
+    precision: Precision,
+    base: *mut u8,
+) {
+    if forms & FLOAT != 0 {
+        core::ptr::copy_nonoverlapping(x, base.add(layout.float) as *mut f32, layout.cols);
+    }
+    if forms & (NARROW | WIDE) == 0 {
+        return;
+    }
+    let levels = if precision == Precision::Q16 {
+        127.0 * 256.0
+    } else {
+        127.0
+    };
+    for block in 0..layout.cols / SUB {
+        let src = x.add(block * SUB);
+        let mut peak = F32x4::splat(0.0);
+        for i in 0..8 {
+            peak = peak.max(F32x4::load(src.add(4 * i)).abs());
+        }
+        let peak = peak.max_lane();
+        let inverse = if peak > 0.0 { levels / peak } else { 0.0 };
+        let mut sums = [0i32; 2];
+        let mut q = [0i16; SUB];
+        for i in 0..8 {
+            let v = F32x4::load(src.add(4 * i))
+                .mul(F32x4::splat(inverse))
+                .nearest();
+            for (c, x) in v.lanes().into_iter().enumerate() {
+                let value = x as i32;
+                sums[i / 4] += value;
+                q[4 * i + c] = value as i16;
+            }
+        }
+        let scale = peak / levels;
+        let sum = [sums[0] + sums[1], sums[0], sums[1]];
+        *(base as *mut BlockMeta).add(block) = BlockMeta {
+            scale,
+            sum,
+            scaled_sum: sum.map(|s| s as f32 * scale),
+            pad: 0,
+        };
+        if forms & WIDE != 0 {
+            let wide = (base.add(layout.wide) as *mut i16).add(block * SUB);
+            core::ptr::copy_nonoverlapping(q.as_ptr(), wide, SUB);
+        }
+        if forms & NARROW != 0 {
+            let high = base.add(layout.high + block * SUB) as *mut i8;
+            if precision == Precision::Q16 {
+                // value = 256 high + low, both signed.
+                let low = base.add(layout.low + block * SUB) as *mut i8;
+                for (i, &value) in q.iter().enumerate() {
+                    let l = value as i8;
+                    *low.add(i) = l;
+                    *high.add(i) = ((value as i32 - l as i32) >> 8) as i8;
+                }
+            } else {
+                for (i, &value) in q.iter().enumerate() {
+                    *high.add(i) = value as i8;
+                }
+            }
+        }
+    }
+}

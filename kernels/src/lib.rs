@@ -1,0 +1,155 @@
+//! Kernels of the WASM backend: the whole of a recorded forward pass runs in here, on every thread.
+//!
+//! JavaScript records plans into the shared memory (`plan`), starts them with `run_plan` on its own
+//! thread, and keeps the other threads in `serve`.
+
+#![cfg_attr(target_arch = "wasm32", feature(stdarch_wasm_atomic_wait))]
+#![allow(clippy::missing_safety_doc, clippy::needless_range_loop)]
+
+pub mod activations;
+pub mod attention;
+pub mod dot;
+pub mod linear;
+pub mod math;
+pub mod panel;
+pub mod plan;
+pub mod quant;
+pub mod simd;
+pub mod sync;
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use linear::Weight;
+use sync::Context;
+
+/// Allocates zeroed memory aligned to 64 bytes; 0 where there is none left.
+#[wasm_bindgen]
+pub fn allocate(bytes: usize) -> usize {
+    let Ok(layout) = std::alloc::Layout::from_size_align(bytes.max(64), 64) else {
+        return 0;
+    };
+    // SAFETY: the layout has a size.
+    unsafe { std::alloc::alloc_zeroed(layout) as usize }
+}
+
+/// Bytes of a packed matrix, or 0 where the type has no kernel or the width isn't whole blocks.
+#[wasm_bindgen]
+pub fn packed_bytes(kind: u32, rows: usize, cols: usize) -> f64 {
+    match linear::geometry(kind) {
+        Some((block, bytes)) if cols.is_multiple_of(block) => {
+            rows.div_ceil(quant::GROUP) as f64 * (cols / block) as f64 * bytes as f64
+        }
+        _ => 0.0,
+    }
+}
+
+/// Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+#[wasm_bindgen]
+pub fn pack(kind: u32, src: usize, rows: usize, cols: usize, dst: usize) {
+    // SAFETY: the caller allocated both by the sizes that `packed_bytes` and the type table give.
+    unsafe { linear::pack(kind, src as *const u8, rows, cols, dst as *mut u8) }
+}
+
+/// Forms of activations (a bit set) that a type reads at this precision.
+#[wasm_bindgen]
+pub fn activation_forms(kind: u32, precision: u32) -> u32 {
+    linear::forms(kind, precision_of(precision))
+}
+
+/// Bytes of one row of activations in these forms.
+#[wasm_bindgen]
+pub fn activation_bytes(cols: usize, forms: u32, precision: u32) -> usize {
+    activations::Layout::new(cols, forms, precision_of(precision)).bytes
+}
+
+/// Bytes of scratch that each thread needs for matrices up to this width.
+#[wasm_bindgen]
+pub fn scratch_bytes(cols: usize) -> usize {
+    let forms = activations::NARROW | activations::WIDE | activations::FLOAT;
+    let row = activations::Layout::new(cols, forms, activations::Precision::Q16).bytes;
+    linear::scratch_bytes(cols) + cols * 4 + 64 + 2 * row + attention::SCRATCH * 4
+}
+
+fn precision_of(precision: u32) -> activations::Precision {
+    match precision {
+        0 => activations::Precision::Q8,
+        1 => activations::Precision::Q16,
+        _ => activations::Precision::F32,
+    }
+}
+
+/// Writes the description of a packed matrix to 16 bytes at `at`.
+#[wasm_bindgen]
+pub fn describe_weight(at: usize, kind: u32, rows: u32, cols: u32, data: usize) {
+    let weight = Weight {
+        kind,
+        rows,
+        cols,
+        data: data as *const u8,
+    };
+    // SAFETY: `at` was allocated for this.
+    unsafe { (at as *mut Weight).write(weight) }
+}
+
+/// Makes the context that threads share; returns its address.
+#[wasm_bindgen]
+pub fn create_context(threads: u32) -> usize {
+    let at = allocate(core::mem::size_of::<Context>());
+    // SAFETY: freshly allocated, aligned to 64.
+    unsafe { (at as *mut Context).write(Context::new(threads)) }
+    at
+}
+
+/// Gives each thread `bytes` of scratch from `at` on. No plan may be running.
+#[wasm_bindgen]
+pub fn set_scratch(context: usize, at: usize, bytes: u32) {
+    // SAFETY: made by `create_context`; the other threads read it after the next `advance`.
+    unsafe {
+        let shared = context as *mut Context;
+        (*shared).scratch = at as *mut u8;
+        (*shared).scratch_bytes = bytes;
+    }
+}
+
+/// Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+#[wasm_bindgen]
+pub fn run_plan(context: usize, plan: usize, ops: u32) {
+    // SAFETY: made by `create_context`; the other threads read it only after `advance`.
+    unsafe {
+        let shared = context as *mut Context;
+        (*shared).plan = plan as *const u32;
+        (*shared).plan_ops = ops;
+        if (*shared).threads > 1 {
+            (*shared).generation.advance();
+        }
+        plan::run(&*shared, plan as *const u32, ops, 0);
+    }
+}
+
+/// Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+#[wasm_bindgen]
+pub fn serve(context: usize, thread: u32, seen: u32) {
+    // SAFETY: made by `create_context`.
+    let context = unsafe { &*(context as *const Context) };
+    let mut seen = seen;
+    loop {
+        context.generation.wait_while(seen, context.idle_spin);
+        seen = seen.wrapping_add(1);
+        if context.plan.is_null() {
+            return;
+        }
+        // SAFETY: the plan stays as it is until all threads have passed its last barrier.
+        unsafe { plan::run(context, context.plan, context.plan_ops, thread) };
+    }
+}
+
+/// Lets the threads in `serve` return.
+#[wasm_bindgen]
+pub fn stop(context: usize) {
+    // SAFETY: made by `create_context`; no plan is running.
+    unsafe {
+        let shared = context as *mut Context;
+        (*shared).plan = core::ptr::null();
+        (*shared).generation.advance();
+    }
+}

@@ -1,0 +1,434 @@
+//! Matrix times activations: which kernel runs for a weight type, and over which rows.
+
+use crate::activations::{Layout, Precision, Row, FLOAT, NARROW, WIDE};
+use crate::dot::{float_block, narrow_block, wide_block, Sums};
+use crate::panel::{self, NarrowPanel, WidePanel};
+use crate::quant::{Format, Narrow, Wide, GROUP, SUB};
+use crate::simd::F32x4;
+use crate::with_format;
+
+/// A matrix in shared memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    pub kind: u32,
+    pub rows: u32,
+    pub cols: u32,
+    pub data: *const u8,
+}
+
+const F32: u32 = 0;
+const F16: u32 = 1;
+const BF16: u32 = 30;
+
+/// Groups that a decode kernel walks side by side, each its own stream through memory.
+const STREAMS: usize = 4;
+/// Tokens that share a load of panel values.
+const TILE: usize = 4;
+
+fn float_bytes(kind: u32) -> Option<usize> {
+    match kind {
+        F32 => Some(4),
+        F16 | BF16 => Some(2),
+        _ => None,
+    }
+}
+
+/// Values per block and bytes per block of eight rows; None for types without a kernel.
+pub fn geometry(kind: u32) -> Option<(usize, usize)> {
+    if let Some(bytes) = float_bytes(kind) {
+        return Some((1, bytes * GROUP));
+    }
+    with_format!(kind,
+        narrow F => Some((F::BLOCK, F::BYTES)),
+        wide F => Some((F::BLOCK, F::BYTES)),
+        else => None)
+}
+
+/// Bytes of a group of eight rows.
+pub fn group_bytes(kind: u32, cols: usize) -> usize {
+    let (block, bytes) = geometry(kind).expect("a type with a kernel");
+    cols / block * bytes
+}
+
+/// Forms of activations that a weight of this type reads.
+pub fn forms(kind: u32, precision: Precision) -> u32 {
+    if precision == Precision::F32 || float_bytes(kind).is_some() {
+        return FLOAT;
+    }
+    with_format!(kind, narrow _F => NARROW, wide _F => WIDE, else => FLOAT)
+}
+
+/// Bytes of scratch that a thread needs for matrices of this width.
+pub fn scratch_bytes(cols: usize) -> usize {
+    // The widest panel is the float one.
+    cols.div_ceil(256) * 256 * GROUP * 4
+}
+
+/// Packs `rows` rows (a multiple of eight, or the matrix's last ones) from the file's layout.
+///
+/// # Safety
+/// `src` holds the rows, `dst` room for their groups.
+pub unsafe fn pack(kind: u32, src: *const u8, rows: usize, cols: usize, dst: *mut u8) {
+    if let Some(bytes) = float_bytes(kind) {
+        for group in 0..rows.div_ceil(GROUP) {
+            let out = dst.add(group * cols * GROUP * bytes);
+            for r in 0..GROUP {
+                let row = group * GROUP + r;
+                for c in 0..cols {
+                    let to = out.add((c * GROUP + r) * bytes);
+                    if row < rows {
+                        core::ptr::copy_nonoverlapping(
+                            src.add((row * cols + c) * bytes),
+                            to,
+                            bytes,
+                        );
+                    } else {
+                        core::ptr::write_bytes(to, 0, bytes);
+                    }
+                }
+            }
+        }
+        return;
+    }
+    with_format!(kind,
+        narrow F => pack_blocks::<F>(src, rows, cols, dst),
+        wide F => pack_blocks::<F>(src, rows, cols, dst),
+        else => unreachable!("checked by geometry"))
+}
+
+unsafe fn pack_blocks<F: Format>(src: *const u8, rows: usize, cols: usize, dst: *mut u8) {
+    let blocks = cols / F::BLOCK;
+    let zeros = [0u8; 256];
+    for group in 0..rows.div_ceil(GROUP) {
+        for block in 0..blocks {
+            let pointers: [*const u8; GROUP] = core::array::from_fn(|r| {
+                let row = group * GROUP + r;
+                if row < rows {
+                    src.add((row * blocks + block) * F::FILE_BYTES)
+                } else {
+                    zeros.as_ptr()
+                }
+            });
+            F::pack(&pointers, dst.add((group * blocks + block) * F::BYTES));
+        }
+    }
+}
+
+/// What becomes of a result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    Store,
+    /// out += y
+    Accumulate,
+    /// out = silu(out) * y
+    Gate,
+}
+
+/// Where results go: `out[t * stride + row]`.
+#[derive(Clone, Copy)]
+pub struct Output {
+    pub out: *mut f32,
+    pub stride: usize,
+    pub bias: *const f32,
+    pub epilogue: Epilogue,
+}
+
+impl Output {
+    pub const NONE: Self = Self {
+        out: core::ptr::null_mut(),
+        stride: 0,
+        bias: core::ptr::null(),
+        epilogue: Epilogue::Store,
+    };
+
+    #[inline(always)]
+    unsafe fn put(&self, token: usize, group: usize, rows: usize, y: Sums) {
+        let first = group * GROUP;
+        let to = self.out.add(token * self.stride + first);
+        if first + GROUP <= rows {
+            for h in 0..2 {
+                let mut v = y[h];
+                if !self.bias.is_null() {
+                    v = v.add(F32x4::load(self.bias.add(first + 4 * h)));
+                }
+                self.finish(v, to.add(4 * h));
+            }
+            return;
+        }
+        // The last group of a matrix: through a buffer, so that nothing beyond its rows is touched.
+        let count = rows - first;
+        let mut buffer = [0f32; GROUP];
+        core::ptr::copy_nonoverlapping(to, buffer.as_mut_ptr(), count);
+        for h in 0..2 {
+            let mut v = y[h];
+            if !self.bias.is_null() {
+                let mut bias = [0f32; GROUP];
+                core::ptr::copy_nonoverlapping(self.bias.add(first), bias.as_mut_ptr(), count);
+                v = v.add(F32x4::load(bias.as_ptr().add(4 * h)));
+            }
+            self.finish(v, buffer.as_mut_ptr().add(4 * h));
+        }
+        core::ptr::copy_nonoverlapping(buffer.as_ptr(), to, count);
+    }
+
+    #[inline(always)]
+    unsafe fn finish(&self, y: F32x4, to: *mut f32) {
+        match self.epilogue {
+            Epilogue::Store => y.store(to),
+            Epilogue::Accumulate => F32x4::load(to).add(y).store(to),
+            Epilogue::Gate => crate::math::silu(F32x4::load(to)).mul(y).store(to),
+        }
+    }
+}
+
+/// Activation rows of a step.
+#[derive(Clone, Copy)]
+pub struct Inputs {
+    pub base: *const u8,
+    pub layout: Layout,
+    pub tokens: usize,
+    pub precision: Precision,
+}
+
+impl Inputs {
+    #[inline(always)]
+    unsafe fn row(&self, token: usize) -> Row {
+        Row::new(self.base.add(token * self.layout.bytes), &self.layout)
+    }
+}
+
+#[inline(always)]
+fn no_sums() -> Sums {
+    [F32x4::splat(0.0); 2]
+}
+
+/// Computes groups `from..to` of a matrix for all tokens.
+///
+/// # Safety
+/// `scratch` holds `scratch_bytes(cols)`, the inputs have the forms that `forms` states.
+pub unsafe fn multiply(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+    scratch: *mut u8,
+) {
+    let kind = weight.kind;
+    if forms(kind, inputs.precision) == FLOAT {
+        float_groups(weight, inputs, output, from, to, scratch as *mut f32);
+        return;
+    }
+    let q16 = inputs.precision == Precision::Q16;
+    with_format!(kind,
+        narrow F => match (inputs.tokens, q16) {
+            (1, false) => narrow_decode::<F, false>(weight, inputs, output, from, to),
+            (1, true) => narrow_decode::<F, true>(weight, inputs, output, from, to),
+            (_, false) => narrow_prefill::<F, false>(weight, inputs, output, from, to, scratch),
+            (_, true) => narrow_prefill::<F, true>(weight, inputs, output, from, to, scratch),
+        },
+        wide F => match inputs.tokens {
+            1 => wide_decode::<F>(weight, inputs, output, from, to),
+            _ => wide_prefill::<F>(weight, inputs, output, from, to, scratch),
+        },
+        else => unreachable!("checked by forms"))
+}
+
+/// Walks STREAMS groups side by side. `$block` gets the block's address, its index, and the sums.
+macro_rules! decode_groups {
+    ($format:ident, $weight:ident, $output:ident, $from:ident, $to:ident, $kernel:expr) => {{
+        let blocks = $weight.cols as usize / $format::BLOCK;
+        let stride = blocks * $format::BYTES;
+        let mut group = $from;
+        while group + STREAMS <= $to {
+            let base = $weight.data.add(group * stride);
+            let mut y = [[no_sums(); 1]; STREAMS];
+            for block in 0..blocks {
+                for s in 0..STREAMS {
+                    $kernel(
+                        base.add(s * stride + block * $format::BYTES),
+                        block,
+                        &mut y[s],
+                    );
+                }
+            }
+            for s in 0..STREAMS {
+                $output.put(0, group + s, $weight.rows as usize, y[s][0]);
+            }
+            group += STREAMS;
+        }
+        while group < $to {
+            let base = $weight.data.add(group * stride);
+            let mut y = [no_sums(); 1];
+            for block in 0..blocks {
+                $kernel(base.add(block * $format::BYTES), block, &mut y);
+            }
+            $output.put(0, group, $weight.rows as usize, y[0]);
+            group += 1;
+        }
+    }};
+}
+
+unsafe fn narrow_decode<F: Narrow, const Q16: bool>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+) {
+    let row = inputs.row(0);
+    decode_groups!(F, weight, output, from, to, |p, block, y| narrow_block::<
+        F,
+        1,
+        Q16,
+    >(
+        p,
+        [row.at(block * (F::BLOCK / SUB))],
+        y
+    ));
+}
+
+unsafe fn wide_decode<F: Wide>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+) {
+    let row = inputs.row(0);
+    decode_groups!(
+        F,
+        weight,
+        output,
+        from,
+        to,
+        |p, block, y| wide_block::<F, 1>(p, [row.at(block * (F::BLOCK / SUB))], y)
+    );
+}
+
+/// Runs `$tile` for all tokens in tiles of TILE, then what remains in tiles of 2 and 1.
+macro_rules! token_tiles {
+    ($tokens:expr, $t:ident, $tile:ident, $body:block) => {{
+        let mut $t = 0;
+        while $t + TILE <= $tokens {
+            const $tile: usize = TILE;
+            $body
+            $t += TILE;
+        }
+        while $t < $tokens {
+            const $tile: usize = 1;
+            $body
+            $t += 1;
+        }
+    }};
+}
+
+unsafe fn narrow_prefill<F: Narrow, const Q16: bool>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+    panel: *mut u8,
+) {
+    let blocks = weight.cols as usize / F::BLOCK;
+    let subs = F::BLOCK / SUB;
+    let bytes = NarrowPanel::<F>::BYTES;
+    for group in from..to {
+        for block in 0..blocks {
+            let src = weight.data.add((group * blocks + block) * F::BYTES);
+            panel::unpack_narrow::<F>(src, panel.add(block * subs * bytes));
+        }
+        token_tiles!(inputs.tokens, t, N, {
+            let rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
+            let mut y = [no_sums(); N];
+            for block in 0..blocks * subs {
+                narrow_block::<NarrowPanel<F>, N, Q16>(
+                    panel.add(block * bytes),
+                    rows.map(|r| r.at(block)),
+                    &mut y,
+                );
+            }
+            for (i, y) in y.into_iter().enumerate() {
+                output.put(t + i, group, weight.rows as usize, y);
+            }
+        });
+    }
+}
+
+unsafe fn wide_prefill<F: Wide>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+    panel: *mut u8,
+) {
+    let blocks = weight.cols as usize / F::BLOCK;
+    let subs = F::BLOCK / SUB;
+    let bytes = WidePanel::<F>::BYTES;
+    for group in from..to {
+        for block in 0..blocks {
+            let src = weight.data.add((group * blocks + block) * F::BYTES);
+            panel::unpack_wide::<F>(src, panel.add(block * subs * bytes));
+        }
+        token_tiles!(inputs.tokens, t, N, {
+            let rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
+            let mut y = [no_sums(); N];
+            for block in 0..blocks * subs {
+                wide_block::<WidePanel<F>, N>(
+                    panel.add(block * bytes),
+                    rows.map(|r| r.at(block)),
+                    &mut y,
+                );
+            }
+            for (i, y) in y.into_iter().enumerate() {
+                output.put(t + i, group, weight.rows as usize, y);
+            }
+        });
+    }
+}
+
+/// Dequantises one group to `[cols][8]` floats.
+///
+/// # Safety
+/// `panel` has room for `8 cols` floats, rounded up to whole blocks.
+pub unsafe fn group_to_float(weight: &Weight, group: usize, panel: *mut f32) {
+    let cols = weight.cols as usize;
+    let base = weight.data.add(group * group_bytes(weight.kind, cols));
+    if float_bytes(weight.kind).is_some() {
+        panel::widen_floats(weight.kind, base, cols, panel);
+        return;
+    }
+    with_format!(weight.kind,
+        narrow F => for block in 0..cols / F::BLOCK {
+            panel::narrow_to_float::<F>(base.add(block * F::BYTES), panel.add(block * F::BLOCK * GROUP));
+        },
+        wide F => for block in 0..cols / F::BLOCK {
+            panel::wide_to_float::<F>(base.add(block * F::BYTES), panel.add(block * F::BLOCK * GROUP));
+        },
+        else => unreachable!("checked by geometry"));
+}
+
+unsafe fn float_groups(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+    panel: *mut f32,
+) {
+    let cols = weight.cols as usize;
+    for group in from..to {
+        group_to_float(weight, group, panel);
+        token_tiles!(inputs.tokens, t, N, {
+            let xs: [*const f32; N] = core::array::from_fn(|i| inputs.row(t + i).float);
+            let mut y = [no_sums(); N];
+            float_block::<N>(panel, cols, xs, &mut y);
+            for (i, y) in y.into_iter().enumerate() {
+                output.put(t + i, group, weight.rows as usize, y);
+            }
+        });
+    }
+}

@@ -1,0 +1,536 @@
+//! The 128-bit vector operations the kernels are written in, and nothing else of the instruction set.
+//!
+//! On wasm32 they are SIMD intrinsics, with relaxed-simd where the build has it. Elsewhere a scalar
+//! twin stands in, so that `cargo test` runs the same kernels on any machine.
+
+#![allow(clippy::missing_safety_doc)]
+
+#[cfg(target_arch = "wasm32")]
+mod imp {
+    use core::arch::wasm32::*;
+
+    #[derive(Clone, Copy)]
+    pub struct F32x4(pub v128);
+    #[derive(Clone, Copy)]
+    pub struct I32x4(pub v128);
+    #[derive(Clone, Copy)]
+    pub struct I16x8(pub v128);
+    #[derive(Clone, Copy)]
+    pub struct U8x16(pub v128);
+
+    impl F32x4 {
+        #[inline(always)]
+        pub fn splat(x: f32) -> Self {
+            Self(f32x4_splat(x))
+        }
+        #[inline(always)]
+        pub unsafe fn load(p: *const f32) -> Self {
+            Self(v128_load(p as *const v128))
+        }
+        #[inline(always)]
+        pub unsafe fn load_splat(p: *const f32) -> Self {
+            Self(v128_load32_splat(p as *const u32))
+        }
+        #[inline(always)]
+        pub unsafe fn store(self, p: *mut f32) {
+            v128_store(p as *mut v128, self.0)
+        }
+        #[inline(always)]
+        pub fn add(self, o: Self) -> Self {
+            Self(f32x4_add(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn sub(self, o: Self) -> Self {
+            Self(f32x4_sub(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn mul(self, o: Self) -> Self {
+            Self(f32x4_mul(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn div(self, o: Self) -> Self {
+            Self(f32x4_div(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn max(self, o: Self) -> Self {
+            Self(f32x4_max(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn abs(self) -> Self {
+            Self(f32x4_abs(self.0))
+        }
+        #[inline(always)]
+        pub fn neg(self) -> Self {
+            Self(f32x4_neg(self.0))
+        }
+        /// `self * b + c`, fused where the build and the machine fuse.
+        #[inline(always)]
+        pub fn mul_add(self, b: Self, c: Self) -> Self {
+            #[cfg(target_feature = "relaxed-simd")]
+            return Self(f32x4_relaxed_madd(self.0, b.0, c.0));
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            return Self(f32x4_add(f32x4_mul(self.0, b.0), c.0));
+        }
+        #[inline(always)]
+        pub fn nearest(self) -> Self {
+            Self(f32x4_nearest(self.0))
+        }
+        /// Saturating conversion towards zero; NaN becomes 0.
+        #[inline(always)]
+        pub fn to_i32(self) -> I32x4 {
+            I32x4(i32x4_trunc_sat_f32x4(self.0))
+        }
+        #[inline(always)]
+        pub fn bits(self) -> I32x4 {
+            I32x4(self.0)
+        }
+        /// All ones where `self < o`.
+        #[inline(always)]
+        pub fn lt(self, o: Self) -> I32x4 {
+            I32x4(f32x4_lt(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn lanes(self) -> [f32; 4] {
+            [
+                f32x4_extract_lane::<0>(self.0),
+                f32x4_extract_lane::<1>(self.0),
+                f32x4_extract_lane::<2>(self.0),
+                f32x4_extract_lane::<3>(self.0),
+            ]
+        }
+    }
+
+    impl I32x4 {
+        #[inline(always)]
+        pub fn splat(x: i32) -> Self {
+            Self(i32x4_splat(x))
+        }
+        #[inline(always)]
+        pub fn gather(x: [i16; 4]) -> Self {
+            Self(i32x4(x[0] as i32, x[1] as i32, x[2] as i32, x[3] as i32))
+        }
+        #[inline(always)]
+        pub fn add(self, o: Self) -> Self {
+            Self(i32x4_add(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn sub(self, o: Self) -> Self {
+            Self(i32x4_sub(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn and(self, o: Self) -> Self {
+            Self(v128_and(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn and_not(self, o: Self) -> Self {
+            Self(v128_andnot(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn shl(self, n: u32) -> Self {
+            Self(i32x4_shl(self.0, n))
+        }
+        #[inline(always)]
+        pub fn shr_s(self, n: u32) -> Self {
+            Self(i32x4_shr(self.0, n))
+        }
+        #[inline(always)]
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(u32x4_shr(self.0, n))
+        }
+        #[inline(always)]
+        pub fn to_f32(self) -> F32x4 {
+            F32x4(f32x4_convert_i32x4(self.0))
+        }
+        #[inline(always)]
+        pub fn as_f32(self) -> F32x4 {
+            F32x4(self.0)
+        }
+        #[inline(always)]
+        pub fn as_u8(self) -> U8x16 {
+            U8x16(self.0)
+        }
+    }
+
+    impl I16x8 {
+        #[inline(always)]
+        pub fn zero() -> Self {
+            Self(i16x8_splat(0))
+        }
+        #[inline(always)]
+        pub unsafe fn load(p: *const i16) -> Self {
+            Self(v128_load(p as *const v128))
+        }
+        #[inline(always)]
+        pub unsafe fn store(self, p: *mut i16) {
+            v128_store(p as *mut v128, self.0)
+        }
+        /// Two neighbouring values, repeated in all four 32-bit lanes.
+        #[inline(always)]
+        pub unsafe fn load_pair_splat(p: *const i16) -> Self {
+            Self(v128_load32_splat(p as *const u32))
+        }
+        /// Eight signed bytes, widened.
+        #[inline(always)]
+        pub unsafe fn load_widen_s8(p: *const i8) -> Self {
+            Self(i16x8_load_extend_i8x8(p))
+        }
+        /// Eight unsigned bytes, widened.
+        #[inline(always)]
+        pub unsafe fn load_widen_u8(p: *const u8) -> Self {
+            Self(i16x8_load_extend_u8x8(p))
+        }
+        #[inline(always)]
+        pub fn add(self, o: Self) -> Self {
+            Self(i16x8_add(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn and(self, o: Self) -> Self {
+            Self(v128_and(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn splat(x: i16) -> Self {
+            Self(i16x8_splat(x))
+        }
+        #[inline(always)]
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(u16x8_shr(self.0, n))
+        }
+        /// Sums of neighbours, widened: lane i is self[2i] + self[2i + 1].
+        #[inline(always)]
+        pub fn pair_sums(self) -> I32x4 {
+            I32x4(i32x4_extadd_pairwise_i16x8(self.0))
+        }
+        /// Lane i is self[2i] * o[2i] + self[2i + 1] * o[2i + 1].
+        #[inline(always)]
+        pub fn dot(self, o: Self) -> I32x4 {
+            I32x4(i32x4_dot_i16x8(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn widen_low(self) -> I32x4 {
+            I32x4(i32x4_extend_low_i16x8(self.0))
+        }
+        #[inline(always)]
+        pub fn widen_high(self) -> I32x4 {
+            I32x4(i32x4_extend_high_i16x8(self.0))
+        }
+        #[inline(always)]
+        pub fn widen_low_u(self) -> I32x4 {
+            I32x4(u32x4_extend_low_u16x8(self.0))
+        }
+        #[inline(always)]
+        pub fn widen_high_u(self) -> I32x4 {
+            I32x4(u32x4_extend_high_u16x8(self.0))
+        }
+    }
+
+    impl U8x16 {
+        #[inline(always)]
+        pub fn splat(x: u8) -> Self {
+            Self(u8x16_splat(x))
+        }
+        #[inline(always)]
+        pub unsafe fn load(p: *const u8) -> Self {
+            Self(v128_load(p as *const v128))
+        }
+        #[inline(always)]
+        pub unsafe fn store(self, p: *mut u8) {
+            v128_store(p as *mut v128, self.0)
+        }
+        /// Four bytes, repeated in all four 32-bit lanes.
+        #[inline(always)]
+        pub unsafe fn load_quad_splat(p: *const u8) -> Self {
+            Self(v128_load32_splat(p as *const u32))
+        }
+        #[inline(always)]
+        pub fn and(self, o: Self) -> Self {
+            Self(v128_and(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn or(self, o: Self) -> Self {
+            Self(v128_or(self.0, o.0))
+        }
+        /// Shifts within 16-bit lanes: bits of the neighbouring byte come in, so mask afterwards.
+        #[inline(always)]
+        pub fn shr16(self, n: u32) -> Self {
+            Self(u16x8_shr(self.0, n))
+        }
+        #[inline(always)]
+        pub fn shl16(self, n: u32) -> Self {
+            Self(i16x8_shl(self.0, n))
+        }
+        /// Looks bytes 0..15 up in a table.
+        #[inline(always)]
+        pub fn lookup(self, table: Self) -> Self {
+            Self(u8x16_swizzle(table.0, self.0))
+        }
+        #[inline(always)]
+        pub fn as_i32(self) -> I32x4 {
+            I32x4(self.0)
+        }
+        #[inline(always)]
+        pub fn widen_low_s(self) -> I16x8 {
+            I16x8(i16x8_extend_low_i8x16(self.0))
+        }
+        #[inline(always)]
+        pub fn widen_high_s(self) -> I16x8 {
+            I16x8(i16x8_extend_high_i8x16(self.0))
+        }
+        /// `self` holds signed bytes, `w` unsigned ones below 128. Lane i is
+        /// self[2i] * w[2i] + self[2i + 1] * w[2i + 1], exact.
+        #[inline(always)]
+        pub fn dot_pairs(self, w: Self) -> I16x8 {
+            #[cfg(target_feature = "relaxed-simd")]
+            return I16x8(i16x8_relaxed_dot_i8x16_i7x16(self.0, w.0));
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            {
+                let even = i16x8_mul(
+                    i16x8_shr(i16x8_shl(self.0, 8), 8),
+                    v128_and(w.0, i16x8_splat(0xff)),
+                );
+                let odd = i16x8_mul(i16x8_shr(self.0, 8), u16x8_shr(w.0, 8));
+                I16x8(i16x8_add(even, odd))
+            }
+        }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod imp {
+    #[derive(Clone, Copy, Debug)]
+    pub struct F32x4(pub [f32; 4]);
+    #[derive(Clone, Copy, Debug)]
+    pub struct I32x4(pub [i32; 4]);
+    #[derive(Clone, Copy, Debug)]
+    pub struct I16x8(pub [i16; 8]);
+    #[derive(Clone, Copy, Debug)]
+    pub struct U8x16(pub [u8; 16]);
+
+    fn zip<T: Copy, R, const N: usize>(a: [T; N], b: [T; N], f: impl Fn(T, T) -> R) -> [R; N] {
+        core::array::from_fn(|i| f(a[i], b[i]))
+    }
+
+    impl F32x4 {
+        pub fn splat(x: f32) -> Self {
+            Self([x; 4])
+        }
+        pub unsafe fn load(p: *const f32) -> Self {
+            Self((p as *const [f32; 4]).read_unaligned())
+        }
+        pub unsafe fn load_splat(p: *const f32) -> Self {
+            Self([p.read_unaligned(); 4])
+        }
+        pub unsafe fn store(self, p: *mut f32) {
+            (p as *mut [f32; 4]).write_unaligned(self.0)
+        }
+        pub fn add(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a + b))
+        }
+        pub fn sub(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a - b))
+        }
+        pub fn mul(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a * b))
+        }
+        pub fn div(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a / b))
+        }
+        pub fn max(self, o: Self) -> Self {
+            Self(zip(
+                self.0,
+                o.0,
+                |a, b| if a.is_nan() || a > b { a } else { b },
+            ))
+        }
+        pub fn abs(self) -> Self {
+            Self(self.0.map(f32::abs))
+        }
+        pub fn neg(self) -> Self {
+            Self(self.0.map(|a| -a))
+        }
+        pub fn mul_add(self, b: Self, c: Self) -> Self {
+            Self(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+        }
+        pub fn nearest(self) -> Self {
+            Self(self.0.map(f32::round_ties_even))
+        }
+        pub fn to_i32(self) -> I32x4 {
+            I32x4(self.0.map(|a| a as i32))
+        }
+        pub fn bits(self) -> I32x4 {
+            I32x4(self.0.map(|a| a.to_bits() as i32))
+        }
+        pub fn lt(self, o: Self) -> I32x4 {
+            I32x4(zip(self.0, o.0, |a, b| if a < b { -1 } else { 0 }))
+        }
+        pub fn lanes(self) -> [f32; 4] {
+            self.0
+        }
+    }
+
+    impl I32x4 {
+        pub fn splat(x: i32) -> Self {
+            Self([x; 4])
+        }
+        pub fn gather(x: [i16; 4]) -> Self {
+            Self(x.map(i32::from))
+        }
+        pub fn add(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i32::wrapping_add))
+        }
+        pub fn sub(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i32::wrapping_sub))
+        }
+        pub fn and(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & b))
+        }
+        pub fn and_not(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & !b))
+        }
+        pub fn shl(self, n: u32) -> Self {
+            Self(self.0.map(|a| a << n))
+        }
+        pub fn shr_s(self, n: u32) -> Self {
+            Self(self.0.map(|a| a >> n))
+        }
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(self.0.map(|a| ((a as u32) >> n) as i32))
+        }
+        pub fn to_f32(self) -> F32x4 {
+            F32x4(self.0.map(|a| a as f32))
+        }
+        pub fn as_f32(self) -> F32x4 {
+            F32x4(self.0.map(|a| f32::from_bits(a as u32)))
+        }
+        pub fn as_u8(self) -> U8x16 {
+            U8x16(unsafe { core::mem::transmute::<[i32; 4], [u8; 16]>(self.0) })
+        }
+    }
+
+    impl I16x8 {
+        pub fn zero() -> Self {
+            Self([0; 8])
+        }
+        pub unsafe fn load(p: *const i16) -> Self {
+            Self((p as *const [i16; 8]).read_unaligned())
+        }
+        pub unsafe fn store(self, p: *mut i16) {
+            (p as *mut [i16; 8]).write_unaligned(self.0)
+        }
+        pub unsafe fn load_pair_splat(p: *const i16) -> Self {
+            let pair = (p as *const [i16; 2]).read_unaligned();
+            Self(core::array::from_fn(|i| pair[i % 2]))
+        }
+        pub unsafe fn load_widen_s8(p: *const i8) -> Self {
+            Self((p as *const [i8; 8]).read_unaligned().map(i16::from))
+        }
+        pub unsafe fn load_widen_u8(p: *const u8) -> Self {
+            Self((p as *const [u8; 8]).read_unaligned().map(i16::from))
+        }
+        pub fn add(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i16::wrapping_add))
+        }
+        pub fn and(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & b))
+        }
+        pub fn splat(x: i16) -> Self {
+            Self([x; 8])
+        }
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(self.0.map(|a| ((a as u16) >> n) as i16))
+        }
+        pub fn pair_sums(self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| {
+                self.0[2 * i] as i32 + self.0[2 * i + 1] as i32
+            }))
+        }
+        pub fn dot(self, o: Self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| {
+                self.0[2 * i] as i32 * o.0[2 * i] as i32
+                    + self.0[2 * i + 1] as i32 * o.0[2 * i + 1] as i32
+            }))
+        }
+        pub fn widen_low(self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| self.0[i] as i32))
+        }
+        pub fn widen_high(self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| self.0[i + 4] as i32))
+        }
+        pub fn widen_low_u(self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| self.0[i] as u16 as i32))
+        }
+        pub fn widen_high_u(self) -> I32x4 {
+            I32x4(core::array::from_fn(|i| self.0[i + 4] as u16 as i32))
+        }
+    }
+
+    impl U8x16 {
+        fn map16(self, f: impl Fn(u16) -> u16) -> Self {
+            let mut out = [0u8; 16];
+            for i in 0..8 {
+                let x = f(u16::from_le_bytes([self.0[2 * i], self.0[2 * i + 1]]));
+                out[2 * i..2 * i + 2].copy_from_slice(&x.to_le_bytes());
+            }
+            Self(out)
+        }
+        pub fn splat(x: u8) -> Self {
+            Self([x; 16])
+        }
+        pub unsafe fn load(p: *const u8) -> Self {
+            Self((p as *const [u8; 16]).read_unaligned())
+        }
+        pub unsafe fn store(self, p: *mut u8) {
+            (p as *mut [u8; 16]).write_unaligned(self.0)
+        }
+        pub unsafe fn load_quad_splat(p: *const u8) -> Self {
+            let quad = (p as *const [u8; 4]).read_unaligned();
+            Self(core::array::from_fn(|i| quad[i % 4]))
+        }
+        pub fn and(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & b))
+        }
+        pub fn or(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a | b))
+        }
+        pub fn shr16(self, n: u32) -> Self {
+            self.map16(|x| x >> n)
+        }
+        pub fn shl16(self, n: u32) -> Self {
+            self.map16(|x| x << n)
+        }
+        pub fn lookup(self, table: Self) -> Self {
+            Self(self.0.map(|i| if i < 16 { table.0[i as usize] } else { 0 }))
+        }
+        pub fn as_i32(self) -> I32x4 {
+            I32x4(unsafe { core::mem::transmute::<[u8; 16], [i32; 4]>(self.0) })
+        }
+        pub fn widen_low_s(self) -> I16x8 {
+            I16x8(core::array::from_fn(|i| self.0[i] as i8 as i16))
+        }
+        pub fn widen_high_s(self) -> I16x8 {
+            I16x8(core::array::from_fn(|i| self.0[i + 8] as i8 as i16))
+        }
+        pub fn dot_pairs(self, w: Self) -> I16x8 {
+            I16x8(core::array::from_fn(|i| {
+                debug_assert!(w.0[2 * i] < 128 && w.0[2 * i + 1] < 128);
+                (self.0[2 * i] as i8 as i16 * w.0[2 * i] as i16)
+                    .wrapping_add(self.0[2 * i + 1] as i8 as i16 * w.0[2 * i + 1] as i16)
+            }))
+        }
+    }
+}
+
+pub use imp::{F32x4, I16x8, I32x4, U8x16};
+
+impl F32x4 {
+    /// Sum of the lanes, in the order (0 + 1) + (2 + 3).
+    #[inline(always)]
+    pub fn sum(self) -> f32 {
+        let [a, b, c, d] = self.lanes();
+        (a + b) + (c + d)
+    }
+    #[inline(always)]
+    pub fn max_lane(self) -> f32 {
+        let [a, b, c, d] = self.lanes();
+        a.max(b).max(c.max(d))
+    }
+}

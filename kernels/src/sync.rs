@@ -1,0 +1,129 @@
+//! How threads meet: a barrier that spins briefly and then sleeps, and the hand-over of plans.
+
+use core::sync::atomic::{AtomicU32, Ordering::*};
+
+pub const MAX_THREADS: usize = 64;
+
+/// Shared by all threads of a backend; lives in the shared memory.
+#[repr(C)]
+pub struct Context {
+    pub threads: u32,
+    /// Polls of a flag before a thread sleeps: within a plan, and between plans.
+    pub spin: u32,
+    pub idle_spin: u32,
+    pub scratch_bytes: u32,
+    pub scratch: *mut u8,
+    /// The plan of the present generation; null tells the threads to leave.
+    pub plan: *const u32,
+    pub plan_ops: u32,
+    pub generation: Flag,
+    arrived: AtomicU32,
+    phase: Flag,
+}
+
+/// A number that changes, and those who sleep until it does.
+#[repr(C)]
+pub struct Flag {
+    value: AtomicU32,
+    sleepers: AtomicU32,
+}
+
+impl Flag {
+    pub const fn new() -> Self {
+        Self {
+            value: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+        }
+    }
+
+    pub fn get(&self) -> u32 {
+        self.value.load(Acquire)
+    }
+
+    /// Returns once the value differs from `old`.
+    pub fn wait_while(&self, old: u32, spin: u32) {
+        for _ in 0..spin {
+            if self.value.load(Acquire) != old {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+        self.sleepers.fetch_add(1, SeqCst);
+        while self.value.load(SeqCst) == old {
+            sleep(&self.value, old);
+        }
+        self.sleepers.fetch_sub(1, SeqCst);
+    }
+
+    pub fn advance(&self) {
+        self.value.fetch_add(1, SeqCst);
+        if self.sleepers.load(SeqCst) > 0 {
+            wake(&self.value);
+        }
+    }
+}
+
+impl Default for Flag {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn sleep(value: &AtomicU32, old: u32) {
+    // SAFETY: the address is an aligned word of the shared memory.
+    unsafe { core::arch::wasm32::memory_atomic_wait32(value.as_ptr() as *mut i32, old as i32, -1) };
+}
+
+#[cfg(target_arch = "wasm32")]
+fn wake(value: &AtomicU32) {
+    // SAFETY: as for `sleep`.
+    unsafe { core::arch::wasm32::memory_atomic_notify(value.as_ptr() as *mut i32, u32::MAX) };
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn sleep(_value: &AtomicU32, _old: u32) {
+    std::thread::yield_now();
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn wake(_value: &AtomicU32) {}
+
+impl Context {
+    pub fn new(threads: u32) -> Self {
+        Self {
+            threads,
+            spin: 4000,
+            idle_spin: 40000,
+            scratch_bytes: 0,
+            scratch: core::ptr::null_mut(),
+            plan: core::ptr::null(),
+            plan_ops: 0,
+            generation: Flag::new(),
+            arrived: AtomicU32::new(0),
+            phase: Flag::new(),
+        }
+    }
+
+    /// This thread's own scratch memory.
+    pub fn scratch_of(&self, thread: u32) -> *mut u8 {
+        self.scratch
+            .wrapping_add((thread * self.scratch_bytes) as usize)
+    }
+
+    /// Returns once all threads have come here; the last one runs `last` before any goes on.
+    pub fn barrier(&self, last: impl FnOnce()) {
+        if self.threads == 1 {
+            last();
+            return;
+        }
+        let phase = self.phase.get();
+        if self.arrived.fetch_add(1, AcqRel) + 1 == self.threads {
+            last();
+            self.arrived.store(0, Release);
+            self.phase.advance();
+        } else {
+            self.phase.wait_while(phase, self.spin);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+/* @ts-self-types="./sluice_kernels.d.ts" */
+
+/**
+ * Bytes of one row of activations in these forms.
+ * @param {number} cols
+ * @param {number} forms
+ * @param {number} precision
+ * @returns {number}
+ */
+export function activation_bytes(cols, forms, precision) {
+    const ret = wasm.activation_bytes(cols, forms, precision);
+    return ret >>> 0;
+}
+
+/**
+ * Forms of activations (a bit set) that a type reads at this precision.
+ * @param {number} kind
+ * @param {number} precision
+ * @returns {number}
+ */
+export function activation_forms(kind, precision) {
+    const ret = wasm.activation_forms(kind, precision);
+    return ret >>> 0;
+}
+
+/**
+ * Allocates zeroed memory aligned to 64 bytes; 0 where there is none left.
+ * @param {number} bytes
+ * @returns {number}
+ */
+export function allocate(bytes) {
+    const ret = wasm.allocate(bytes);
+    return ret >>> 0;
+}
+
+/**
+ * Makes the context that threads share; returns its address.
+ * @param {number} threads
+ * @returns {number}
+ */
+export function create_context(threads) {
+    const ret = wasm.create_context(threads);
+    return ret >>> 0;
+}
+
+/**
+ * Writes the description of a packed matrix to 16 bytes at `at`.
+ * @param {number} at
+ * @param {number} kind
+ * @param {number} rows
+ * @param {number} cols
+ * @param {number} data
+ */
+export function describe_weight(at, kind, rows, cols, data) {
+    wasm.describe_weight(at, kind, rows, cols, data);
+}
+
+/**
+ * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+ * @param {number} kind
+ * @param {number} src
+ * @param {number} rows
+ * @param {number} cols
+ * @param {number} dst
+ */
+export function pack(kind, src, rows, cols, dst) {
+    wasm.pack(kind, src, rows, cols, dst);
+}
+
+/**
+ * Bytes of a packed matrix, or 0 where the type has no kernel or the width isn't whole blocks.
+ * @param {number} kind
+ * @param {number} rows
+ * @param {number} cols
+ * @returns {number}
+ */
+export function packed_bytes(kind, rows, cols) {
+    const ret = wasm.packed_bytes(kind, rows, cols);
+    return ret;
+}
+
+/**
+ * Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+ * @param {number} context
+ * @param {number} plan
+ * @param {number} ops
+ */
+export function run_plan(context, plan, ops) {
+    wasm.run_plan(context, plan, ops);
+}
+
+/**
+ * Bytes of scratch that each thread needs for matrices up to this width.
+ * @param {number} cols
+ * @returns {number}
+ */
+export function scratch_bytes(cols) {
+    const ret = wasm.scratch_bytes(cols);
+    return ret >>> 0;
+}
+
+/**
+ * Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+ * @param {number} context
+ * @param {number} thread
+ * @param {number} seen
+ */
+export function serve(context, thread, seen) {
+    wasm.serve(context, thread, seen);
+}
+
+/**
+ * Gives each thread `bytes` of scratch from `at` on. No plan may be running.
+ * @param {number} context
+ * @param {number} at
+ * @param {number} bytes
+ */
+export function set_scratch(context, at, bytes) {
+    wasm.set_scratch(context, at, bytes);
+}
+
+/**
+ * Lets the threads in `serve` return.
+ * @param {number} context
+ */
+export function stop(context) {
+    wasm.stop(context);
+}
+function __wbg_get_imports(memory) {
+    const import0 = {
+        __proto__: null,
+        __wbindgen_init_externref_table: function() {
+            const table = wasm.__wbindgen_externrefs;
+            const offset = table.grow(4);
+            table.set(0, undefined);
+            table.set(offset + 0, undefined);
+            table.set(offset + 1, null);
+            table.set(offset + 2, true);
+            table.set(offset + 3, false);
+        },
+        memory: memory || new WebAssembly.Memory({initial:18,maximum:65536,shared:true}),
+    };
+    return {
+        __proto__: null,
+        "./sluice_kernels_bg.js": import0,
+    };
+}
+
+let wasmModule, wasm;
+function __wbg_finalize_init(instance, module, thread_stack_size) {
+    wasm = instance.exports;
+    wasmModule = module;
+    if (typeof thread_stack_size !== 'undefined' && (typeof thread_stack_size !== 'number' || thread_stack_size === 0 || thread_stack_size % 65536 !== 0)) {
+        throw new Error('invalid stack size');
+    }
+
+    wasm.__wbindgen_start(thread_stack_size);
+    return wasm;
+}
+
+async function __wbg_load(module, imports) {
+    if (typeof Response === 'function' && module instanceof Response) {
+        if (typeof WebAssembly.instantiateStreaming === 'function') {
+            try {
+                return await WebAssembly.instantiateStreaming(module, imports);
+            } catch (e) {
+                const validResponse = module.ok && expectedResponseType(module.type);
+
+                if (validResponse && module.headers.get('Content-Type') !== 'application/wasm') {
+                    console.warn("`WebAssembly.instantiateStreaming` failed because your server does not serve Wasm with `application/wasm` MIME type. Falling back to `WebAssembly.instantiate` which is slower. Original error:\n", e);
+
+                } else { throw e; }
+            }
+        }
+
+        const bytes = await module.arrayBuffer();
+        return await WebAssembly.instantiate(bytes, imports);
+    } else {
+        const instance = await WebAssembly.instantiate(module, imports);
+
+        if (instance instanceof WebAssembly.Instance) {
+            return { instance, module };
+        } else {
+            return instance;
+        }
+    }
+
+    function expectedResponseType(type) {
+        switch (type) {
+            case 'basic': case 'cors': case 'default': return true;
+        }
+        return false;
+    }
+}
+
+function initSync(module, memory) {
+    if (wasm !== undefined) return wasm;
+
+    let thread_stack_size
+    if (module !== undefined) {
+        if (Object.getPrototypeOf(module) === Object.prototype) {
+            ({module, memory, thread_stack_size} = module)
+        } else {
+            console.warn('using deprecated parameters for `initSync()`; pass a single object instead')
+        }
+    }
+
+    const imports = __wbg_get_imports(memory);
+    if (!(module instanceof WebAssembly.Module)) {
+        module = new WebAssembly.Module(module);
+    }
+    const instance = new WebAssembly.Instance(module, imports);
+    return __wbg_finalize_init(instance, module, thread_stack_size);
+}
+
+async function __wbg_init(module_or_path, memory) {
+    if (wasm !== undefined) return wasm;
+
+    let thread_stack_size
+    if (module_or_path !== undefined) {
+        if (Object.getPrototypeOf(module_or_path) === Object.prototype) {
+            ({module_or_path, memory, thread_stack_size} = module_or_path)
+        } else {
+            console.warn('using deprecated parameters for the initialization function; pass a single object instead')
+        }
+    }
+
+    if (module_or_path === undefined) {
+        module_or_path = new URL('sluice_kernels_bg.wasm', import.meta.url);
+    }
+    const imports = __wbg_get_imports(memory);
+
+    if (typeof module_or_path === 'string' || (typeof Request === 'function' && module_or_path instanceof Request) || (typeof URL === 'function' && module_or_path instanceof URL)) {
+        module_or_path = fetch(module_or_path);
+    }
+
+    const { instance, module } = await __wbg_load(await module_or_path, imports);
+
+    return __wbg_finalize_init(instance, module, thread_stack_size);
+}
+
+export { initSync, __wbg_init as default };

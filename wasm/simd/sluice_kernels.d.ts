@@ -1,0 +1,106 @@
+/* tslint:disable */
+/* eslint-disable */
+
+/**
+ * Bytes of one row of activations in these forms.
+ */
+export function activation_bytes(cols: number, forms: number, precision: number): number;
+
+/**
+ * Forms of activations (a bit set) that a type reads at this precision.
+ */
+export function activation_forms(kind: number, precision: number): number;
+
+/**
+ * Allocates zeroed memory aligned to 64 bytes; 0 where there is none left.
+ */
+export function allocate(bytes: number): number;
+
+/**
+ * Makes the context that threads share; returns its address.
+ */
+export function create_context(threads: number): number;
+
+/**
+ * Writes the description of a packed matrix to 16 bytes at `at`.
+ */
+export function describe_weight(at: number, kind: number, rows: number, cols: number, data: number): void;
+
+/**
+ * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+ */
+export function pack(kind: number, src: number, rows: number, cols: number, dst: number): void;
+
+/**
+ * Bytes of a packed matrix, or 0 where the type has no kernel or the width isn't whole blocks.
+ */
+export function packed_bytes(kind: number, rows: number, cols: number): number;
+
+/**
+ * Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+ */
+export function run_plan(context: number, plan: number, ops: number): void;
+
+/**
+ * Bytes of scratch that each thread needs for matrices up to this width.
+ */
+export function scratch_bytes(cols: number): number;
+
+/**
+ * Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+ */
+export function serve(context: number, thread: number, seen: number): void;
+
+/**
+ * Gives each thread `bytes` of scratch from `at` on. No plan may be running.
+ */
+export function set_scratch(context: number, at: number, bytes: number): void;
+
+/**
+ * Lets the threads in `serve` return.
+ */
+export function stop(context: number): void;
+
+export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembly.Module;
+
+export interface InitOutput {
+    readonly activation_bytes: (a: number, b: number, c: number) => number;
+    readonly activation_forms: (a: number, b: number) => number;
+    readonly describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly packed_bytes: (a: number, b: number, c: number) => number;
+    readonly run_plan: (a: number, b: number, c: number) => void;
+    readonly scratch_bytes: (a: number) => number;
+    readonly serve: (a: number, b: number, c: number) => void;
+    readonly set_scratch: (a: number, b: number, c: number) => void;
+    readonly allocate: (a: number) => number;
+    readonly stop: (a: number) => void;
+    readonly create_context: (a: number) => number;
+    readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly __wbindgen_externrefs: WebAssembly.Table;
+    readonly __wbindgen_thread_destroy: (a?: number, b?: number, c?: number) => void;
+    readonly __wbindgen_start: (a: number) => void;
+}
+
+export type SyncInitInput = BufferSource | WebAssembly.Module;
+
+/**
+ * Instantiates the given `module`, which can either be bytes or
+ * a precompiled `WebAssembly.Module`.
+ *
+ * @param {{ module: SyncInitInput, memory?: WebAssembly.Memory, thread_stack_size?: number }} module - Passing `SyncInitInput` directly is deprecated.
+ * @param {WebAssembly.Memory} memory - Deprecated.
+ *
+ * @returns {InitOutput}
+ */
+export function initSync(module: { module: SyncInitInput, memory?: WebAssembly.Memory, thread_stack_size?: number } | SyncInitInput, memory?: WebAssembly.Memory): InitOutput;
+
+/**
+ * If `module_or_path` is {RequestInfo} or {URL}, makes a request and
+ * for everything else, calls `WebAssembly.instantiate` directly.
+ *
+ * @param {{ module_or_path: InitInput | Promise<InitInput>, memory?: WebAssembly.Memory, thread_stack_size?: number }} module_or_path - Passing `InitInput` directly is deprecated.
+ * @param {WebAssembly.Memory} memory - Deprecated.
+ *
+ * @returns {Promise<InitOutput>}
+ */
+export default function __wbg_init (module_or_path?: { module_or_path: InitInput | Promise<InitInput>, memory?: WebAssembly.Memory, thread_stack_size?: number } | InitInput | Promise<InitInput>, memory?: WebAssembly.Memory): Promise<InitOutput>;
