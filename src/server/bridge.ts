@@ -109,6 +109,8 @@ function received(incoming: IncomingMessage, lingerMs: number): Promise<void> {
     };
     incoming.on("end", settle);
     incoming.on("close", settle);
+    // The body's reader would hold the socket back; what still comes is thrown away.
+    incoming.removeAllListeners("data");
     incoming.resume();
   });
 }

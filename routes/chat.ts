@@ -1,0 +1,146 @@
+/** `POST /v1/chat/completions`: a conversation in, an answer out, whole or streamed. */
+
+import type { Context } from "hono";
+import type { Prompt, TextEvent, TextModel, TokenScore, Usage } from "../src/text/types.ts";
+import { readJsonObject } from "./body.ts";
+import { type ChatRequest, readChatRequest } from "./chat_request.ts";
+import { samplingOfChoice } from "./generation_fields.ts";
+import { merge } from "./merge.ts";
+import type { Serving } from "./serving.ts";
+import { chatLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
+
+/** What names the served model in every answer. */
+export interface ServedName {
+  readonly modelId: string;
+  readonly fingerprint: string;
+}
+
+interface Job {
+  readonly model: TextModel;
+  readonly request: ChatRequest;
+  readonly prompt: Prompt;
+}
+
+/** One stream of events per choice. */
+function answers({ model, request, prompt }: Job, signal: AbortSignal) {
+  const sources = Array.from({ length: request.n }, (_, i) => () =>
+    model.answer(prompt, {
+      sampling: samplingOfChoice(request.sampling, i),
+      maxTokens: request.maxTokens,
+      stop: request.stop,
+      topLogprobs: request.topLogprobs,
+      ignoreEos: request.ignoreEos,
+      signal,
+    }));
+  return merge<TextEvent>(sources, model.info.slots);
+}
+
+async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
+  const { request, prompt } = job;
+  const choices = Array.from({ length: request.n }, () => ({
+    content: [] as string[],
+    reasoning: [] as string[],
+    scores: [] as TokenScore[],
+    finish: "stop",
+  }));
+  const usages: Usage[] = [];
+  for await (const { index, event } of answers(job, signal)) {
+    const choice = choices[index];
+    if (event.type === "delta") {
+      choice.content.push(event.content);
+      choice.reasoning.push(event.reasoning);
+      choice.scores.push(...event.scores);
+    } else if (event.type === "done") {
+      choice.finish = event.reason;
+      usages.push(event.usage);
+    }
+  }
+  return {
+    id: newId("chatcmpl"),
+    object: "chat.completion",
+    created: nowSeconds(),
+    model: name.modelId,
+    system_fingerprint: name.fingerprint,
+    choices: choices.map((choice, index) => ({
+      index,
+      message: {
+        role: "assistant",
+        content: choice.content.join(""),
+        ...(prompt.reasoning !== "none" && { reasoning_content: choice.reasoning.join("") }),
+        refusal: null,
+      },
+      logprobs: request.topLogprobs === undefined
+        ? null
+        : chatLogprobs(choice.scores, request.topLogprobs),
+      finish_reason: choice.finish,
+    })),
+    usage: wireUsage(usages, prompt.tokens.length),
+  };
+}
+
+async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
+  const { request, prompt } = job;
+  const { topLogprobs } = request;
+  const head = {
+    id: newId("chatcmpl"),
+    object: "chat.completion.chunk",
+    created: nowSeconds(),
+    model: name.modelId,
+    system_fingerprint: name.fingerprint,
+  };
+  const tail = request.includeUsage ? { usage: null } : {};
+  const chunk = (
+    index: number,
+    delta: Record<string, string>,
+    rest: { finish?: string; scores?: readonly TokenScore[] } = {},
+  ) => ({
+    ...head,
+    choices: [{
+      index,
+      delta,
+      logprobs: topLogprobs === undefined || rest.scores === undefined || rest.scores.length === 0
+        ? null
+        : chatLogprobs(rest.scores, topLogprobs),
+      finish_reason: rest.finish ?? null,
+    }],
+    ...tail,
+  });
+  const usages: Usage[] = [];
+  for await (const { index, event } of answers(job, signal)) {
+    if (event.type === "prompt") {
+      yield chunk(index, { role: "assistant", content: "" });
+    } else if (event.type === "delta") {
+      const { content, reasoning, scores } = event;
+      const delta = {
+        ...(reasoning !== "" && { reasoning_content: reasoning }),
+        ...((content !== "" || reasoning === "") && { content }),
+      };
+      yield chunk(index, delta, { scores });
+    } else {
+      usages.push(event.usage);
+      yield chunk(index, {}, { finish: event.reason });
+    }
+  }
+  if (request.includeUsage) {
+    yield { ...head, choices: [], usage: wireUsage(usages, prompt.tokens.length) };
+  }
+}
+
+export async function chatCompletions(
+  context: Context,
+  { serving, name }: { serving: Serving; name: ServedName },
+): Promise<Response> {
+  const model = serving.model();
+  const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
+  const request = readChatRequest(body, model.info.vocabSize);
+  const prompt = await model.chatPrompt(request.messages);
+  model.checkLength(prompt, { maxTokens: request.maxTokens, param: "messages" });
+  const job = { model, request, prompt };
+  if (request.stream) {
+    return await serving.stream(context, (signal) => chunks(job, { name, signal }));
+  }
+  return await serving.run(
+    context,
+    async (signal) => context.json(await wholeAnswer(job, { name, signal })),
+  );
+}

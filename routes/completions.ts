@@ -1,0 +1,157 @@
+/** `POST /v1/completions`: texts or token ids in, their continuations out, whole or streamed. */
+
+import type { Context } from "hono";
+import type { Prompt, PromptScore, TextEvent, TextModel, Usage } from "../src/text/types.ts";
+import { readJsonObject } from "./body.ts";
+import type { ServedName } from "./chat.ts";
+import { type CompletionsRequest, readCompletionsRequest } from "./completions_request.ts";
+import { samplingOfChoice } from "./generation_fields.ts";
+import { merge } from "./merge.ts";
+import type { Serving } from "./serving.ts";
+import { codePoints, completionLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
+
+interface Job {
+  readonly model: TextModel;
+  readonly request: CompletionsRequest;
+  readonly prompts: readonly Prompt[];
+}
+
+/** One stream of events per choice; choice i belongs to prompt floor(i / n). */
+function answers({ model, request, prompts }: Job, signal: AbortSignal) {
+  const { n, echo, maxTokens, topLogprobs } = request;
+  const scorePrompt = echo && topLogprobs !== undefined;
+  const sources = Array.from(
+    { length: prompts.length * n },
+    (_, i) => () =>
+      model.answer(prompts[Math.floor(i / n)], {
+        sampling: samplingOfChoice(request.sampling, i % n),
+        maxTokens,
+        stop: request.stop,
+        topLogprobs,
+        scorePrompt,
+        // Whoever scores a prompt counts on the one token behind it, whatever it is.
+        ignoreEos: request.ignoreEos || (scorePrompt && maxTokens === 1),
+        signal,
+      }),
+  );
+  return merge<TextEvent>(sources, model.info.slots);
+}
+
+/** Each prompt counts once, however many choices it gets. */
+function promptTokens({ prompts }: Job): number {
+  return prompts.reduce((sum, prompt) => sum + prompt.tokens.length, 0);
+}
+
+async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
+  const { request, prompts } = job;
+  const { n, echo, topLogprobs } = request;
+  const choices = Array.from({ length: prompts.length * n }, (_, i) => ({
+    texts: echo ? [prompts[Math.floor(i / n)].text] : [],
+    promptScores: [] as readonly PromptScore[],
+    scores: [] as PromptScore[],
+    finish: "stop",
+  }));
+  const usages: Usage[] = [];
+  for await (const { index, event } of answers(job, signal)) {
+    const choice = choices[index];
+    if (event.type === "prompt") choice.promptScores = event.scores ?? [];
+    else if (event.type === "delta") {
+      choice.texts.push(event.content);
+      choice.scores.push(...event.scores);
+    } else {
+      choice.finish = event.reason;
+      usages.push(event.usage);
+    }
+  }
+  return {
+    id: newId("cmpl"),
+    object: "text_completion",
+    created: nowSeconds(),
+    model: name.modelId,
+    system_fingerprint: name.fingerprint,
+    choices: choices.map((choice, index) => {
+      const offset = echo ? codePoints(prompts[Math.floor(index / n)].text) : 0;
+      const scores = [
+        ...choice.promptScores,
+        ...choice.scores.map((score) => ({ ...score, offset: score.offset + offset })),
+      ];
+      return {
+        index,
+        text: choice.texts.join(""),
+        logprobs: topLogprobs === undefined
+          ? null
+          : completionLogprobs(scores, { topLogprobs, offset: 0 }),
+        finish_reason: choice.finish,
+      };
+    }),
+    usage: wireUsage(usages, promptTokens(job)),
+  };
+}
+
+async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
+  const { request, prompts } = job;
+  const { n, echo, topLogprobs } = request;
+  const head = {
+    id: newId("cmpl"),
+    object: "text_completion",
+    created: nowSeconds(),
+    model: name.modelId,
+    system_fingerprint: name.fingerprint,
+  };
+  const tail = request.includeUsage ? { usage: null } : {};
+  const chunk = (
+    index: number,
+    text: string,
+    rest: { finish?: string; scores?: readonly PromptScore[]; offset?: number } = {},
+  ) => ({
+    ...head,
+    choices: [{
+      index,
+      text,
+      logprobs: topLogprobs === undefined || rest.scores === undefined || rest.scores.length === 0
+        ? null
+        : completionLogprobs(rest.scores, { topLogprobs, offset: rest.offset ?? 0 }),
+      finish_reason: rest.finish ?? null,
+    }],
+    ...tail,
+  });
+  const usages: Usage[] = [];
+  for await (const { index, event } of answers(job, signal)) {
+    const prompt = prompts[Math.floor(index / n)];
+    if (event.type === "prompt") {
+      if (echo) yield chunk(index, prompt.text, { scores: event.scores });
+    } else if (event.type === "delta") {
+      const offset = echo ? codePoints(prompt.text) : 0;
+      yield chunk(index, event.content, { scores: event.scores, offset });
+    } else {
+      usages.push(event.usage);
+      yield chunk(index, "", { finish: event.reason });
+    }
+  }
+  if (request.includeUsage) {
+    yield { ...head, choices: [], usage: wireUsage(usages, promptTokens(job)) };
+  }
+}
+
+export async function completions(
+  context: Context,
+  { serving, name }: { serving: Serving; name: ServedName },
+): Promise<Response> {
+  const model = serving.model();
+  const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
+  const request = readCompletionsRequest(body, model.info.vocabSize);
+  const { addSpecial, parseSpecial, maxTokens } = request;
+  const prompts: Prompt[] = [];
+  for (const prompt of request.prompts) {
+    prompts.push(await model.textPrompt(prompt, { addSpecial, parseSpecial }));
+    model.checkLength(prompts[prompts.length - 1], { maxTokens, param: "prompt" });
+  }
+  const job = { model, request, prompts };
+  if (request.stream) {
+    return await serving.stream(context, (signal) => chunks(job, { name, signal }));
+  }
+  return await serving.run(
+    context,
+    async (signal) => context.json(await wholeAnswer(job, { name, signal })),
+  );
+}

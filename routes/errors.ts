@@ -1,0 +1,67 @@
+/** Every error a client sees has OpenAI's shape: `{"error": {message, type, param, code}}`. */
+
+import type { Context } from "hono";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { CapacityError, RequestError } from "../src/errors.ts";
+
+export interface ErrorBody {
+  readonly error: {
+    readonly message: string;
+    readonly type: string;
+    readonly param: string | null;
+    readonly code: string | null;
+  };
+}
+
+export interface HttpError {
+  readonly status: number;
+  readonly body: ErrorBody;
+  /** Seconds after which trying again makes sense. */
+  readonly retryAfter?: number;
+}
+
+/** A request that cannot be served now, but soon: loading, full, shutting down. */
+export class UnavailableError extends RequestError {
+  constructor(message: string, code: string) {
+    super(message, { status: 503, code });
+  }
+}
+
+function body(message: string, options: { type: string; param?: string | null; code?: string }) {
+  const { type, param = null, code = null } = options;
+  return { error: { message, type, param, code } };
+}
+
+/** What the client may know of an error. Faults of ours say nothing about their cause. */
+export function describeError(error: unknown): HttpError {
+  if (error instanceof RequestError) {
+    const type = error.status < 500 ? "invalid_request_error" : "server_error";
+    const described = body(error.message, {
+      type,
+      param: error.param,
+      code: error.code ?? undefined,
+    });
+    return {
+      status: error.status,
+      body: described,
+      ...(error.status === 503 && { retryAfter: 1 }),
+    };
+  }
+  if (error instanceof CapacityError) {
+    const described = body(error.message, { type: "server_error", code: "overloaded" });
+    return { status: 503, body: described, retryAfter: 1 };
+  }
+  return { status: 500, body: body("internal error", { type: "server_error" }) };
+}
+
+/** True for errors that the operator should hear of. */
+export function isFault(error: unknown): boolean {
+  return !(error instanceof RequestError) && !(error instanceof CapacityError);
+}
+
+export function errorResponse(context: Context, error: unknown): Response {
+  const { status, body, retryAfter } = describeError(error);
+  if (retryAfter !== undefined) context.header("retry-after", String(retryAfter));
+  if (status === 413) context.header("connection", "close");
+  return context.json(body, status as ContentfulStatusCode);
+}

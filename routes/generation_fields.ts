@@ -1,0 +1,118 @@
+/** The fields that chat and text completions share, from wire names to ours. */
+
+import { RequestError } from "../src/errors.ts";
+import type { SamplingParams } from "../src/sampling/types.ts";
+import { fieldError, type Fields } from "./fields.ts";
+
+export const MAX_STOP_STRINGS = 16;
+export const MAX_STOP_LENGTH = 1_000;
+export const MAX_CHOICES = 128;
+export const MAX_LOGIT_BIASES = 1_024;
+export const MAX_TOP_LOGPROBS = 20;
+/** Larger than any context; the context length has its own check. */
+const MAX_TOKENS = 2 ** 31;
+
+export interface GenerationFields {
+  readonly sampling: SamplingParams;
+  readonly stop: readonly string[];
+  readonly n: number;
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly ignoreEos: boolean;
+}
+
+function readStop(fields: Fields): string[] {
+  const value = fields.raw("stop");
+  if (value === undefined) return [];
+  const strings = typeof value === "string" ? [value] : value;
+  const must =
+    `a string or a list of at most ${MAX_STOP_STRINGS} strings of 1 to ${MAX_STOP_LENGTH} characters`;
+  if (!Array.isArray(strings) || strings.length > MAX_STOP_STRINGS) {
+    throw fieldError("stop", value, must);
+  }
+  for (const [i, string] of strings.entries()) {
+    if (typeof string !== "string" || string === "" || string.length > MAX_STOP_LENGTH) {
+      throw fieldError(typeof value === "string" ? "stop" : `stop[${i}]`, string, must);
+    }
+  }
+  return strings;
+}
+
+function readLogitBias(fields: Fields, vocabSize: number): [number, number][] {
+  const bias = fields.object("logit_bias");
+  if (bias === undefined) return [];
+  const names = bias.names();
+  if (names.length > MAX_LOGIT_BIASES) {
+    throw fieldError("logit_bias", names.length, `at most ${MAX_LOGIT_BIASES} entries`);
+  }
+  return names.map((name) => {
+    const token = /^\d{1,9}$/.test(name) ? Number(name) : NaN;
+    if (!(token < vocabSize)) {
+      throw new RequestError(
+        `cannot read the request: logit_bias has the key ${JSON.stringify(name.slice(0, 40))}, ` +
+          `must be a token id from 0 to ${vocabSize - 1}`,
+        { param: "logit_bias" },
+      );
+    }
+    const value = bias.number(name, { min: -100, max: 100 });
+    return [token, value ?? 0];
+  });
+}
+
+/** OpenAI's defaults; temperature 1 is what its clients expect where they send none. */
+function readSampling(fields: Fields, vocabSize: number): SamplingParams {
+  const topK = fields.integer("top_k", { min: -1, max: 2 ** 31 }) ?? 0;
+  return {
+    temperature: fields.number("temperature", { min: 0, max: 2 }) ?? 1,
+    topK: Math.max(topK, 0),
+    topP: fields.number("top_p", { min: 0, max: 1 }) ?? 1,
+    minP: fields.number("min_p", { min: 0, max: 1 }) ?? 0,
+    repetitionPenalty: fields.number("repetition_penalty", { min: 0.01, max: 100 }) ?? 1,
+    presencePenalty: fields.number("presence_penalty", { min: -2, max: 2 }) ?? 0,
+    frequencyPenalty: fields.number("frequency_penalty", { min: -2, max: 2 }) ?? 0,
+    logitBias: readLogitBias(fields, vocabSize),
+    seed: fields.integer("seed", {
+      min: Number.MIN_SAFE_INTEGER,
+      max: Number.MAX_SAFE_INTEGER,
+    }),
+  };
+}
+
+/** Reads what both kinds of completion take. Throws RequestError naming the first wrong field. */
+export function readGenerationFields(fields: Fields, vocabSize: number): GenerationFields {
+  // Any model name is accepted: one model is served, and the answer says which.
+  fields.string("model");
+  fields.string("user");
+  return {
+    sampling: readSampling(fields, vocabSize),
+    stop: readStop(fields),
+    n: fields.integer("n", { min: 1, max: MAX_CHOICES }) ?? 1,
+    stream: fields.boolean("stream") ?? false,
+    includeUsage: fields.object("stream_options")?.boolean("include_usage") ?? false,
+    ignoreEos: fields.boolean("ignore_eos") ?? false,
+  };
+}
+
+/** `max_tokens`, or another name for it; undefined where neither is given. */
+export function readMaxTokens(
+  fields: Fields,
+  { names, min }: { names: readonly string[]; min: number },
+): number | undefined {
+  let found: number | undefined;
+  for (const name of names) {
+    const value = fields.integer(name, { min, max: MAX_TOKENS });
+    if (value === undefined) continue;
+    if (found !== undefined && found !== value) {
+      throw fieldError(name, value, `${found} like ${names[0]}, or left out`);
+    }
+    found = value;
+  }
+  return found;
+}
+
+/** Sampling for choice `i`: a seeded request gives each choice a seed of its own. */
+export function samplingOfChoice(sampling: SamplingParams, i: number): SamplingParams {
+  if (sampling.seed === undefined || i === 0) return sampling;
+  const seed = sampling.seed + i;
+  return { ...sampling, seed: Number.isSafeInteger(seed) ? seed : sampling.seed - i };
+}

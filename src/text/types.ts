@@ -1,0 +1,131 @@
+/**
+ * Text in, text out: what routes and terminals know of a model. Below this line there are token ids
+ * (`src/engine`), above it there is HTTP or a terminal.
+ */
+
+import type { EngineInfo, EngineStats, Timings } from "../engine/types.ts";
+import type { SamplingParams } from "../sampling/types.ts";
+
+/** One message of a conversation, as chat templates read it. */
+export interface TextMessage {
+  readonly role: "system" | "developer" | "user" | "assistant" | "tool";
+  readonly content: string;
+  /** What an assistant thought before it answered; templates that know the field use it. */
+  readonly reasoning?: string;
+  readonly name?: string;
+  readonly toolCallId?: string;
+}
+
+/** A prompt as the engine takes it, checked against the context length. */
+export interface Prompt {
+  readonly tokens: readonly number[];
+  /** The prompt's text as it was given, or decoded from the ids that were given. */
+  readonly text: string;
+  /** Split the answer at `</think>`; `inside` where the prompt itself opened the thinking. */
+  readonly reasoning: "none" | "outside" | "inside";
+}
+
+/** A token as text. */
+export interface TokenPiece {
+  readonly token: number;
+  /** Its text alone; bytes that are no whole UTF-8 become U+FFFD. */
+  readonly text: string;
+  readonly bytes: Uint8Array;
+}
+
+export interface ScoredPiece extends TokenPiece {
+  readonly logprob: number;
+}
+
+/** A token with its log-probability and the most likely alternatives, most likely first. */
+export interface TokenScore {
+  readonly chosen: ScoredPiece;
+  readonly top: readonly ScoredPiece[];
+  /** Where the token's text begins in the answer (or prompt) it belongs to, in code points. */
+  readonly offset: number;
+  /** The token was thinking. */
+  readonly reasoning: boolean;
+}
+
+/** A prompt's token has no score where nothing came before it. */
+export type PromptScore = TokenScore | { readonly chosen: TokenPiece; readonly offset: number };
+
+export interface Usage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** How many of the completion's tokens were thinking. */
+  readonly reasoningTokens: number;
+}
+
+export type TextEvent =
+  /** The prompt has been evaluated; `scores` where `scorePrompt` asked for them. */
+  | { readonly type: "prompt"; readonly scores?: readonly PromptScore[] }
+  /** More of the answer; texts may be empty where only scores have become certain. */
+  | {
+    readonly type: "delta";
+    readonly content: string;
+    readonly reasoning: string;
+    readonly scores: readonly TokenScore[];
+  }
+  | {
+    readonly type: "done";
+    readonly reason: "stop" | "length";
+    /** The stop string that ended the answer, where one did. */
+    readonly stopString?: string;
+    readonly usage: Usage;
+    /** Absent where a stop string ended the answer before the engine did. */
+    readonly timings?: Timings;
+  };
+
+export interface TextOptions {
+  readonly sampling: SamplingParams;
+  /** Undefined: as many as the context holds. */
+  readonly maxTokens?: number;
+  /** The answer's content ends before the first of these. */
+  readonly stop?: readonly string[];
+  /** Alternatives per token; undefined: no log-probabilities. */
+  readonly topLogprobs?: number;
+  /** Score the prompt's own tokens as well (with `topLogprobs`). */
+  readonly scorePrompt?: boolean;
+  /** Go on where the model would end its answer. */
+  readonly ignoreEos?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface TextPromptOptions {
+  /** Put the tokens before the text that the tokenizer puts there (BOS). Default true. */
+  readonly addSpecial?: boolean;
+  /** Read `<|im_start|>` and its like as control tokens. Default false: they are plain text. */
+  readonly parseSpecial?: boolean;
+}
+
+/** What a tokenizer tells clients about itself. */
+export interface TokenizerFacts {
+  readonly bosToken: string | null;
+  readonly eosToken: string | null;
+  readonly padToken: string | null;
+  readonly chatTemplate: string | null;
+}
+
+/** An opened model that speaks text. */
+export interface TextModel {
+  readonly info: EngineInfo;
+  readonly tokenizerFacts: TokenizerFacts;
+  /** False where the model's file has no chat template. */
+  readonly canChat: boolean;
+  /** Encodes a text, or checks token ids. Throws RequestError (empty, unknown ids, too long). */
+  textPrompt(prompt: string | readonly number[], options?: TextPromptOptions): Promise<Prompt>;
+  /** Renders a conversation through the template. Throws RequestError (no template, too long). */
+  chatPrompt(messages: readonly TextMessage[]): Promise<Prompt>;
+  /** Throws RequestError naming both numbers where prompt and answer exceed the context. */
+  checkLength(prompt: Prompt, options: { maxTokens?: number; param: string }): void;
+  /**
+   * Answers a prompt. The iteration throws what the engine throws; leaving it or aborting the signal
+   * ends the request.
+   */
+  answer(prompt: Prompt, options: TextOptions): AsyncIterable<TextEvent>;
+  encode(text: string, options?: TextPromptOptions): Promise<number[]>;
+  decode(tokens: readonly number[]): string;
+  stats(): EngineStats;
+  close(): Promise<void>;
+}
