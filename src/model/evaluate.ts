@@ -1,0 +1,223 @@
+/**
+ * Runs token ids through a model without an engine: logits of every position, and greedy answers. For
+ * tests and tools; requests, sampling and slots are the engine's.
+ */
+
+import {
+  type Backend,
+  type Buffer,
+  type KvCache,
+  PAGE_TOKENS,
+  type Plan,
+} from "../backend/backend.ts";
+import { CapacityError, RequestError } from "../errors.ts";
+import { fillCosSin } from "./rope.ts";
+import type { Model, StepInputs } from "./types.ts";
+
+export interface EvaluatorOptions {
+  readonly model: Model;
+  readonly backend: Backend;
+  /** Rows per step at most; the `maxRows` that the model was loaded with, or less. */
+  readonly maxRows: number;
+  /** Sequences side by side. */
+  readonly sequences: number;
+  /** Tokens a sequence may hold. */
+  readonly tokens: number;
+}
+
+/** Tokens that a step appends to one sequence. */
+export interface StepEntry {
+  readonly sequence: number;
+  readonly ids: readonly number[];
+}
+
+/** Sequences with their cache, fed step by step. */
+export class Evaluator {
+  readonly #model: Model;
+  readonly #backend: Backend;
+  readonly #maxRows: number;
+  readonly #capacity: number;
+  readonly #cache: KvCache;
+  readonly #inputs: StepInputs;
+  readonly #plans = new Map<string, Plan>();
+  /** Tokens in each sequence so far. */
+  readonly #lengths: number[];
+
+  constructor(options: EvaluatorOptions) {
+    const { model, backend, maxRows, sequences, tokens } = options;
+    this.#model = model;
+    this.#backend = backend;
+    this.#maxRows = maxRows;
+    const pagesEach = Math.ceil(tokens / PAGE_TOKENS);
+    this.#capacity = pagesEach * PAGE_TOKENS;
+    this.#lengths = new Array(sequences).fill(0);
+    this.#cache = model.createKvCache(pagesEach * sequences);
+    const create = (kind: Buffer["kind"], rows: number, width: number) =>
+      backend.createBuffer({ kind, rows, width });
+    this.#inputs = {
+      ids: create("i32", maxRows, 1),
+      cosSin: create("f32", maxRows, model.config.rope.dim),
+      batch: {
+        positions: create("i32", maxRows, 1),
+        sequences: create("i32", maxRows, 1),
+        pageTables: create("i32", sequences, pagesEach),
+      },
+      logitRows: create("i32", maxRows, 1),
+    };
+    // Neighbouring pages of a sequence are not neighbours in the cache, as in a busy engine.
+    const tables = Int32Array.from(
+      { length: pagesEach * sequences },
+      (_, i) => (i % pagesEach) * sequences + Math.floor(i / pagesEach),
+    );
+    backend.write(this.#inputs.batch.pageTables, tables);
+  }
+
+  /** Forgets what a sequence holds beyond its first `length` tokens. */
+  truncate(sequence: number, length: number): void {
+    this.#lengths[sequence] = Math.min(this.#lengths[sequence], length);
+  }
+
+  /**
+   * Runs one step and returns the logits [tokens, vocab] of each entry's tokens, in the order of the
+   * entries; with `logits: "last"` those of each entry's last token only. Throws CapacityError where
+   * a sequence or the step is full and RequestError for ids outside the vocabulary.
+   */
+  async step(
+    entries: readonly StepEntry[],
+    options: { logits: "all" | "last" | "none" },
+  ): Promise<Float32Array[]> {
+    const rows = entries.reduce((sum, { ids }) => sum + ids.length, 0);
+    if (rows < 1 || rows > this.#maxRows) throw tooMany("tokens of a step", rows, this.#maxRows);
+    const ids: number[] = [];
+    const positions: number[] = [];
+    const sequences: number[] = [];
+    const logitRows: number[] = [];
+    for (const entry of entries) {
+      const start = this.#lengths[entry.sequence];
+      const end = start + entry.ids.length;
+      if (end > this.#capacity) throw tooMany("tokens of a sequence", end, this.#capacity);
+      for (const [i, id] of entry.ids.entries()) {
+        const wanted = options.logits === "all" ||
+          (options.logits === "last" && i === entry.ids.length - 1);
+        if (wanted) logitRows.push(ids.length);
+        ids.push(this.#checkId(id));
+        positions.push(start + i);
+        sequences.push(entry.sequence);
+      }
+      this.#lengths[entry.sequence] = end;
+    }
+    this.#write({ ids, positions, sequences, logitRows });
+    this.#backend.submit(this.#plan(rows, logitRows.length));
+    if (logitRows.length === 0) {
+      // Waits for the step all the same: the caller may time it.
+      await this.#backend.read(this.#model.logits, { rows: 0 });
+      return entries.map(() => new Float32Array(0));
+    }
+    const logits = await this.#backend.read(this.#model.logits, { rows: logitRows.length });
+    return split(logits, { entries, vocab: this.#model.config.vocabSize, kept: options.logits });
+  }
+
+  /** The logits [tokens, vocab] of each sequence, evaluated from scratch, `chunk` tokens a step. */
+  async allLogits(
+    sequences: readonly (readonly number[])[],
+    options: { chunk: number },
+  ): Promise<Float32Array[]> {
+    const results: Float32Array[] = [];
+    for (const ids of sequences) {
+      const vocab = this.#model.config.vocabSize;
+      const logits = new Float32Array(ids.length * vocab);
+      this.truncate(0, 0);
+      for (let start = 0; start < ids.length; start += options.chunk) {
+        const entry = { sequence: 0, ids: ids.slice(start, start + options.chunk) };
+        const [part] = await this.step([entry], { logits: "all" });
+        logits.set(part, start * vocab);
+      }
+      results.push(logits);
+    }
+    return results;
+  }
+
+  /** The `count` most likely tokens after `ids`, each fed back in. */
+  async greedy(
+    ids: readonly number[],
+    options: { count: number; chunk: number },
+  ): Promise<number[]> {
+    const { count, chunk } = options;
+    this.truncate(0, 0);
+    for (let start = 0; start < ids.length - 1; start += chunk) {
+      const part = ids.slice(start, Math.min(start + chunk, ids.length - 1));
+      await this.step([{ sequence: 0, ids: part }], { logits: "none" });
+    }
+    const answer: number[] = [];
+    let next = ids[ids.length - 1];
+    while (answer.length < count) {
+      const [logits] = await this.step([{ sequence: 0, ids: [next] }], { logits: "last" });
+      next = argmax(logits);
+      answer.push(next);
+    }
+    return answer;
+  }
+
+  #checkId(id: number): number {
+    const { vocabSize } = this.#model.config;
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) return id;
+    throw new RequestError(
+      `cannot evaluate token ids: one is ${id}, must be an integer from 0 to ${vocabSize - 1}`,
+    );
+  }
+
+  #write(
+    step: { ids: number[]; positions: number[]; sequences: number[]; logitRows: number[] },
+  ): void {
+    const { ids, cosSin, batch, logitRows } = this.#inputs;
+    const { rope } = this.#model.config;
+    const angles = new Float32Array(step.ids.length * rope.dim);
+    fillCosSin(rope, { positions: step.positions, out: angles });
+    this.#backend.write(ids, Int32Array.from(step.ids));
+    this.#backend.write(cosSin, angles);
+    this.#backend.write(batch.positions, Int32Array.from(step.positions));
+    this.#backend.write(batch.sequences, Int32Array.from(step.sequences));
+    this.#backend.write(logitRows, Int32Array.from(step.logitRows));
+  }
+
+  #plan(rows: number, logitRowCount: number): Plan {
+    const shape = `${rows} ${logitRowCount}`;
+    const known = this.#plans.get(shape);
+    if (known !== undefined) return known;
+    const step = { inputs: this.#inputs, cache: this.#cache, rows, logitRowCount };
+    const plan = this.#backend.record((ops) => this.#model.forward(ops, step));
+    this.#plans.set(shape, plan);
+    return plan;
+  }
+}
+
+/** The index of the largest value; the first one of equals. */
+export function argmax(values: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
+  return best;
+}
+
+/** The `count` largest values with their indices, largest first. */
+export function topOf(values: Float32Array, count: number): [index: number, value: number][] {
+  const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a] || a - b);
+  return order.slice(0, count).map((index) => [index, values[index]]);
+}
+
+function split(
+  logits: Float32Array,
+  options: { entries: readonly StepEntry[]; vocab: number; kept: "all" | "last" | "none" },
+): Float32Array[] {
+  const { entries, vocab, kept } = options;
+  let start = 0;
+  return entries.map(({ ids }) => {
+    const end = start + (kept === "all" ? ids.length : 1) * vocab;
+    const part = logits.slice(start, end);
+    start = end;
+    return part;
+  });
+}
+
+function tooMany(what: string, is: number, most: number): CapacityError {
+  return new CapacityError(`cannot evaluate: the ${what} are ${is}, must be from 1 to ${most}`);
+}

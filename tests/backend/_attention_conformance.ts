@@ -1,0 +1,332 @@
+/** The part of the conformance suite about rotation, the KV cache and attention. */
+
+import { type Backend, PAGE_TOKENS } from "../../src/backend/backend.ts";
+import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
+import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
+import { generator, normals } from "./_random.ts";
+import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
+
+/** Shapes of attention: grouped heads or one each, odd widths, partial rotation, both pairings. */
+interface Shape {
+  readonly name: string;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+  readonly rotaryDim: number;
+  readonly pairing: "halves" | "interleaved";
+  readonly headNorms: boolean;
+}
+
+const SHAPES: readonly Shape[] = [
+  {
+    name: "nine heads in three groups, halves",
+    heads: 9,
+    kvHeads: 3,
+    keyDim: 64,
+    valueDim: 64,
+    rotaryDim: 64,
+    pairing: "halves",
+    headNorms: false,
+  },
+  {
+    name: "four heads in two groups, neighbours",
+    heads: 4,
+    kvHeads: 2,
+    keyDim: 16,
+    valueDim: 16,
+    rotaryDim: 16,
+    pairing: "interleaved",
+    headNorms: false,
+  },
+  {
+    name: "head norms, halves",
+    heads: 4,
+    kvHeads: 2,
+    keyDim: 32,
+    valueDim: 32,
+    rotaryDim: 32,
+    pairing: "halves",
+    headNorms: true,
+  },
+  {
+    name: "head norms, neighbours, half of each head rotated, one group",
+    heads: 5,
+    kvHeads: 1,
+    keyDim: 24,
+    valueDim: 24,
+    rotaryDim: 12,
+    pairing: "interleaved",
+    headNorms: true,
+  },
+  {
+    name: "values narrower than keys, half of each head rotated",
+    heads: 3,
+    kvHeads: 3,
+    keyDim: 20,
+    valueDim: 12,
+    rotaryDim: 10,
+    pairing: "halves",
+    headNorms: false,
+  },
+];
+
+const LAYERS = 2;
+const LAYER = 1;
+const EPS = 1e-6;
+
+/** Sequences of these lengths: within a page, across one border, across two, on a border. */
+const LENGTHS = [3, 70, 141, PAGE_TOKENS];
+/** Pages of each sequence, out of order and interleaved. */
+const PAGE_TABLES = [[7, 1, 1], [4, 0, 1], [2, 6, 3], [5, 1, 1]];
+const PAGES = 8;
+const TABLE_WIDTH = 3;
+
+/** One token of a sequence with its inputs. */
+interface Token {
+  readonly sequence: number;
+  readonly position: number;
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+  readonly cosSin: Float32Array;
+}
+
+interface Inputs {
+  readonly shape: Shape;
+  /** By sequence, then position. */
+  readonly sequences: readonly (readonly Token[])[];
+  readonly qNorm: Float32Array;
+  readonly kNorm: Float32Array;
+}
+
+function inputsOf(shape: Shape, seed: number): Inputs {
+  const random = generator(seed);
+  const { heads, kvHeads, keyDim, valueDim, rotaryDim } = shape;
+  const token = (sequence: number, position: number): Token => {
+    const angles = Array.from(
+      { length: rotaryDim / 2 },
+      (_, i) => position * 10000 ** (-2 * i / rotaryDim),
+    );
+    return {
+      sequence,
+      position,
+      q: normals(random, { length: heads * keyDim, scale: 1.5 }),
+      k: normals(random, { length: kvHeads * keyDim }),
+      v: normals(random, { length: kvHeads * valueDim }),
+      cosSin: Float32Array.from([...angles.map(Math.cos), ...angles.map(Math.sin)]),
+    };
+  };
+  return {
+    shape,
+    sequences: LENGTHS.map((length, sequence) =>
+      Array.from({ length }, (_, position) => token(sequence, position))
+    ),
+    qNorm: normals(random, { length: keyDim }),
+    kNorm: normals(random, { length: keyDim }),
+  };
+}
+
+/** A cache on a backend, to which steps of tokens are fed. */
+async function attentionRunner(backend: Backend, inputs: Inputs) {
+  const { shape, qNorm, kNorm } = inputs;
+  const { heads, kvHeads, keyDim, valueDim, rotaryDim, pairing, headNorms } = shape;
+  const cache = backend.createKvCache({ layers: LAYERS, pages: PAGES, kvHeads, keyDim, valueDim });
+  const norms = headNorms
+    ? {
+      qNorm: { weight: await uploadVector(backend, qNorm), eps: EPS },
+      kNorm: { weight: await uploadVector(backend, kNorm), eps: EPS },
+    }
+    : {};
+  const pageTables = filled(backend, TABLE_WIDTH, Int32Array.from(PAGE_TABLES.flat()));
+  const joined = (parts: readonly Float32Array[]) =>
+    Float32Array.from(parts.flatMap((part) => Array.from(part)));
+
+  /** Runs one step; gives the rotated queries and keys, and the attention's output. */
+  return async (tokens: readonly Token[]) => {
+    const rows = tokens.length;
+    const q = filled(backend, heads * keyDim, joined(tokens.map((token) => token.q)));
+    const k = filled(backend, kvHeads * keyDim, joined(tokens.map((token) => token.k)));
+    const v = filled(backend, kvHeads * valueDim, joined(tokens.map((token) => token.v)));
+    const cosSin = filled(backend, rotaryDim, joined(tokens.map((token) => token.cosSin)));
+    const batch = {
+      positions: filled(backend, 1, Int32Array.from(tokens, (token) => token.position)),
+      sequences: filled(backend, 1, Int32Array.from(tokens, (token) => token.sequence)),
+      pageTables,
+    };
+    const out = backend.createBuffer({ kind: "f32", rows, width: heads * valueDim });
+    const scale = keyDim ** -0.5;
+    const shared = { q, heads, cache, layer: LAYER, batch, rows };
+    backend.submit(backend.record((ops) => {
+      ops.rotateAndCache({ ...shared, ...norms, k, v, cosSin, pairing });
+      ops.attention({ ...shared, scale, out });
+    }));
+    return { q: await backend.read(q), k: await backend.read(k), out: await backend.read(out) };
+  };
+}
+
+/** A head of a token's queries or keys as the op must leave it, in float64. */
+function headOf(
+  values: Float32Array,
+  options: { inputs: Inputs; head: number; norm: Float32Array; cosSin: Float32Array },
+): Float64Array {
+  const { inputs, head, norm, cosSin } = options;
+  const { keyDim, pairing, headNorms } = inputs.shape;
+  const raw = rowOf(values, head, keyDim);
+  const ready = headNorms ? normed(raw, { weight: norm, eps: EPS }) : raw;
+  return rotated(ready, { cosSin, pairing });
+}
+
+function tallyRotation(
+  tally: ErrorTally,
+  options: { inputs: Inputs; token: Token; q: Float32Array; k: Float32Array },
+): void {
+  const { inputs, token } = options;
+  const { heads, kvHeads, keyDim } = inputs.shape;
+  const { cosSin } = token;
+  const check = (what: "q" | "k", { count, norm }: { count: number; norm: Float32Array }) => {
+    for (let head = 0; head < count; head++) {
+      const expected = headOf(token[what], { inputs, head, norm, cosSin });
+      const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      const tolerance = { rounding: sumRounding(keyDim, largest), deviation: 0 };
+      expected.forEach((value, i) =>
+        tally.add(options[what][head * keyDim + i], {
+          expected: value,
+          tolerance,
+          at: `${what}, sequence ${token.sequence}, position ${token.position}, head ${head}`,
+        })
+      );
+    }
+  };
+  check("q", { count: heads, norm: inputs.qNorm });
+  check("k", { count: kvHeads, norm: inputs.kNorm });
+}
+
+function tallyAttention(
+  tally: ErrorTally,
+  options: { inputs: Inputs; token: Token; out: Float32Array },
+): void {
+  const { inputs, token, out } = options;
+  const { heads, kvHeads, keyDim, valueDim } = inputs.shape;
+  const seen = inputs.sequences[token.sequence].slice(0, token.position + 1);
+  const scale = keyDim ** -0.5;
+  for (let head = 0; head < heads; head++) {
+    const kvHead = Math.floor(head * kvHeads / heads);
+    const { qNorm, kNorm } = inputs;
+    const query = headOf(token.q, { inputs, head, norm: qNorm, cosSin: token.cosSin });
+    const keys = seen.map(({ k, cosSin }) =>
+      headOf(k, { inputs, head: kvHead, norm: kNorm, cosSin })
+    );
+    const values = seen.map(({ v }) => Float64Array.from(rowOf(v, kvHead, valueDim)));
+    // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
+    const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
+    const relative = 4 * sumRounding(keyDim, scores) + 16 * UNIT_ROUNDOFF;
+    const largest = Math.max(...values.flatMap((value) => Array.from(value, Math.abs)));
+    const rounding = relative * largest + sumRounding(seen.length, largest);
+    attended(query, { keys, values, scale }).forEach((expected, i) =>
+      tally.add(out[head * valueDim + i], {
+        expected,
+        tolerance: { rounding, deviation: 0 },
+        at: `sequence ${token.sequence}, position ${token.position}, head ${head}`,
+      })
+    );
+  }
+}
+
+/** Positions at page borders and some between: the float64 evaluation of all takes seconds. */
+function isChecked({ position }: Token): boolean {
+  const slot = position % PAGE_TOKENS;
+  return position < 3 || slot < 2 || slot === PAGE_TOKENS - 1 || position % 9 === 0;
+}
+
+/** All sequences in steps of at most `chunk` rows each, taken in turn so that batches are mixed. */
+function mixedSteps(inputs: Inputs, chunk: number): Token[][] {
+  const steps: Token[][] = [];
+  for (let start = 0; start < Math.max(...LENGTHS); start += chunk) {
+    steps.push(inputs.sequences.flatMap((tokens) => tokens.slice(start, start + chunk)));
+  }
+  return steps;
+}
+
+export function attentionTests({ name, open, openTwin }: Conformance): void {
+  Deno.test(`${name}: attention is right over paged, mixed sequences of every head shape`, async (t) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, shape] of SHAPES.entries()) {
+        await t.step(shape.name, async () => {
+          const inputs = inputsOf(shape, index);
+          const run = await attentionRunner(backend, inputs);
+          const rotation = new ErrorTally("rotation");
+          const attention = new ErrorTally("attention");
+          for (const step of mixedSteps(inputs, 30)) {
+            const { q, k, out } = await run(step);
+            for (const [row, token] of step.entries()) {
+              tallyRotation(rotation, {
+                inputs,
+                token,
+                q: rowOf(q, row, shape.heads * shape.keyDim),
+                k: rowOf(k, row, shape.kvHeads * shape.keyDim),
+              });
+              if (!isChecked(token)) continue;
+              tallyAttention(attention, {
+                inputs,
+                token,
+                out: rowOf(out, row, shape.heads * shape.valueDim),
+              });
+            }
+          }
+          rotation.finish();
+          attention.finish();
+        });
+      }
+    });
+  });
+
+  Deno.test(`${name}: attention has the same bits alone, in a batch, and in chunks of any size`, async (t) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, shape] of SHAPES.entries()) {
+        await t.step(shape.name, async () => {
+          const inputs = inputsOf(shape, 50 + index);
+          const width = shape.heads * shape.valueDim;
+          const tokens = inputs.sequences[2];
+          // The whole sequence in one step is what the others are held against.
+          const whole = (await (await attentionRunner(backend, inputs))(tokens)).out;
+          for (const chunk of [1, 7, 64]) {
+            const run = await attentionRunner(backend, inputs);
+            for (let start = 0; start < tokens.length; start += chunk) {
+              const { out } = await run(tokens.slice(start, start + chunk));
+              const expected = whole.slice(start * width, start * width + out.length);
+              assertSameBits(out, expected, `position ${start} in chunks of ${chunk}`);
+            }
+          }
+          const run = await attentionRunner(backend, inputs);
+          for (const step of mixedSteps(inputs, 33)) {
+            const { out } = await run(step);
+            for (const [row, { sequence, position }] of step.entries()) {
+              if (sequence !== 2) continue;
+              const expected = rowOf(whole, position, width);
+              assertSameBits(rowOf(out, row, width), expected, `position ${position} in a batch`);
+            }
+          }
+        });
+      }
+    });
+  });
+
+  if (openTwin === undefined) return;
+  Deno.test(`${name}: attention has the same bits on another number of threads`, async () => {
+    await withBackend(open, async (one) => {
+      await withBackend(openTwin, async (other) => {
+        for (const [index, shape] of SHAPES.entries()) {
+          const inputs = inputsOf(shape, 80 + index);
+          const runs = await Promise.all([one, other].map((b) => attentionRunner(b, inputs)));
+          for (const step of mixedSteps(inputs, 47)) {
+            const [a, b] = [await runs[0](step), await runs[1](step)];
+            assertSameBits(a.q, b.q, `queries, ${shape.name}`);
+            assertSameBits(a.k, b.k, `keys, ${shape.name}`);
+            assertSameBits(a.out, b.out, shape.name);
+          }
+        }
+      });
+    });
+  });
+}

@@ -1,0 +1,65 @@
+/** The ops once more, straight from their definitions in float64, sharing no code with a backend. */
+
+/** x / rms(x) * weight of one row. */
+export function normed(
+  x: ArrayLike<number>,
+  norm: { weight: Float32Array; eps: number },
+): Float64Array {
+  let mean = 0;
+  for (let i = 0; i < x.length; i++) mean += x[i] ** 2 / x.length;
+  return Float64Array.from(x, (value, i) => value / Math.sqrt(mean + norm.eps) * norm.weight[i]);
+}
+
+export function product(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+/** The sum of magnitudes of the terms of `product`. */
+export function magnitudeOf(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += Math.abs(a[i] * b[i]);
+  return sum;
+}
+
+export function silu(x: number): number {
+  return x / (1 + Math.exp(-x));
+}
+
+/** One head rotated; `cosSin` holds the cosines, then the sines. */
+export function rotated(
+  head: ArrayLike<number>,
+  options: { cosSin: Float32Array; pairing: "halves" | "interleaved" },
+): Float64Array {
+  const { cosSin, pairing } = options;
+  const pairs = cosSin.length / 2;
+  const out = Float64Array.from(head);
+  for (let i = 0; i < pairs; i++) {
+    const [a, b] = pairing === "halves" ? [i, pairs + i] : [2 * i, 2 * i + 1];
+    const [cos, sin] = [cosSin[i], cosSin[pairs + i]];
+    out[a] = head[a] * cos - head[b] * sin;
+    out[b] = head[b] * cos + head[a] * sin;
+  }
+  return out;
+}
+
+/** Softmax attention of one query over its keys and values, all of one head. */
+export function attended(
+  query: Float64Array,
+  options: { keys: Float64Array[]; values: Float64Array[]; scale: number },
+): Float64Array {
+  const { keys, values, scale } = options;
+  const scores = keys.map((key) => product(query, key) * scale);
+  const largest = Math.max(...scores);
+  const weights = scores.map((score) => Math.exp(score - largest));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return values[0].map((_, i) =>
+    values.reduce((sum, value, p) => sum + weights[p] / total * value[i], 0)
+  );
+}
+
+/** Row `index` of a matrix with rows of `width`. */
+export function rowOf(matrix: Float32Array, index: number, width: number): Float32Array {
+  return matrix.subarray(index * width, (index + 1) * width);
+}
