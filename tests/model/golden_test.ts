@@ -1,0 +1,4 @@
+import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
+import { exactGoldenTests } from "./golden_suite.ts";
+
+exactGoldenTests({ name: "reference", open: () => Promise.resolve(createReferenceBackend()) });
