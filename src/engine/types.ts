@@ -52,6 +52,7 @@ export type EngineEvent =
     /** The stop token that ended the answer, where one did. */
     readonly stopToken?: number;
     readonly promptTokens: number;
+    /** Token events; a stop token is not one. */
     readonly completionTokens: number;
     readonly timings: Timings;
   };
@@ -89,9 +90,18 @@ export interface Engine {
    * CapacityError (queue full) or the fault that stopped the engine. Leaving the loop or aborting the
    * signal frees the slot within one step.
    */
-  generate(request: GenerateRequest, options?: { signal?: AbortSignal }): AsyncIterable<EngineEvent>;
+  generate(
+    request: GenerateRequest,
+    options?: { signal?: AbortSignal },
+  ): AsyncIterable<EngineEvent>;
   stats(): EngineStats;
-  close(): Promise<void>;
+  /** Refuses new requests, lets the others finish within the grace, aborts what is left; idempotent. */
+  close(options?: CloseOptions): Promise<void>;
+}
+
+export interface CloseOptions {
+  /** Milliseconds that requests get to finish; 5000 where nothing is said. */
+  readonly graceMs?: number;
 }
 
 /** How to open a model; what `deno task start` passes and embedding programs may. */
@@ -107,6 +117,8 @@ export interface EngineOptions {
   readonly slots: number;
   /** Prompt tokens per step. */
   readonly chunkTokens: number;
+  /** Requests that may wait for a slot; 256 where nothing is said. */
+  readonly maxWaiting?: number;
 }
 
 export type LoadProgress = (progress: { loadedBytes: number; totalBytes: number }) => void;

@@ -1,0 +1,13 @@
+/** What holds where an option says nothing. */
+
+/** Requests that may wait for a slot. */
+export const DEFAULT_MAX_WAITING = 256;
+
+/** How long `close` lets requests finish, in milliseconds. */
+export const DEFAULT_GRACE_MS = 5000;
+
+/** Bytes the KV cache may take, unless a single sequence of the asked-for context needs more. */
+export const KV_BUDGET_BYTES = 2 ** 30;
+
+/** Bytes the rows of logits may take, as long as every slot has one. */
+export const LOGITS_BUDGET_BYTES = 8 * 2 ** 20;

@@ -1,0 +1,347 @@
+/**
+ * The engine in the present thread: one loop that asks the scheduler for a step, runs it, chooses
+ * tokens and hands them out, with a turn of the event loop between steps so that new requests and
+ * aborts come in. A worker runs it in a server; programs without workers use it directly.
+ */
+
+import { CapacityError } from "../errors.ts";
+import { Candidates } from "../sampling/candidates.ts";
+import { tokenLogprobs } from "../sampling/logprobs.ts";
+import { Sampler } from "../sampling/sampler.ts";
+import { EventLoopTurn } from "./event_loop.ts";
+import { type EventSink, EventStream } from "./event_stream.ts";
+import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
+import { PagePool } from "./pages.ts";
+import { checkRequest } from "./request.ts";
+import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
+import type { StepRunner } from "./step_runner.ts";
+import type {
+  CloseOptions,
+  Engine,
+  EngineEvent,
+  EngineInfo,
+  EngineStats,
+  FinishReason,
+  GenerateRequest,
+  Timings,
+  TokenLogprob,
+} from "./types.ts";
+
+export interface LocalEngineOptions {
+  readonly info: EngineInfo;
+  readonly runner: Pick<StepRunner, "run" | "close">;
+  /** Prompt tokens per step. */
+  readonly chunkTokens: number;
+  /** Rows of a step that may want logits; at least the slots. */
+  readonly logitRows: number;
+  /** Pages of the runner's KV cache. */
+  readonly pages: number;
+  /** Requests that may wait for a slot; DEFAULT_MAX_WAITING where nothing is said. */
+  readonly maxWaiting?: number;
+  /** Called when the events of a step have been handed out. */
+  readonly onStepEnd?: () => void;
+}
+
+type PromptLogprob = { chosen: TokenLogprob; top: TokenLogprob[] } | null;
+
+/** A request from its submission to its last event. */
+interface LiveRequest {
+  readonly id: number;
+  readonly request: GenerateRequest;
+  readonly maxTokens: number;
+  readonly stopTokens: ReadonlySet<number>;
+  readonly sampler: Sampler;
+  readonly sink: EventSink;
+  readonly promptLogprobs: PromptLogprob[] | null;
+  generated: number;
+  readonly submittedAt: number;
+  startedAt: number | null;
+  promptAt: number | null;
+  /** Takes the listener off the caller's signal. */
+  readonly release: () => void;
+}
+
+/** Runs requests on a model in this thread. */
+export class LocalEngine implements Engine {
+  readonly info: EngineInfo;
+  readonly #options: LocalEngineOptions;
+  readonly #scheduler: Scheduler;
+  readonly #candidates: Candidates;
+  readonly #turn = new EventLoopTurn();
+  readonly #live = new Map<number, LiveRequest>();
+  readonly #loop: Promise<void>;
+  #nextId = 1;
+  #promptTokens = 0;
+  #completionTokens = 0;
+  /** Resolves what the loop, or `close`, waits for. */
+  #onWork: (() => void) | null = null;
+  #onIdle: (() => void) | null = null;
+  #closing: Promise<void> | null = null;
+  #stopped = false;
+
+  constructor(options: LocalEngineOptions) {
+    this.#options = options;
+    this.info = options.info;
+    this.#scheduler = new Scheduler({
+      slots: options.info.slots,
+      chunkTokens: options.chunkTokens,
+      logitRows: options.logitRows,
+      pages: new PagePool(options.pages),
+    });
+    this.#candidates = new Candidates(options.info.vocabSize);
+    this.#loop = this.#run();
+  }
+
+  generate(
+    request: GenerateRequest,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncIterable<EngineEvent> {
+    return { [Symbol.asyncIterator]: () => this.#stream(request, options.signal) };
+  }
+
+  /**
+   * Queues a request whose events go straight to `sink`, during the step that makes them. Returns a
+   * number for `abort`. What is wrong with the request goes to `sink.fail` at once.
+   */
+  submit(request: GenerateRequest, sink: EventSink, signal?: AbortSignal): number {
+    const id = this.#nextId++;
+    try {
+      this.#add(id, { request, sink, signal });
+    } catch (error) {
+      sink.fail(error);
+    }
+    return id;
+  }
+
+  /** Ends a request, waiting or running, with the reason "abort"; does nothing once it has ended. */
+  abort(id: number): void {
+    const live = this.#live.get(id);
+    if (live !== undefined) this.#finish(live, "abort");
+  }
+
+  stats(): EngineStats {
+    return {
+      running: this.#scheduler.running,
+      waiting: this.#scheduler.waiting,
+      promptTokens: this.#promptTokens,
+      completionTokens: this.#completionTokens,
+    };
+  }
+
+  /** Refuses new requests, lets the others finish within the grace, aborts what is left. */
+  close(options: CloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#shutDown(options.graceMs ?? DEFAULT_GRACE_MS);
+    return this.#closing;
+  }
+
+  #stream(request: GenerateRequest, signal?: AbortSignal): EventStream {
+    let id = 0;
+    const stream = new EventStream(() => this.#drop(id));
+    id = this.submit(request, stream, signal);
+    return stream;
+  }
+
+  #add(
+    id: number,
+    options: { request: GenerateRequest; sink: EventSink; signal?: AbortSignal },
+  ): void {
+    const { request, sink, signal } = options;
+    if (this.#closing !== null) {
+      throw new CapacityError("cannot generate: the engine is closing, must be open");
+    }
+    const { contextLength, vocabSize } = this.info;
+    const { pages, maxWaiting = DEFAULT_MAX_WAITING } = this.#options;
+    const plan = checkRequest(request, { contextLength, vocabSize, pages });
+    // A request that finds a free slot does not wait, so it counts only where none is free.
+    const { running, waiting } = this.#scheduler;
+    if (running + waiting >= this.info.slots + maxWaiting) {
+      throw new CapacityError(
+        `cannot queue a request: ${waiting} requests are waiting, must be fewer than ` +
+          `${maxWaiting}`,
+      );
+    }
+    const abort = () => this.abort(id);
+    const withPromptLogprobs = request.promptLogprobs === true &&
+      request.topLogprobs !== undefined;
+    const live: LiveRequest = {
+      id,
+      request,
+      maxTokens: plan.maxTokens,
+      stopTokens: new Set(request.stopTokens),
+      sampler: new Sampler({
+        params: request.sampling,
+        prompt: request.tokens,
+        candidates: this.#candidates,
+      }),
+      sink,
+      promptLogprobs: withPromptLogprobs ? [null] : null,
+      generated: 0,
+      submittedAt: performance.now(),
+      startedAt: null,
+      promptAt: null,
+      release: () => signal?.removeEventListener("abort", abort),
+    };
+    this.#live.set(id, live);
+    if (signal?.aborted) {
+      this.#finish(live, "abort");
+      return;
+    }
+    signal?.addEventListener("abort", abort);
+    this.#scheduler.add({
+      id,
+      prompt: request.tokens,
+      reservedTokens: plan.reservedTokens,
+      answers: plan.maxTokens > 0,
+      promptLogits: withPromptLogprobs,
+    });
+    this.#onWork?.();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped) {
+      const step = this.#scheduler.next();
+      if (step === null) {
+        await new Promise<void>((resolve) => this.#onWork = resolve);
+        this.#onWork = null;
+        continue;
+      }
+      await this.#runStep(step);
+      this.#options.onStepEnd?.();
+      await this.#turn.wait();
+    }
+  }
+
+  async #runStep(step: Step): Promise<void> {
+    const now = performance.now();
+    for (const row of step.rows) {
+      const live = this.#live.get(row.sequence);
+      if (live !== undefined) live.startedAt ??= now;
+    }
+    let logits: Float32Array;
+    try {
+      logits = await this.#options.runner.run(step);
+    } catch (error) {
+      for (const row of step.rows) this.#fail(row.sequence, error);
+      return;
+    }
+    const { vocabSize } = this.info;
+    let start = 0;
+    for (const row of step.rows) {
+      const rowLogits = row.wantsLogits ? logits.subarray(start, start + vocabSize) : null;
+      if (rowLogits !== null) start += vocabSize;
+      const live = this.#live.get(row.sequence);
+      // Aborted while the step ran.
+      if (live === undefined) continue;
+      try {
+        this.#takeRow(live, { row, logits: rowLogits });
+      } catch (error) {
+        this.#fail(row.sequence, error);
+      }
+    }
+  }
+
+  /** Does what follows from a computed row: a prompt token's score, the end of the prompt, a token. */
+  #takeRow(
+    live: LiveRequest,
+    { row, logits }: { row: StepRow; logits: Float32Array | null },
+  ): void {
+    const { tokens, topLogprobs: top = 0 } = live.request;
+    const lastOfPrompt = tokens.length - 1;
+    if (row.position < lastOfPrompt) {
+      if (logits === null) return;
+      const token = tokens[row.position + 1];
+      live.promptLogprobs?.push(tokenLogprobs(logits, { token, top }));
+      return;
+    }
+    if (row.position === lastOfPrompt) this.#endPrompt(live);
+    if (logits === null) this.#finish(live, "length");
+    else this.#chooseToken(live, logits);
+  }
+
+  #endPrompt(live: LiveRequest): void {
+    live.promptAt = performance.now();
+    this.#promptTokens += live.request.tokens.length;
+    const { promptLogprobs } = live;
+    live.sink.push(
+      promptLogprobs === null ? { type: "prompt" } : {
+        type: "prompt",
+        promptLogprobs,
+      },
+    );
+  }
+
+  #chooseToken(live: LiveRequest, logits: Float32Array): void {
+    const { topLogprobs } = live.request;
+    // The sampler overwrites what it is given; log-probabilities are those of the raw logits.
+    const token = live.sampler.sample(topLogprobs === undefined ? logits : logits.slice());
+    if (live.stopTokens.has(token)) {
+      this.#finish(live, "stop", token);
+      return;
+    }
+    live.generated++;
+    this.#completionTokens++;
+    if (topLogprobs === undefined) {
+      live.sink.push({ type: "token", token });
+    } else {
+      const { chosen, top } = tokenLogprobs(logits, { token, top: topLogprobs });
+      live.sink.push({ type: "token", token, logprob: chosen.logprob, top });
+    }
+    if (live.generated === live.maxTokens) this.#finish(live, "length");
+    else this.#scheduler.append(live.id, token);
+  }
+
+  #finish(live: LiveRequest, reason: FinishReason, stopToken?: number): void {
+    this.#drop(live.id);
+    live.sink.push({
+      type: "done",
+      reason,
+      ...(stopToken === undefined ? {} : { stopToken }),
+      promptTokens: live.request.tokens.length,
+      completionTokens: live.generated,
+      timings: timingsOf(live),
+    });
+  }
+
+  #fail(id: number, error: unknown): void {
+    const live = this.#live.get(id);
+    if (live === undefined) return;
+    this.#drop(id);
+    live.sink.fail(error);
+  }
+
+  /** Forgets a request and frees what it holds. */
+  #drop(id: number): void {
+    const live = this.#live.get(id);
+    if (live === undefined) return;
+    live.release();
+    this.#live.delete(id);
+    this.#scheduler.remove(id);
+    if (this.#live.size === 0) this.#onIdle?.();
+  }
+
+  async #shutDown(graceMs: number): Promise<void> {
+    if (this.#live.size > 0) {
+      const timer = setTimeout(() => {
+        for (const live of [...this.#live.values()]) this.#finish(live, "abort");
+      }, graceMs);
+      await new Promise<void>((resolve) => this.#onIdle = resolve);
+      clearTimeout(timer);
+    }
+    this.#stopped = true;
+    this.#onWork?.();
+    await this.#loop;
+    this.#turn.close();
+    this.#options.runner.close();
+  }
+}
+
+function timingsOf({ submittedAt, startedAt, promptAt }: LiveRequest): Timings {
+  const now = performance.now();
+  const started = startedAt ?? now;
+  const evaluated = promptAt ?? now;
+  return {
+    queueMs: started - submittedAt,
+    prefillMs: evaluated - started,
+    decodeMs: now - evaluated,
+  };
+}

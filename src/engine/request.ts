@@ -1,0 +1,75 @@
+/** Checks of a request against an engine's limits, before it is queued. */
+
+import { PAGE_TOKENS } from "../backend/backend.ts";
+import { CapacityError, RequestError } from "../errors.ts";
+import { validateSampling } from "../sampling/validate.ts";
+import { pagesFor } from "./pages.ts";
+import type { GenerateRequest } from "./types.ts";
+
+export interface RequestLimits {
+  readonly vocabSize: number;
+  readonly contextLength: number;
+  /** Pages of the KV cache. */
+  readonly pages: number;
+}
+
+/** What a checked request comes to. */
+export interface RequestPlan {
+  /** Tokens to generate at most, within the context. */
+  readonly maxTokens: number;
+  /** Tokens to reserve pages for. */
+  readonly reservedTokens: number;
+}
+
+/**
+ * Throws RequestError for wrong fields and prompts longer than the context, CapacityError where the
+ * KV cache is too small for the request even when nothing else runs.
+ */
+export function checkRequest(request: GenerateRequest, limits: RequestLimits): RequestPlan {
+  const { tokens, stopTokens, topLogprobs } = request;
+  const { vocabSize, contextLength, pages } = limits;
+  if (tokens.length === 0) throw wrong("prompt", "its tokens are none", "at least one");
+  checkIds(tokens, { param: "prompt", vocabSize });
+  checkIds(stopTokens, { param: "stop", vocabSize });
+  checkCount(request.maxTokens, "max_tokens");
+  if (topLogprobs !== undefined) checkCount(topLogprobs, "top_logprobs");
+  validateSampling(request.sampling, vocabSize);
+  const longest = request.maxTokens > 0 ? contextLength - 1 : contextLength;
+  if (tokens.length > longest) {
+    const room = request.maxTokens > 0 ? " with room for an answer" : "";
+    throw new RequestError(
+      `cannot generate: the prompt is ${tokens.length} tokens, must be at most ${longest} ` +
+        `(the context length is ${contextLength}${room})`,
+      { param: "prompt", code: "context_length_exceeded" },
+    );
+  }
+  const reservedTokens = Math.min(tokens.length + request.maxTokens, contextLength);
+  if (pagesFor(reservedTokens) > pages) {
+    throw new CapacityError(
+      `cannot generate: prompt and answer are up to ${reservedTokens} tokens, must be at most ` +
+        `${pages * PAGE_TOKENS} (what the KV cache holds)`,
+    );
+  }
+  return { maxTokens: reservedTokens - tokens.length, reservedTokens };
+}
+
+function checkIds(
+  ids: readonly number[],
+  { param, vocabSize }: { param: string; vocabSize: number },
+): void {
+  for (const id of ids) {
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
+      throw wrong(param, `a token id is ${id}`, `an integer from 0 to ${vocabSize - 1}`);
+    }
+  }
+}
+
+function checkCount(value: number, param: string): void {
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw wrong(param, `${param} is ${value}`, "an integer, 0 or more");
+  }
+}
+
+function wrong(param: string, is: string, must: string): RequestError {
+  return new RequestError(`cannot generate: ${is}, must be ${must}`, { param });
+}

@@ -1,0 +1,144 @@
+/**
+ * Runs steps on a backend: fills the parameter buffers, submits the recorded forward pass of the
+ * step's shape, reads the logits. A row's logits depend on its sequence alone, never on what else is
+ * in the step: nothing here may mix rows.
+ */
+
+import type { Backend, Buffer, KvCache, Plan } from "../backend/backend.ts";
+import { fillCosSin } from "../model/rope.ts";
+import type { Model, StepInputs } from "../model/types.ts";
+import { pagesFor } from "./pages.ts";
+import type { Step } from "./scheduler.ts";
+
+export interface StepRunnerOptions {
+  readonly backend: Backend;
+  readonly model: Model;
+  readonly slots: number;
+  /** Rows of a step at most: the model's, at least the chunk and one row for each slot. */
+  readonly maxRows: number;
+  /** Pages of the cache. */
+  readonly pages: number;
+  /** Tokens a sequence may hold. */
+  readonly contextLength: number;
+}
+
+/** Recorded plans kept; answering alone needs one per number of busy slots. */
+const MAX_PLANS = 64;
+
+/** Page table entries that no row may reach. */
+const NO_PAGE = -1;
+
+export class StepRunner {
+  readonly #backend: Backend;
+  readonly #model: Model;
+  readonly #cache: KvCache;
+  readonly #inputs: StepInputs;
+  readonly #maxRows: number;
+  /** By shape of the step, the least recently used first. */
+  readonly #plans = new Map<string, Plan>();
+  readonly #scratch: {
+    readonly ids: Int32Array;
+    readonly positions: Int32Array;
+    readonly sequences: Int32Array;
+    readonly logitRows: Int32Array;
+    readonly cosSin: Float32Array;
+    readonly pageTable: Int32Array;
+  };
+
+  /** Creates the cache and the parameter buffers; throws CapacityError where memory is short. */
+  constructor(options: StepRunnerOptions) {
+    const { backend, model, maxRows } = options;
+    this.#backend = backend;
+    this.#model = model;
+    this.#maxRows = maxRows;
+    this.#cache = model.createKvCache(options.pages);
+    const ropeDim = model.config.rope.dim;
+    const maxLogitRows = model.logits.rows;
+    const pagesEach = pagesFor(options.contextLength);
+    const create = (kind: Buffer["kind"], rows: number, width: number) =>
+      backend.createBuffer({ kind, rows, width });
+    this.#inputs = {
+      ids: create("i32", maxRows, 1),
+      cosSin: create("f32", maxRows, ropeDim),
+      batch: {
+        positions: create("i32", maxRows, 1),
+        sequences: create("i32", maxRows, 1),
+        pageTables: create("i32", options.slots, pagesEach),
+      },
+      logitRows: create("i32", maxLogitRows, 1),
+    };
+    this.#scratch = {
+      ids: new Int32Array(maxRows),
+      positions: new Int32Array(maxRows),
+      sequences: new Int32Array(maxRows),
+      logitRows: new Int32Array(maxLogitRows),
+      cosSin: new Float32Array(maxRows * ropeDim),
+      pageTable: new Int32Array(pagesEach),
+    };
+  }
+
+  /**
+   * Computes a step and returns the logits, `[rows that want them, vocabulary]` in the order of the
+   * rows. Rejects with the backend's error; the sequences of the step are lost then.
+   */
+  async run(step: Step): Promise<Float32Array> {
+    const { rows, admitted } = step;
+    if (rows.length > this.#maxRows) {
+      throw new RangeError(
+        `cannot run a step: its rows are ${rows.length}, must be at most ${this.#maxRows}`,
+      );
+    }
+    const scratch = this.#scratch;
+    for (const { slot, pages } of admitted) {
+      scratch.pageTable.fill(NO_PAGE).set(pages);
+      this.#backend.write(this.#inputs.batch.pageTables, scratch.pageTable, slot);
+    }
+    let logitRowCount = 0;
+    for (const [i, row] of rows.entries()) {
+      scratch.ids[i] = row.token;
+      scratch.positions[i] = row.position;
+      scratch.sequences[i] = row.slot;
+      if (row.wantsLogits) scratch.logitRows[logitRowCount++] = i;
+    }
+    this.#writeRows(rows.length, logitRowCount);
+    this.#backend.submit(this.#plan(rows.length, logitRowCount));
+    if (logitRowCount === 0) return new Float32Array(0);
+    return await this.#backend.read(this.#model.logits, { rows: logitRowCount });
+  }
+
+  /** Closes the backend. */
+  close(): void {
+    this.#backend.close();
+  }
+
+  #writeRows(count: number, logitRowCount: number): void {
+    const { rope } = this.#model.config;
+    const { ids, positions, sequences, logitRows, cosSin } = this.#scratch;
+    const used = positions.subarray(0, count);
+    const angles = cosSin.subarray(0, count * rope.dim);
+    // Not worth a table by position: a row's sines are a thousandth of the row's arithmetic.
+    fillCosSin(rope, { positions: used, out: angles });
+    const inputs = this.#inputs;
+    this.#backend.write(inputs.ids, ids.subarray(0, count));
+    this.#backend.write(inputs.cosSin, angles);
+    this.#backend.write(inputs.batch.positions, used);
+    this.#backend.write(inputs.batch.sequences, sequences.subarray(0, count));
+    if (logitRowCount > 0) {
+      this.#backend.write(inputs.logitRows, logitRows.subarray(0, logitRowCount));
+    }
+  }
+
+  #plan(rows: number, logitRowCount: number): Plan {
+    const shape = `${rows}/${logitRowCount}`;
+    const known = this.#plans.get(shape);
+    const step = { inputs: this.#inputs, cache: this.#cache, rows, logitRowCount };
+    const plan = known ?? this.#backend.record((ops) => this.#model.forward(ops, step));
+    this.#plans.delete(shape);
+    this.#plans.set(shape, plan);
+    if (this.#plans.size > MAX_PLANS) {
+      const [oldest] = this.#plans.keys();
+      this.#plans.delete(oldest);
+    }
+    return plan;
+  }
+}

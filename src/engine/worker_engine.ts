@@ -1,0 +1,277 @@
+/**
+ * An engine in a worker, so that the thread that serves HTTP never computes. Requests and events cross
+ * as messages; a worker that crashes ends its requests with an error, and the next request starts
+ * another worker.
+ */
+
+import { CapacityError } from "../errors.ts";
+import { EventStream } from "./event_stream.ts";
+import { DEFAULT_GRACE_MS } from "./limits.ts";
+import type {
+  CloseOptions,
+  Engine,
+  EngineEvent,
+  EngineInfo,
+  EngineOptions,
+  EngineStats,
+  GenerateRequest,
+  LoadProgress,
+} from "./types.ts";
+import { type Command, decodeError, type MessageEndpoint, type Report } from "./wire.ts";
+
+/** The part of a `Worker` that the engine uses. */
+export interface EngineWorker extends MessageEndpoint<Command, Report> {
+  onerror: ((event: ErrorEvent) => void) | null;
+  onmessageerror: ((event: MessageEvent) => void) | null;
+  terminate(): void;
+}
+
+export interface WorkerEngineOptions {
+  /** Starts a worker that runs `serveEngine`. */
+  readonly start: () => EngineWorker;
+  readonly engine: EngineOptions;
+  readonly onProgress?: LoadProgress;
+}
+
+/** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
+const CLOSE_MARGIN_MS = 2000;
+
+/** A request that has not ended. */
+interface OpenRequest {
+  readonly request: GenerateRequest;
+  readonly stream: EventStream;
+  /** The worker knows of it. */
+  sent: boolean;
+  /** Takes the listener off the caller's signal. */
+  readonly release: () => void;
+}
+
+/** A worker whose engine is open. */
+interface Link {
+  readonly worker: EngineWorker;
+  readonly info: EngineInfo;
+}
+
+/** Runs requests in a worker. */
+export class WorkerEngine implements Engine {
+  readonly info: EngineInfo;
+  readonly #options: WorkerEngineOptions;
+  readonly #requests = new Map<number, OpenRequest>();
+  /** Null from a crash until the next worker is ready. */
+  #worker: EngineWorker | null = null;
+  #restarting = false;
+  #nextId = 1;
+  #stats: EngineStats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
+  /** Tokens of workers that crashed. */
+  #lost = { promptTokens: 0, completionTokens: 0 };
+  #onClosed: (() => void) | null = null;
+  #closing: Promise<void> | null = null;
+
+  /** Starts a worker and opens the model in it; rejects with the error that opening met. */
+  static async open(options: WorkerEngineOptions): Promise<WorkerEngine> {
+    return new WorkerEngine(options, await startWorker(options));
+  }
+
+  private constructor(options: WorkerEngineOptions, link: Link) {
+    this.#options = options;
+    this.info = link.info;
+    this.#adopt(link.worker);
+  }
+
+  generate(
+    request: GenerateRequest,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncIterable<EngineEvent> {
+    return { [Symbol.asyncIterator]: () => this.#submit(request, options.signal) };
+  }
+
+  stats(): EngineStats {
+    const running = Math.min(this.#stats.running, this.#requests.size);
+    return {
+      running,
+      waiting: this.#requests.size - running,
+      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
+      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
+    };
+  }
+
+  /** Refuses new requests, lets the others finish within the grace, ends the worker. */
+  close(options: CloseOptions = {}): Promise<void> {
+    this.#closing ??= this.#shutDown(options.graceMs ?? DEFAULT_GRACE_MS);
+    return this.#closing;
+  }
+
+  #submit(request: GenerateRequest, signal?: AbortSignal): EventStream {
+    const id = this.#nextId++;
+    const stream = new EventStream(() => this.#leave(id));
+    if (this.#closing !== null) {
+      stream.fail(new CapacityError("cannot generate: the engine is closing, must be open"));
+      return stream;
+    }
+    const abort = () => this.#abort(id);
+    const release = () => signal?.removeEventListener("abort", abort);
+    this.#requests.set(id, { request, stream, sent: false, release });
+    if (signal?.aborted) {
+      this.#abort(id);
+      return stream;
+    }
+    signal?.addEventListener("abort", abort);
+    if (this.#worker !== null) this.#send(id);
+    else if (!this.#restarting) void this.#restart();
+    return stream;
+  }
+
+  #send(id: number): void {
+    const open = this.#requests.get(id);
+    if (open === undefined || this.#worker === null) return;
+    try {
+      // A copy of the fields: whatever else the caller's object holds need not survive cloning.
+      const { tokens, sampling, maxTokens, stopTokens, topLogprobs, promptLogprobs } = open.request;
+      const request = { tokens, sampling, maxTokens, stopTokens, topLogprobs, promptLogprobs };
+      this.#worker.postMessage({ type: "generate", id, request });
+      open.sent = true;
+    } catch (error) {
+      this.#forget(id)?.stream.fail(error);
+    }
+  }
+
+  /** Ends a request with the event "abort", which the worker makes if it knows of the request. */
+  #abort(id: number): void {
+    const open = this.#requests.get(id);
+    if (open === undefined) return;
+    if (open.sent) {
+      this.#worker?.postMessage({ type: "abort", id });
+      return;
+    }
+    this.#forget(id);
+    open.stream.push({
+      type: "done",
+      reason: "abort",
+      promptTokens: open.request.tokens.length,
+      completionTokens: 0,
+      timings: { queueMs: 0, prefillMs: 0, decodeMs: 0 },
+    });
+  }
+
+  /** The reader is gone: nobody wants the events of an abort. */
+  #leave(id: number): void {
+    const open = this.#forget(id);
+    if (open?.sent) this.#worker?.postMessage({ type: "abort", id });
+  }
+
+  #forget(id: number): OpenRequest | undefined {
+    const open = this.#requests.get(id);
+    this.#requests.delete(id);
+    open?.release();
+    return open;
+  }
+
+  #adopt(worker: EngineWorker): void {
+    this.#worker = worker;
+    worker.onmessage = ({ data }) => this.#take(data);
+    watch(worker, (reason) => this.#crash(worker, reason));
+  }
+
+  #take(report: Report): void {
+    if (report.type === "closed") this.#onClosed?.();
+    if (report.type !== "news") return;
+    this.#stats = report.stats;
+    for (const item of report.items) {
+      if ("error" in item) {
+        this.#forget(item.id)?.stream.fail(decodeError(item.error));
+      } else if (item.event.type === "done") {
+        this.#forget(item.id)?.stream.push(item.event);
+      } else {
+        this.#requests.get(item.id)?.stream.push(item.event);
+      }
+    }
+  }
+
+  #crash(worker: EngineWorker, reason: string): void {
+    if (this.#worker !== worker) return;
+    worker.terminate();
+    this.#worker = null;
+    this.#lost = {
+      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
+      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
+    };
+    this.#stats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
+    this.#failAll(new Error(`cannot go on: the engine's worker ended: ${reason}`));
+    this.#onClosed?.();
+  }
+
+  #failAll(error: unknown): void {
+    for (const id of [...this.#requests.keys()]) this.#forget(id)?.stream.fail(error);
+  }
+
+  /** Opens the model in a new worker for the requests that have come since the old one ended. */
+  async #restart(): Promise<void> {
+    this.#restarting = true;
+    try {
+      const { worker } = await startWorker({ ...this.#options, onProgress: undefined });
+      if (this.#closing !== null) {
+        worker.terminate();
+        return;
+      }
+      this.#adopt(worker);
+      for (const id of this.#requests.keys()) this.#send(id);
+    } catch (error) {
+      this.#failAll(error);
+    } finally {
+      this.#restarting = false;
+    }
+  }
+
+  async #shutDown(graceMs: number): Promise<void> {
+    const worker = this.#worker;
+    if (worker !== null) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, graceMs + CLOSE_MARGIN_MS);
+        this.#onClosed = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        worker.postMessage({ type: "close", graceMs });
+      });
+      this.#worker = null;
+      worker.terminate();
+    }
+    this.#failAll(new CapacityError("cannot go on: the engine has closed, must be open"));
+  }
+}
+
+/** Starts a worker and resolves once its engine is open. */
+function startWorker({ start, engine, onProgress }: WorkerEngineOptions): Promise<Link> {
+  const worker = start();
+  return new Promise((resolve, reject) => {
+    const refuse = (error: Error) => {
+      worker.terminate();
+      reject(error);
+    };
+    worker.onmessage = ({ data }) => {
+      if (data.type === "progress") {
+        const { loadedBytes, totalBytes } = data;
+        onProgress?.({ loadedBytes, totalBytes });
+      } else if (data.type === "ready") {
+        resolve({ worker, info: data.info });
+      } else if (data.type === "failed") {
+        refuse(decodeError(data.error));
+      }
+    };
+    watch(
+      worker,
+      (reason) => refuse(new Error(`cannot open the engine: its worker ended: ${reason}`)),
+    );
+    worker.postMessage({ type: "open", options: engine });
+  });
+}
+
+/** Calls back when the worker throws outside any handler, or sends what cannot be read. */
+function watch(worker: EngineWorker, onEnd: (reason: string) => void): void {
+  worker.onerror = (event) => {
+    // Otherwise the error would end this thread as well.
+    event.preventDefault();
+    onEnd(event.message);
+  };
+  worker.onmessageerror = () => onEnd("it sent a message that cannot be read");
+}

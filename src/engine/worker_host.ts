@@ -1,0 +1,128 @@
+/** The worker's side of a `WorkerEngine`: opens an engine, runs its requests, reports. */
+
+import type { LocalEngine } from "./local_engine.ts";
+import type { EngineOptions, GenerateRequest, LoadProgress } from "./types.ts";
+import {
+  type Command,
+  encodeError,
+  type MessageEndpoint,
+  type NewsItem,
+  type Report,
+} from "./wire.ts";
+
+export interface OpenHooks {
+  readonly onProgress?: LoadProgress;
+  /** Called when the events of a step have been handed out. */
+  readonly onStepEnd?: () => void;
+}
+
+/** Opens the engine that a worker runs. */
+export type OpenLocalEngine = (options: EngineOptions, hooks: OpenHooks) => Promise<LocalEngine>;
+
+/** Load progress is reported this often at most, in milliseconds. */
+const PROGRESS_INTERVAL_MS = 50;
+
+/** Answers commands that arrive at the endpoint, with an engine from `open`. */
+export function serveEngine(
+  endpoint: MessageEndpoint<Report, Command>,
+  open: OpenLocalEngine,
+): void {
+  const host = new WorkerHost(endpoint, open);
+  endpoint.onmessage = ({ data }) => host.take(data);
+}
+
+class WorkerHost {
+  readonly #endpoint: MessageEndpoint<Report, Command>;
+  readonly #open: OpenLocalEngine;
+  /** The engine's number for each request, by the other side's. */
+  readonly #requests = new Map<number, number>();
+  #engine: LocalEngine | null = null;
+  /** What happened since the last report. */
+  #news: NewsItem[] = [];
+  #lastProgress = -Infinity;
+
+  constructor(endpoint: MessageEndpoint<Report, Command>, open: OpenLocalEngine) {
+    this.#endpoint = endpoint;
+    this.#open = open;
+  }
+
+  take(command: Command): void {
+    switch (command.type) {
+      case "open":
+        void this.#openEngine(command.options);
+        return;
+      case "generate":
+        this.#generate(command.id, command.request);
+        break;
+      case "abort":
+        this.#abort(command.id);
+        break;
+      case "close":
+        void this.#close(command.graceMs);
+        return;
+    }
+    this.#report();
+  }
+
+  async #openEngine(options: EngineOptions): Promise<void> {
+    const onProgress: LoadProgress = ({ loadedBytes, totalBytes }) => {
+      const now = performance.now();
+      if (loadedBytes < totalBytes && now - this.#lastProgress < PROGRESS_INTERVAL_MS) return;
+      this.#lastProgress = now;
+      this.#endpoint.postMessage({ type: "progress", loadedBytes, totalBytes });
+    };
+    const onStepEnd = () => this.#report();
+    try {
+      this.#engine = await this.#open(options, { onProgress, onStepEnd });
+      this.#endpoint.postMessage({ type: "ready", info: this.#engine.info });
+    } catch (error) {
+      this.#endpoint.postMessage({ type: "failed", error: encodeError(error) });
+    }
+  }
+
+  #generate(id: number, request: GenerateRequest): void {
+    if (this.#engine === null) {
+      const error = new Error("cannot generate: the engine is still opening, must be open");
+      this.#news.push({ id, error: encodeError(error) });
+      return;
+    }
+    let ended = false;
+    const end = () => {
+      ended = true;
+      this.#requests.delete(id);
+    };
+    const number = this.#engine.submit(request, {
+      push: (event) => {
+        if (event.type === "done") end();
+        this.#news.push({ id, event });
+      },
+      fail: (error) => {
+        end();
+        this.#news.push({ id, error: encodeError(error) });
+      },
+    });
+    if (!ended) this.#requests.set(id, number);
+  }
+
+  #abort(id: number): void {
+    const number = this.#requests.get(id);
+    if (number !== undefined) this.#engine?.abort(number);
+  }
+
+  async #close(graceMs: number | undefined): Promise<void> {
+    try {
+      await this.#engine?.close({ graceMs });
+    } finally {
+      this.#report();
+      this.#endpoint.postMessage({ type: "closed" });
+    }
+  }
+
+  /** Sends the news in one message. */
+  #report(): void {
+    if (this.#engine === null || this.#news.length === 0) return;
+    const items = this.#news;
+    this.#news = [];
+    this.#endpoint.postMessage({ type: "news", items, stats: this.#engine.stats() });
+  }
+}
