@@ -6,6 +6,7 @@
 import type { Backend, TensorData, Weight } from "../backend/backend.ts";
 import type { LoadProgress } from "../engine/types.ts";
 import { FormatError } from "../errors.ts";
+import { requireTensor } from "../formats/checkpoint_source.ts";
 import type { TensorInfo, TensorSource } from "../formats/tensor_source.ts";
 import { isHarmlessExtra, tensorName, type WeightRole } from "./names.ts";
 
@@ -42,7 +43,8 @@ export class LoadedWeights {
 
 /**
  * Finds each weight's tensor. Throws FormatError for one that is missing or misshapen, and for
- * tensors that nobody asked for, except those in `ignored` and the known harmless ones.
+ * tensors that nobody asked for, except those in `ignored` and the known harmless ones;
+ * UnsupportedOpError for one whose elements cannot be weights.
  */
 export function matchWeights(
   source: TensorSource,
@@ -53,6 +55,7 @@ export function matchWeights(
   const names = options.specs.map(({ role, layer }) => tensorName(role, { format, layer }));
   const missing = names.filter((name) => !source.tensors.has(name));
   if (missing.length > 0) {
+    if (source.otherTensors.has(missing[0])) requireTensor(source, missing[0]);
     const spec = options.specs[names.indexOf(missing[0])];
     throw FormatError.of(
       action,
@@ -62,9 +65,8 @@ export function matchWeights(
     );
   }
   const wanted = new Set([...names, ...options.ignored]);
-  const extra = [...source.tensors.keys()].filter((name) =>
-    !wanted.has(name) && !isHarmlessExtra(name)
-  );
+  const present = [...source.tensors.keys(), ...source.otherTensors.keys()];
+  const extra = present.filter((name) => !wanted.has(name) && !isHarmlessExtra(name));
   if (extra.length > 0) {
     throw FormatError.of(
       action,
