@@ -5,6 +5,7 @@
 
 import { type AddedToken, AddedTokenTrie } from "./added_tokens.ts";
 import { mergeLong, type Merges, SHORT_PIECE_BYTES, ShortMerger } from "./merges.ts";
+import { normalizeNfc } from "./normalize.ts";
 import { PieceIterator, type Scanner } from "./scanners.ts";
 import { StreamDecoder } from "./stream_decoder.ts";
 import { CategoryTable } from "./unicode.ts";
@@ -172,7 +173,7 @@ export class Tokenizer {
   }
 
   #normalize(text: string): string {
-    return this.#parts.normalizer === "nfc" ? text.normalize("NFC") : text;
+    return this.#parts.normalizer === "nfc" ? normalizeNfc(text) : text;
   }
 
   *#encodeSteps(text: string, options: EncodeOptions, ids: number[]): Generator<void, void> {
