@@ -1,0 +1,51 @@
+/** A worker with the toy engine; the model's "path" says how it behaves. */
+
+import { FormatError } from "../../src/errors.ts";
+import type { Command, MessageEndpoint, Report } from "../../src/engine/wire.ts";
+import { serveEngine } from "../../src/engine/worker_host.ts";
+import { toyEngine } from "./toy.ts";
+
+/** Steps after which a worker with the model "crashing" throws outside any handler. */
+const CRASH_STEPS = 20;
+
+serveEngine(
+  globalThis as unknown as MessageEndpoint<Report, Command>,
+  async ({ model, slots, chunkTokens, contextLength, maxWaiting }, { onProgress, onStepEnd }) => {
+    if (model === "damaged") {
+      throw FormatError.of("open the toy", "its state", "damaged", "whole");
+    }
+    if (model === "dying") {
+      setTimeout(() => {
+        throw new Error("died while opening");
+      });
+      return await new Promise<never>(() => {});
+    }
+    for (let loadedBytes = 0; loadedBytes <= 1000; loadedBytes++) {
+      onProgress?.({ loadedBytes, totalBytes: 1000 });
+    }
+    let steps = 0;
+    const { engine, backend } = toyEngine({
+      slots,
+      chunkTokens,
+      contextLength,
+      maxWaiting,
+      onStepEnd: () => {
+        onStepEnd?.();
+        if (model === "crashing" && ++steps === CRASH_STEPS) {
+          setTimeout(() => {
+            throw new Error("crashed on purpose");
+          });
+        }
+      },
+    });
+    if (model === "busy") {
+      // Computes as a WASM backend does: without ever waiting within a step.
+      backend.stepMs = (rows) => {
+        const until = performance.now() + (rows > 8 ? 400 : 20);
+        while (performance.now() < until);
+        return 0;
+      };
+    }
+    return engine;
+  },
+);
