@@ -24,32 +24,46 @@ export async function openGguf(
     if (files.length < 1 || files.length > MAX_SHARDS) {
       throw FormatError.of("read GGUF", "the number of parts", files.length, `1..${MAX_SHARDS}`);
     }
-    const parts: { file: ByteSource; header: GgufHeader }[] = [];
+    const parts: GgufPart[] = [];
     for (const file of files) parts.push({ file, header: await readHeader(file) });
-    parts.forEach((part, index) => checkPart(part, { index, count: parts.length }));
-    const tensors: StoredTensor[] = parts.flatMap(({ file, header }) =>
-      header.tensors.map(({ name, type, isWeight, shape, byteLength, offset }) => ({
-        info: isWeight
-          ? { name, type: type as TensorType, shape, byteLength }
-          : { name, dtype: type, shape, byteLength },
-        file,
-        offset: header.dataStart + offset,
-      }))
-    );
-    checkSplitTotal(parts[0], tensors.length);
-    const metadata = new Map<string, MetadataValue>();
-    for (const [key, { value }] of parts[0].header.metadata) metadata.set(key, value);
-    return new CheckpointSource({
-      format: "gguf",
-      name: options.name ?? baseName(files[0].name),
-      files,
-      tensors,
-      metadata,
-    });
+    return assembleGguf(parts, options);
   } catch (error) {
     for (const file of files) file.close();
     throw error;
   }
+}
+
+/** A file with its parsed header. */
+export interface GgufPart {
+  readonly file: ByteSource;
+  readonly header: GgufHeader;
+}
+
+/** The checkpoint that parsed parts make, in order; throws FormatError where they don't fit. */
+export function assembleGguf(
+  parts: readonly GgufPart[],
+  options: { name?: string } = {},
+): TensorSource {
+  parts.forEach((part, index) => checkPart(part, { index, count: parts.length }));
+  const tensors: StoredTensor[] = parts.flatMap(({ file, header }) =>
+    header.tensors.map(({ name, type, isWeight, shape, byteLength, offset }) => ({
+      info: isWeight
+        ? { name, type: type as TensorType, shape, byteLength }
+        : { name, dtype: type, shape, byteLength },
+      file,
+      offset: header.dataStart + offset,
+    }))
+  );
+  checkSplitTotal(parts[0], tensors.length);
+  const metadata = new Map<string, MetadataValue>();
+  for (const [key, { value }] of parts[0].header.metadata) metadata.set(key, value);
+  return new CheckpointSource({
+    format: "gguf",
+    name: options.name ?? baseName(parts[0].file.name),
+    files: parts.map(({ file }) => file),
+    tensors,
+    metadata,
+  });
 }
 
 /** Reads as much of the file's beginning as its header turns out to need. */
@@ -72,7 +86,7 @@ async function readHeader(file: ByteSource): Promise<GgufHeader> {
 
 /** A part must say that it is this one of so many; a single file may also say nothing. */
 function checkPart(
-  part: { file: ByteSource; header: GgufHeader },
+  part: GgufPart,
   expected: { index: number; count: number },
 ): void {
   const { metadata } = part.header;
@@ -89,7 +103,7 @@ function checkPart(
 }
 
 function checkSplitTotal(
-  first: { file: ByteSource; header: GgufHeader },
+  first: GgufPart,
   tensorCount: number,
 ): void {
   const stated = first.header.metadata.get("split.tensors.count")?.value;

@@ -33,24 +33,38 @@ export interface OpenSafetensorsOptions {
 export async function openSafetensors(options: OpenSafetensorsOptions): Promise<TensorSource> {
   const { files } = options;
   try {
-    const tensors: StoredTensor[] = [];
-    for (const file of files) {
-      const header = await readSafetensorsHeader(file);
-      for (const tensor of header.tensors) tensors.push(asStored(tensor, file));
-    }
-    if (options.weightMap !== undefined) checkWeightMap(options.weightMap, tensors);
-    return new CheckpointSource({
-      format: "safetensors",
-      name: options.name,
-      files,
-      tensors,
-      metadata: parseConfig(options.config()),
-      sidecar: options.sidecar,
-    });
+    const parts: SafetensorsPart[] = [];
+    for (const file of files) parts.push({ file, header: await readSafetensorsHeader(file) });
+    return assembleSafetensors(parts, options);
   } catch (error) {
     for (const file of files) file.close();
     throw error;
   }
+}
+
+/** A file with its parsed header. */
+export interface SafetensorsPart {
+  readonly file: ByteSource;
+  readonly header: SafetensorsHeader;
+}
+
+/** The checkpoint that parsed files make; throws FormatError where they don't fit. */
+export function assembleSafetensors(
+  parts: readonly SafetensorsPart[],
+  options: Omit<OpenSafetensorsOptions, "files">,
+): TensorSource {
+  const tensors = parts.flatMap(({ file, header }) =>
+    header.tensors.map((tensor) => asStored(tensor, file))
+  );
+  if (options.weightMap !== undefined) checkWeightMap(options.weightMap, tensors);
+  return new CheckpointSource({
+    format: "safetensors",
+    name: options.name,
+    files: parts.map(({ file }) => file),
+    tensors,
+    metadata: parseConfig(options.config()),
+    sidecar: options.sidecar,
+  });
 }
 
 /** Reads and checks one file's header. */
