@@ -168,6 +168,23 @@ export function roundedGoldenTests(suite: GoldenSuite & { readonly atMost: numbe
   }
 }
 
+/** Declares the tests that two backends which differ in threads only give the same bits. */
+export function twinGoldenTests(suite: GoldenSuite & { readonly twin: GoldenSuite }): void {
+  for (const golden of goldens()) {
+    Deno.test(`${golden.id} has the same bits on ${suite.name} and on ${suite.twin.name}`, async () => {
+      const results: Float32Array[][] = [];
+      for (const one of [suite, suite.twin]) {
+        const body = async ({ evaluator }: Opened) => {
+          results.push(await evaluator.allLogits(golden.sequences, { chunk: 32 }));
+        };
+        await withGolden(golden, { suite: one, body });
+      }
+      const [here, there] = results;
+      here.forEach((logits, i) => assertSameBits(logits, there[i], `sequence ${i}`));
+    });
+  }
+}
+
 /** As the fixtures' generator measures it: the mean of the two longer sequences' mean squares. */
 async function rmsError(golden: Golden, { evaluator }: Opened): Promise<number> {
   const results = golden.results();
