@@ -1,16 +1,20 @@
 /** Opens a model and an engine in the present thread. */
 
+import { type Backend, PAGE_TOKENS } from "../backend/backend.ts";
 import { createBackend } from "../backend/create.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
 import type { Model } from "../model/types.ts";
-import type { Backend } from "../backend/backend.ts";
+import { CapacityError } from "../errors.ts";
 import { LocalEngine } from "./local_engine.ts";
 import { chooseSizes, type Sizing } from "./sizing.ts";
 import { StepRunner } from "./step_runner.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
 import type { OpenHooks } from "./worker_host.ts";
+
+/** A KV cache of fewer pages is not worth having: 512 tokens. */
+const MIN_PAGES = 8;
 
 /**
  * Opens the checkpoint, the backend and the model. Throws FormatError, UnsupportedOpError,
@@ -32,13 +36,13 @@ export async function openLocalEngine(
         maxLogitRows: sizes.logitRows,
         onProgress: hooks.onProgress,
       });
-      const runner = new StepRunner({ backend, model, slots: options.slots, ...sizes });
+      const { runner, pages, contextLength } = createRunner({ backend, model, options, sizes });
       return new LocalEngine({
-        info: describe({ source, backend, model, sizes, slots: options.slots }),
+        info: describe({ source, backend, model, contextLength, slots: options.slots }),
         runner,
         chunkTokens: options.chunkTokens,
         logitRows: sizes.logitRows,
-        pages: sizes.pages,
+        pages,
         maxWaiting: options.maxWaiting,
         onStepEnd: hooks.onStepEnd,
       });
@@ -51,16 +55,44 @@ export async function openLocalEngine(
   }
 }
 
+/**
+ * A runner with the chosen sizes, or, where nobody asked for a context length, with the largest KV
+ * cache of those divided by powers of two that the backend has memory for.
+ */
+function createRunner(
+  { backend, model, options, sizes }: {
+    backend: Backend;
+    model: Model;
+    options: EngineOptions;
+    sizes: Sizing;
+  },
+): { runner: StepRunner; pages: number; contextLength: number } {
+  let { pages, contextLength } = sizes;
+  while (true) {
+    try {
+      const { maxRows } = sizes;
+      const { slots } = options;
+      const runner = new StepRunner({ backend, model, slots, maxRows, pages, contextLength });
+      return { runner, pages, contextLength };
+    } catch (error) {
+      const mayShrink = options.contextLength === undefined && pages >= 2 * MIN_PAGES;
+      if (!(error instanceof CapacityError) || !mayShrink) throw error;
+      pages = Math.floor(pages / 2);
+      contextLength = Math.min(contextLength, pages * PAGE_TOKENS);
+    }
+  }
+}
+
 function describe(
   options: {
     source: TensorSource;
     backend: Backend;
     model: Model;
-    sizes: Sizing;
+    contextLength: number;
     slots: number;
   },
 ): EngineInfo {
-  const { source, backend, model, sizes, slots } = options;
+  const { source, backend, model, contextLength, slots } = options;
   const name = source.metadata.get("general.name");
   return {
     architecture: model.config.architecture,
@@ -69,7 +101,7 @@ function describe(
     activeParameters: model.activeParameters,
     quantisation: mainType(source),
     vocabSize: model.config.vocabSize,
-    contextLength: sizes.contextLength,
+    contextLength,
     slots,
     backend: backend.name,
     threads: backend.threads,

@@ -75,6 +75,8 @@ export class StepRunner {
       cosSin: new Float32Array(maxRows * ropeDim),
       pageTable: new Int32Array(pagesEach),
     };
+    // The largest step first: what a backend allocates for a recording is known before any request.
+    this.#plan(maxRows, maxLogitRows);
   }
 
   /**
