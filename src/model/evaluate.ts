@@ -117,6 +117,29 @@ export class Evaluator {
     return split(logits, { entries, vocab: this.#model.config.vocabSize, kept: options.logits });
   }
 
+  /**
+   * Evaluates `ids` from scratch as sequence 0, `chunk` tokens a step, and returns the logits [vocab]
+   * of the last one. `onLogits` gets those of every position, [tokens of the step, vocab] at a time.
+   */
+  async prefill(
+    ids: readonly number[],
+    options: { chunk: number; onLogits?: (logits: Float32Array) => void },
+  ): Promise<Float32Array> {
+    const { chunk, onLogits } = options;
+    this.truncate(0, 0);
+    let last: Float32Array = new Float32Array(0);
+    for (let start = 0; start < ids.length; start += chunk) {
+      const entry = { sequence: 0, ids: ids.slice(start, start + chunk) };
+      const ends = start + chunk >= ids.length;
+      const [logits] = await this.step([entry], {
+        logits: onLogits !== undefined ? "all" : ends ? "last" : "none",
+      });
+      onLogits?.(logits);
+      if (ends) last = logits.slice(-this.#model.config.vocabSize);
+    }
+    return last;
+  }
+
   /** The logits [tokens, vocab] of each sequence, evaluated from scratch, `chunk` tokens a step. */
   async allLogits(
     sequences: readonly (readonly number[])[],
@@ -124,36 +147,27 @@ export class Evaluator {
   ): Promise<Float32Array[]> {
     const results: Float32Array[] = [];
     for (const ids of sequences) {
-      const vocab = this.#model.config.vocabSize;
-      const logits = new Float32Array(ids.length * vocab);
-      this.truncate(0, 0);
-      for (let start = 0; start < ids.length; start += options.chunk) {
-        const entry = { sequence: 0, ids: ids.slice(start, start + options.chunk) };
-        const [part] = await this.step([entry], { logits: "all" });
-        logits.set(part, start * vocab);
-      }
+      const logits = new Float32Array(ids.length * this.#model.config.vocabSize);
+      let filled = 0;
+      const onLogits = (part: Float32Array) => {
+        logits.set(part, filled);
+        filled += part.length;
+      };
+      await this.prefill(ids, { ...options, onLogits });
       results.push(logits);
     }
     return results;
   }
 
-  /** The `count` most likely tokens after `ids`, each fed back in. */
-  async greedy(
-    ids: readonly number[],
-    options: { count: number; chunk: number },
-  ): Promise<number[]> {
-    const { count, chunk } = options;
-    this.truncate(0, 0);
-    for (let start = 0; start < ids.length - 1; start += chunk) {
-      const part = ids.slice(start, Math.min(start + chunk, ids.length - 1));
-      await this.step([{ sequence: 0, ids: part }], { logits: "none" });
-    }
+  /** The `count` most likely next tokens of sequence 0, each fed back in, from its last logits on. */
+  async greedy(last: Float32Array, options: { count: number }): Promise<number[]> {
     const answer: number[] = [];
-    let next = ids[ids.length - 1];
-    while (answer.length < count) {
-      const [logits] = await this.step([{ sequence: 0, ids: [next] }], { logits: "last" });
-      next = argmax(logits);
+    let logits = last;
+    while (answer.length < options.count) {
+      const next = argmax(logits);
       answer.push(next);
+      if (answer.length === options.count) break;
+      [logits] = await this.step([{ sequence: 0, ids: [next] }], { logits: "last" });
     }
     return answer;
   }

@@ -1,0 +1,115 @@
+/**
+ * A real checkpoint against llama.cpp's logits on exactly dequantised weights with float activations.
+ * The reference backend needs minutes for what the kernels do in seconds; it does the first prompt.
+ */
+
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import type { Backend } from "../../src/backend/backend.ts";
+import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
+import { createWasmBackend } from "../../src/backend/wasm/mod.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
+import { argmax, Evaluator, topOf } from "../../src/model/evaluate.ts";
+import { loadModel } from "../../src/model/registry.ts";
+import { downloadedModel, sharedFolder } from "../support/fixtures.ts";
+
+interface SmolCase {
+  readonly user: string;
+  readonly ids: readonly number[];
+  readonly last_top10: readonly (readonly [token: number, logit: number])[];
+  readonly next_token_logprobs: readonly number[];
+  readonly greedy64_exact_weights_f32_activations: readonly number[];
+  readonly logit_std: number;
+}
+
+const model = downloadedModel("SmolLM2-135M-Instruct.Q4_1.gguf");
+const shared = sharedFolder();
+const missing = model === undefined
+  ? " (skipped: SmolLM2-135M-Instruct.Q4_1.gguf is not in SLUICE_MODELS)"
+  : shared === undefined
+  ? " (skipped: smollm2_golden.json is not in SLUICE_SHARED)"
+  : "";
+
+/** The largest error of a logit, as a share of the logits' standard deviation. */
+const RELATIVE = 5e-3;
+
+function cases(): SmolCase[] {
+  return JSON.parse(Deno.readTextFileSync(`${shared}/models/smollm2_golden.json`)).cases;
+}
+
+async function withSmollm2(
+  backend: Backend,
+  body: (evaluator: Evaluator, vocab: number) => Promise<void>,
+): Promise<void> {
+  const source = await openCheckpoint(model as string);
+  try {
+    const loaded = await loadModel({ source, backend, maxRows: 64, maxLogitRows: 64 });
+    const options = { model: loaded, backend, maxRows: 64, sequences: 1, tokens: 128 };
+    await body(new Evaluator(options), loaded.config.vocabSize);
+  } finally {
+    backend.close();
+    source.close();
+  }
+}
+
+/** The ten most likely tokens are the recorded ones, but for swaps within the tolerance. */
+function checkTop10(last: Float32Array, test: SmolCase): void {
+  const tolerance = RELATIVE * test.logit_std;
+  for (const [token, logit] of test.last_top10) {
+    assertAlmostEquals(
+      last[token],
+      logit,
+      tolerance,
+      `"${test.user}", token ${token}: ${last[token]}`,
+    );
+  }
+  const least = test.last_top10[9][1];
+  for (const [token, logit] of topOf(last, 10)) {
+    const known = test.last_top10.some(([recorded]) => recorded === token);
+    assert(known || logit <= least + tolerance, `"${test.user}": ${token} is among our ten`);
+  }
+}
+
+/** Log-probabilities of each next token of the prompt. */
+function checkLogprobs(logits: Float32Array, test: SmolCase): void {
+  const vocab = logits.length / test.ids.length;
+  test.next_token_logprobs.forEach((expected, position) => {
+    const row = logits.subarray(position * vocab, (position + 1) * vocab);
+    const largest = row[argmax(row)];
+    const total = row.reduce((sum, logit) => sum + Math.exp(logit - largest), 0);
+    const logprob = row[test.ids[position + 1]] - largest - Math.log(total);
+    assertAlmostEquals(logprob, expected, RELATIVE * test.logit_std, `position ${position}`);
+  });
+}
+
+Deno.test({
+  name:
+    `SmolLM2 on wasm f32 gives the recorded logits and 64 greedy tokens of four prompts${missing}`,
+  ignore: missing !== "",
+  fn: async () => {
+    const backend = await createWasmBackend({ threads: 2, activations: "f32" });
+    await withSmollm2(backend, async (evaluator, vocab) => {
+      for (const test of cases()) {
+        const [logits] = await evaluator.allLogits([test.ids], { chunk: 64 });
+        const last = logits.slice(-vocab);
+        checkTop10(last, test);
+        checkLogprobs(logits, test);
+        const expected = test.greedy64_exact_weights_f32_activations;
+        assertEquals(await evaluator.greedy(last, { count: 64 }), expected, test.user);
+      }
+    });
+  },
+});
+
+Deno.test({
+  name: `SmolLM2 on the reference backend gives the recorded logits of a prompt${missing}`,
+  ignore: missing !== "",
+  fn: async () => {
+    await withSmollm2(createReferenceBackend(), async (evaluator) => {
+      const [test] = cases();
+      const last = await evaluator.prefill(test.ids, { chunk: 64 });
+      checkTop10(last, test);
+      const expected = test.greedy64_exact_weights_f32_activations.slice(0, 4);
+      assertEquals(await evaluator.greedy(last, { count: 4 }), expected);
+    });
+  },
+});
