@@ -18,8 +18,8 @@ export const UNIT_ROUNDOFF = 2 ** -24;
 /** Steps on either side of zero that the largest value of a block is worth. */
 const STEPS: Record<ActivationPrecision, number> = {
   q8: 127,
-  // High and low byte with seven bits in the low one, the least that two integer dots can carry.
-  q16: 127 * 128,
+  // A signed high byte and a full low byte.
+  q16: 127 * 256,
   f32: Infinity,
 };
 
