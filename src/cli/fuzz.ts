@@ -137,7 +137,7 @@ function readAll(source: TensorSource): void {
 }
 
 /** One to four changes of the seed's bytes. */
-function mutate(seed: Uint8Array, random: Random): Uint8Array {
+export function mutate(seed: Uint8Array, random: Random): Uint8Array {
   let bytes = seed.slice();
   const changes = 1 + random.below(4);
   for (let i = 0; i < changes && bytes.length > 0; i++) {
@@ -358,7 +358,7 @@ function integer(value: number, bytes: number): number[] {
 }
 
 /** Mulberry32: a small generator of its own, so that a seed says everything. */
-class Random {
+export class Random {
   #state: number;
 
   constructor(seed: number) {

@@ -4,7 +4,7 @@
  */
 
 /** GGUF header bytes; the largest published ones (256k-token vocabularies) take about 20 MB. */
-export const MAX_GGUF_HEADER_BYTES = 128 * 1024 * 1024;
+export const MAX_GGUF_HEADER_BYTES = 64 * 1024 * 1024;
 
 /** The limit of the safetensors format itself. */
 export const MAX_SAFETENSORS_HEADER_BYTES = 100_000_000;
