@@ -21,6 +21,8 @@ export interface Prompt {
   readonly tokens: readonly number[];
   /** The prompt's text as it was given, or decoded from the ids that were given. */
   readonly text: string;
+  /** How many tokens in front stand for nothing in `text` (BOS). */
+  readonly prefixTokens: number;
   /** Split the answer at `</think>`; `inside` where the prompt itself opened the thinking. */
   readonly reasoning: "none" | "outside" | "inside";
 }
@@ -111,11 +113,11 @@ export interface TokenizerFacts {
 export interface TextModel {
   readonly info: EngineInfo;
   readonly tokenizerFacts: TokenizerFacts;
-  /** False where the model's file has no chat template. */
-  readonly canChat: boolean;
-  /** Encodes a text, or checks token ids. Throws RequestError (empty, unknown ids, too long). */
+  /** False where the model's file has no chat template, so that conversations follow ChatML. */
+  readonly hasTemplate: boolean;
+  /** Encodes a text, or takes token ids. Throws RequestError where there are no tokens. */
   textPrompt(prompt: string | readonly number[], options?: TextPromptOptions): Promise<Prompt>;
-  /** Renders a conversation through the template. Throws RequestError (no template, too long). */
+  /** Renders a conversation through the template. Throws RequestError where that refuses it. */
   chatPrompt(messages: readonly TextMessage[]): Promise<Prompt>;
   /** Throws RequestError naming both numbers where prompt and answer exceed the context. */
   checkLength(prompt: Prompt, options: { maxTokens?: number; param: string }): void;

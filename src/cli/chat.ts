@@ -1,0 +1,96 @@
+/** `deno task chat`: a chat in the terminal. */
+
+import { RequestError } from "../errors.ts";
+import { NEUTRAL_SAMPLING } from "../sampling/types.ts";
+import { loadModel } from "../text/load.ts";
+import { chatSession, PROMPT } from "./chat_session.ts";
+import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
+import { helpText, integerFlag, numberFlag, parseFlags, textFlag } from "./flags.ts";
+import { linesOf } from "./lines.ts";
+import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
+import { EXIT_USAGE, progressBar, runCommand, write } from "./terminal.ts";
+
+const FLAGS = {
+  ...ENGINE_FLAGS,
+  system: textFlag({ help: "tells the model how to behave", must: "a text" }),
+  "max-tokens": integerFlag({
+    help: "tokens of an answer at most",
+    min: 1,
+    max: 2 ** 20,
+    fallback: undefined,
+    shown: "what the context holds",
+  }),
+  seed: integerFlag({
+    help: "makes answers repeatable",
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+    fallback: undefined,
+  }),
+  temperature: numberFlag({ help: "randomness", min: 0, max: 2, fallback: 0.6 }),
+  "top-p": numberFlag({
+    help: "share of probability to choose from",
+    min: 0,
+    max: 1,
+    fallback: 0.95,
+  }),
+};
+
+const DIM: readonly [string, string] = ["\x1b[2m", "\x1b[0m"];
+
+async function chat(): Promise<number> {
+  const { values, help } = parseFlags(FLAGS, {
+    command: "chat",
+    args: Deno.args,
+    env: (name) => Deno.env.get(name),
+  });
+  if (help) {
+    const usage = "deno task chat --model PATH [flags]";
+    write(Deno.stdout, `${helpText(FLAGS, { usage, about: "Chats in the terminal." })}\n`);
+    return 0;
+  }
+  if (values.model === undefined) {
+    write(Deno.stderr, `${HOW_TO_GET_A_MODEL}\n`);
+    return EXIT_USAGE;
+  }
+  const bar = progressBar(Deno.stderr, "Loading");
+  const model = await loadModel({
+    ...loadOptions(values, values.model),
+    slots: 1,
+    onProgress: bar.onProgress,
+  }).finally(bar.clear);
+  let answering: AbortController | null = null;
+  Deno.addSignalListener("SIGINT", () => {
+    if (answering === null) write(Deno.stdout, `\n(/exit leaves)\n${PROMPT}`);
+    answering?.abort(new RequestError("stopped"));
+  });
+  try {
+    await chatSession({
+      model,
+      sampling: {
+        ...NEUTRAL_SAMPLING,
+        temperature: values.temperature,
+        topP: values["top-p"],
+        seed: values.seed,
+      },
+      maxTokens: values["max-tokens"],
+      system: values.system,
+      lines: linesOf(Deno.stdin.readable),
+      write: (text) => write(Deno.stdout, text),
+      interruptible: async (work) => {
+        answering = new AbortController();
+        try {
+          return await work(answering.signal);
+        } finally {
+          answering = null;
+        }
+      },
+      dim: Deno.stdout.isTerminal() ? DIM : ["", ""],
+      now: () => performance.now(),
+    });
+    return 0;
+  } finally {
+    await model.close();
+  }
+}
+
+if (import.meta.main) await runCommand(chat);

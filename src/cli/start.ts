@@ -1,0 +1,186 @@
+/** `deno task start`: serves a model over HTTP until a signal, then drains. */
+
+import { ANY_ADDRESS, createApp, LOOPBACK_HOSTS } from "../../routes/mod.ts";
+import type { EngineInfo } from "../engine/types.ts";
+import { OptionError } from "../errors.ts";
+import { serve, type Server } from "../server/serve.ts";
+import { loadModel } from "../text/load.ts";
+import type { TextModel } from "../text/types.ts";
+import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
+import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
+import { HOW_TO_GET_A_MODEL, modelIdOf } from "./model_path.ts";
+import {
+  errorLine,
+  EXIT_USAGE,
+  formatBytes,
+  formatCount,
+  printable,
+  progressBar,
+  runCommand,
+  write,
+} from "./terminal.ts";
+
+const FLAGS = {
+  ...ENGINE_FLAGS,
+  host: textFlag({
+    help: "the address to listen on (default 127.0.0.1)",
+    placeholder: "ADDRESS",
+    must: "an address such as 127.0.0.1 or 0.0.0.0",
+  }),
+  port: integerFlag({ help: "the port; 0 takes a free one", min: 0, max: 65535, fallback: 8000 }),
+  slots: integerFlag({ help: "answers computed side by side", min: 1, max: 64, fallback: 4 }),
+  state: textFlag({
+    help: "a folder for what should outlive the process; nothing is kept there yet",
+    placeholder: "DIR",
+    must: "the path of a folder",
+  }),
+  "allowed-hosts": listFlag({
+    help: "further Host names to answer to, besides this machine's own",
+    placeholder: "A,B",
+    must: "host names without port, separated by commas",
+    accepts: (word) => /^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$/.test(word),
+  }),
+  "allowed-origins": listFlag({
+    help: "web origins whose pages may call this server",
+    placeholder: "A,B",
+    must: "origins such as https://chat.example, separated by commas",
+    accepts: (word) => /^https?:\/\/[^/\s]+$/.test(word),
+  }),
+};
+
+/** Milliseconds that running answers get after the signal to stop. */
+const DRAIN_MS = 10_000;
+
+/** Host names the server answers to, given the address it listens on. */
+export function hostsFor(host: string, configured: readonly string[]): string[] {
+  const bound = host.includes(":") ? `[${host}]` : host;
+  const wildcard = host === "0.0.0.0" || host === "::";
+  return [...LOOPBACK_HOSTS, wildcard ? ANY_ADDRESS : bound, ...configured];
+}
+
+/** The one line that says what is being served. */
+export function describeServing(info: EngineInfo, url: string): string {
+  const { weights, kv, workspace } = info.memory;
+  const active = info.activeParameters === info.parameters
+    ? ""
+    : ` (${formatCount(info.activeParameters)} active)`;
+  const memory = `${formatBytes(weights)} weights + ${formatBytes(kv)} KV + ` +
+    `${formatBytes(workspace)} workspace`;
+  return printable([
+    info.modelName,
+    `${formatCount(info.parameters)} parameters${active}`,
+    info.quantisation,
+    `${info.backend} backend, ${info.activations} activations`,
+    `${info.threads} thread${info.threads === 1 ? "" : "s"}`,
+    memory,
+    `${info.contextLength} tokens of context`,
+    url,
+  ].join(" | "));
+}
+
+/** Throws OptionError where the path names something that is no folder. */
+function checkStateFolder(path: string | undefined): void {
+  if (path === undefined) return;
+  let isFolder: boolean;
+  try {
+    isFolder = Deno.statSync(path).isDirectory;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw new OptionError(`cannot start: --state ${JSON.stringify(path)} cannot be looked at`);
+  }
+  if (!isFolder) {
+    throw new OptionError(`cannot start: --state is ${JSON.stringify(path)}, must be a folder`);
+  }
+}
+
+/** Resolves at SIGINT or SIGTERM; a second one ends the process at once. */
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    let stopping = false;
+    const onSignal = () => {
+      if (stopping) Deno.exit(130);
+      stopping = true;
+      resolve();
+    };
+    Deno.addSignalListener("SIGINT", onSignal);
+    // Windows knows no SIGTERM.
+    if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", onSignal);
+  });
+}
+
+async function listen(fetch: Parameters<typeof serve>[0]["fetch"], host: string, port: number) {
+  try {
+    return await serve({ fetch, hostname: host, port, onError: logFault });
+  } catch (error) {
+    const denied = error instanceof Error && /NotCapable|net access/.test(error.message);
+    if (!denied) throw error;
+    throw new OptionError(
+      `cannot start: listening on ${host} needs a permission, add --allow-net=${host}:${port} to ` +
+        "the task in deno.json, or listen on 0.0.0.0",
+    );
+  }
+}
+
+/** One line per fault, without what anyone asked. */
+function logFault(error: unknown): void {
+  write(Deno.stderr, `fault: ${errorLine(error).replace(/\s+/g, " ")}\n`);
+}
+
+async function drainAndClose(
+  { server, shutdown, model }: {
+    server: Server;
+    shutdown: AbortController;
+    model: Promise<TextModel>;
+  },
+): Promise<void> {
+  const loaded = await Promise.race([model.catch(() => null), Promise.resolve(null)]);
+  await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
+  await loaded?.close();
+}
+
+async function start(): Promise<number> {
+  const { values, help } = parseFlags(FLAGS, {
+    command: "start",
+    args: Deno.args,
+    env: (name) => Deno.env.get(name),
+  });
+  if (help) {
+    const usage = "deno task start --model PATH [flags]";
+    write(Deno.stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
+    return 0;
+  }
+  if (values.model === undefined) {
+    write(Deno.stderr, `${HOW_TO_GET_A_MODEL}\n`);
+    return EXIT_USAGE;
+  }
+  checkStateFolder(values.state);
+  const host = values.host ?? "127.0.0.1";
+  const stopped = stopSignal();
+  const shutdown = new AbortController();
+  const loading = Promise.withResolvers<TextModel>();
+  const app = createApp({
+    model: loading.promise,
+    modelId: modelIdOf(values.model),
+    allowedHosts: hostsFor(host, values["allowed-hosts"]),
+    allowedOrigins: values["allowed-origins"],
+    shutdown: shutdown.signal,
+    onError: logFault,
+  });
+  const server = await listen((request) => app.fetch(request), host, values.port);
+  const bar = progressBar(Deno.stderr, "Loading");
+  loadModel({
+    ...loadOptions(values, values.model),
+    slots: values.slots,
+    onProgress: bar.onProgress,
+  }).then(loading.resolve, loading.reject).finally(bar.clear);
+  const ready = await Promise.race([loading.promise, stopped.then(() => null)]);
+  if (ready !== null) {
+    for (const line of ready.info.conversions) write(Deno.stderr, `${printable(line)}\n`);
+    write(Deno.stdout, `${describeServing(ready.info, server.url)}\n`);
+  }
+  await stopped;
+  await drainAndClose({ server, shutdown, model: loading.promise });
+  return 0;
+}
+
+if (import.meta.main) await runCommand(start);

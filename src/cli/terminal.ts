@@ -1,0 +1,97 @@
+/** What terminals are told: progress, sizes, and errors as one line. */
+
+import type { LoadProgress } from "../engine/types.ts";
+import { CapacityError, FormatError, OptionError, RequestError } from "../errors.ts";
+import { UnsupportedOpError } from "../errors.ts";
+
+/** Exit codes: the command line is wrong, or the command failed. */
+export const EXIT_USAGE = 2;
+export const EXIT_FAILURE = 1;
+
+const ENCODER = new TextEncoder();
+
+/** Something text can be written to, `Deno.stdout` for instance. */
+export interface Terminal {
+  writeSync(bytes: Uint8Array): number;
+  isTerminal(): boolean;
+}
+
+export function write(terminal: Pick<Terminal, "writeSync">, text: string): void {
+  let bytes = ENCODER.encode(text);
+  while (bytes.length > 0) bytes = bytes.subarray(terminal.writeSync(bytes));
+}
+
+/** Replaces control characters, so that a model's answer or a file's name cannot steer the terminal. */
+export function printable(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "\u{FFFD}");
+}
+
+/** 12_345_678 -> "12.3 MB". */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** 134_515_008 -> "134.5M". */
+export function formatCount(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(1)}B`;
+  if (count >= 1e6) return `${(count / 1e6).toFixed(1)}M`;
+  if (count >= 1e3) return `${(count / 1e3).toFixed(1)}k`;
+  return String(count);
+}
+
+const BAR_CELLS = 30;
+/** Milliseconds between two drawings of the bar. */
+const REDRAW_MS = 50;
+
+/** A progress bar that redraws its line; nothing where the terminal is none. */
+export function progressBar(
+  terminal: Terminal,
+  label: string,
+): { readonly onProgress: LoadProgress; readonly clear: () => void } {
+  if (!terminal.isTerminal()) return { onProgress: () => {}, clear: () => {} };
+  let drawnAt = -Infinity;
+  return {
+    onProgress: ({ loadedBytes, totalBytes }) => {
+      const now = performance.now();
+      if (now - drawnAt < REDRAW_MS && loadedBytes < totalBytes) return;
+      drawnAt = now;
+      const share = totalBytes > 0 ? Math.min(1, loadedBytes / totalBytes) : 0;
+      const full = Math.round(share * BAR_CELLS);
+      const bar = "█".repeat(full) + "░".repeat(BAR_CELLS - full);
+      const sizes = `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}`;
+      write(
+        terminal,
+        `\r${label} ${bar} ${String(Math.round(share * 100)).padStart(3)} % ${sizes}`,
+      );
+    },
+    clear: () => write(terminal, "\r\x1b[K"),
+  };
+}
+
+const EXPECTED = [CapacityError, FormatError, OptionError, RequestError, UnsupportedOpError];
+
+/** An error as one line for a person; faults of ours keep their class. */
+export function errorLine(error: unknown): string {
+  if (EXPECTED.some((kind) => error instanceof kind)) return printable((error as Error).message);
+  return printable(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+}
+
+/** Runs a command: its exit code ends the process, its error becomes a line. */
+export async function runCommand(command: () => Promise<number>): Promise<never> {
+  let code: number;
+  try {
+    code = await command();
+  } catch (error) {
+    write(Deno.stderr, `${errorLine(error)}\n`);
+    code = error instanceof OptionError ? EXIT_USAGE : EXIT_FAILURE;
+  }
+  Deno.exit(code);
+}
