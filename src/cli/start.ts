@@ -108,17 +108,15 @@ function stopSignal(): Promise<void> {
   });
 }
 
-async function listen(fetch: Parameters<typeof serve>[0]["fetch"], host: string, port: number) {
-  try {
-    return await serve({ fetch, hostname: host, port, onError: logFault });
-  } catch (error) {
-    const denied = error instanceof Error && /NotCapable|net access/.test(error.message);
-    if (!denied) throw error;
-    throw new OptionError(
-      `cannot start: listening on ${host} needs a permission, add --allow-net=${host}:${port} to ` +
-        "the task in deno.json, or listen on 0.0.0.0",
-    );
-  }
+/** Throws OptionError where the process may not listen there; node:http would tell nobody. */
+async function checkPermission(host: string, port: number): Promise<void> {
+  const address = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const { state } = await Deno.permissions.query({ name: "net", host: address });
+  if (state === "granted") return;
+  throw new OptionError(
+    `cannot start: listening on ${address} is not permitted, --host must be 127.0.0.1, ::1, ` +
+      `0.0.0.0 or ::, or the task in deno.json must have --allow-net=${address}`,
+  );
 }
 
 /** One line per fault, without what anyone asked. */
@@ -166,7 +164,13 @@ async function start(): Promise<number> {
     shutdown: shutdown.signal,
     onError: logFault,
   });
-  const server = await listen((request) => app.fetch(request), host, values.port);
+  await checkPermission(host, values.port);
+  const server = await serve({
+    fetch: (request) => app.fetch(request),
+    hostname: host,
+    port: values.port,
+    onError: logFault,
+  });
   const bar = progressBar(Deno.stderr, "Loading");
   loadModel({
     ...loadOptions(values, values.model),
