@@ -54,6 +54,8 @@ interface LiveRequest {
   readonly sink: EventSink;
   readonly promptLogprobs: PromptLogprob[] | null;
   generated: number;
+  /** Rows that have been taken; a sequence that gave way has some of them computed again. */
+  rowsTaken: number;
   readonly submittedAt: number;
   startedAt: number | null;
   promptAt: number | null;
@@ -176,6 +178,7 @@ export class LocalEngine implements Engine {
       sink,
       promptLogprobs: withPromptLogprobs ? [null] : null,
       generated: 0,
+      rowsTaken: 0,
       submittedAt: performance.now(),
       startedAt: null,
       promptAt: null,
@@ -190,7 +193,7 @@ export class LocalEngine implements Engine {
     this.#scheduler.add({
       id,
       prompt: request.tokens,
-      reservedTokens: plan.reservedTokens,
+      maxTokens: plan.totalTokens,
       answers: plan.maxTokens > 0,
       promptLogits: withPromptLogprobs,
     });
@@ -245,6 +248,8 @@ export class LocalEngine implements Engine {
     live: LiveRequest,
     { row, logits }: { row: StepRow; logits: Float32Array | null },
   ): void {
+    if (row.position < live.rowsTaken) return;
+    live.rowsTaken++;
     const { tokens, topLogprobs: top = 0 } = live.request;
     const lastOfPrompt = tokens.length - 1;
     if (row.position < lastOfPrompt) {

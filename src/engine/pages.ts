@@ -1,7 +1,4 @@
-/**
- * Which pages of the KV cache belong to whom. A sequence gets every page it may ever need when it
- * starts, so that none runs out half way.
- */
+/** Which pages of the KV cache are free. */
 
 import { PAGE_TOKENS } from "../backend/backend.ts";
 
@@ -40,7 +37,7 @@ export class PagePool {
   }
 
   /** Gives back pages that `take` returned; throws RangeError for pages that are free. */
-  giveBack(pages: Int32Array): void {
+  giveBack(pages: ArrayLike<number>): void {
     for (let i = pages.length - 1; i >= 0; i--) {
       if (this.#taken[pages[i]] !== 1) {
         throw new RangeError(

@@ -6,6 +6,9 @@ import { validateSampling } from "../sampling/validate.ts";
 import { pagesFor } from "./pages.ts";
 import type { GenerateRequest } from "./types.ts";
 
+/** Alternatives per token at most; the list is kept sorted by insertion. */
+const MAX_TOP_LOGPROBS = 1000;
+
 export interface RequestLimits {
   readonly vocabSize: number;
   readonly contextLength: number;
@@ -17,8 +20,8 @@ export interface RequestLimits {
 export interface RequestPlan {
   /** Tokens to generate at most, within the context. */
   readonly maxTokens: number;
-  /** Tokens to reserve pages for. */
-  readonly reservedTokens: number;
+  /** Tokens of prompt and answer at most. */
+  readonly totalTokens: number;
 }
 
 /**
@@ -32,7 +35,7 @@ export function checkRequest(request: GenerateRequest, limits: RequestLimits): R
   checkIds(tokens, { param: "prompt", vocabSize });
   checkIds(stopTokens, { param: "stop", vocabSize });
   checkCount(request.maxTokens, "max_tokens");
-  if (topLogprobs !== undefined) checkCount(topLogprobs, "top_logprobs");
+  if (topLogprobs !== undefined) checkCount(topLogprobs, "top_logprobs", MAX_TOP_LOGPROBS);
   validateSampling(request.sampling, vocabSize);
   const longest = request.maxTokens > 0 ? contextLength - 1 : contextLength;
   if (tokens.length > longest) {
@@ -43,14 +46,14 @@ export function checkRequest(request: GenerateRequest, limits: RequestLimits): R
       { param: "prompt", code: "context_length_exceeded" },
     );
   }
-  const reservedTokens = Math.min(tokens.length + request.maxTokens, contextLength);
-  if (pagesFor(reservedTokens) > pages) {
+  const totalTokens = Math.min(tokens.length + request.maxTokens, contextLength);
+  if (pagesFor(totalTokens) > pages) {
     throw new CapacityError(
-      `cannot generate: prompt and answer are up to ${reservedTokens} tokens, must be at most ` +
+      `cannot generate: prompt and answer are up to ${totalTokens} tokens, must be at most ` +
         `${pages * PAGE_TOKENS} (what the KV cache holds)`,
     );
   }
-  return { maxTokens: reservedTokens - tokens.length, reservedTokens };
+  return { maxTokens: totalTokens - tokens.length, totalTokens };
 }
 
 function checkIds(
@@ -64,10 +67,10 @@ function checkIds(
   }
 }
 
-function checkCount(value: number, param: string): void {
-  if (!Number.isSafeInteger(value) || value < 0) {
-    throw wrong(param, `${param} is ${value}`, "an integer, 0 or more");
-  }
+function checkCount(value: number, param: string, most = Number.MAX_SAFE_INTEGER): void {
+  if (Number.isSafeInteger(value) && value >= 0 && value <= most) return;
+  const range = most === Number.MAX_SAFE_INTEGER ? "0 or more" : `from 0 to ${most}`;
+  throw wrong(param, `${param} is ${value}`, `an integer, ${range}`);
 }
 
 function wrong(param: string, is: string, must: string): RequestError {

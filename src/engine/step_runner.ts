@@ -84,14 +84,14 @@ export class StepRunner {
    * rows. Rejects with the backend's error; the sequences of the step are lost then.
    */
   async run(step: Step): Promise<Float32Array> {
-    const { rows, admitted } = step;
+    const { rows, slotPages } = step;
     if (rows.length > this.#maxRows) {
       throw new RangeError(
         `cannot run a step: its rows are ${rows.length}, must be at most ${this.#maxRows}`,
       );
     }
     const scratch = this.#scratch;
-    for (const { slot, pages } of admitted) {
+    for (const { slot, pages } of slotPages) {
       scratch.pageTable.fill(NO_PAGE).set(pages);
       this.#backend.write(this.#inputs.batch.pageTables, scratch.pageTable, slot);
     }

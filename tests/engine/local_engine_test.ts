@@ -93,6 +93,27 @@ Deno.test("a pool smaller than the slots' contexts makes requests wait, not fail
   });
 });
 
+Deno.test("answers that gave way to others half way come out as if nothing had happened", async () => {
+  const options = { slots: 3, pages: 16, contextLength: 700, logitRows: 5 };
+  await withEngine(options, async ({ engine, backend }) => {
+    const prompts = [1, 2, 3].map((seed) => toyPrompt(10 * seed, seed));
+    const sampling = { ...NEUTRAL_SAMPLING, repetitionPenalty: 1.2, temperature: 0.5, seed: 8 };
+    const request = (tokens: number[]) =>
+      toyRequest(tokens, { maxTokens: 600, topLogprobs: 1, promptLogprobs: true, sampling });
+    const withoutTimings = (events: EngineEvent[]) => events.slice(0, -1);
+    const together = await Promise.all(
+      prompts.map((tokens) => collect(engine.generate(request(tokens)))),
+    );
+    const computed = backend.steps.reduce((sum, rows) => sum + rows, 0);
+    assert(computed > 3 * 599 + 60 + 64, "nothing was computed twice");
+    for (const [i, tokens] of prompts.entries()) {
+      const alone = await collect(engine.generate(request(tokens)));
+      assertEquals(withoutTimings(together[i]), withoutTimings(alone));
+      assertEquals(lastOf(together[i]).completionTokens, 600);
+    }
+  });
+});
+
 Deno.test("plans are recorded once per shape of a step", async () => {
   await withEngine({ slots: 1, chunkTokens: 16 }, async ({ engine, backend }) => {
     for (let i = 0; i < 3; i++) {
@@ -339,6 +360,12 @@ const WRONG_REQUESTS: [string, GenerateRequest, string, string][] = [
     toyRequest([1], { topLogprobs: NaN }),
     "top_logprobs",
     "is NaN, must be",
+  ],
+  [
+    "with too many top_logprobs",
+    toyRequest([1], { topLogprobs: 1001 }),
+    "top_logprobs",
+    "is 1001, must be an integer, from 0 to 1000",
   ],
   [
     "with a wrong temperature",
