@@ -2,7 +2,8 @@
 
 import { Environment } from "@huggingface/jinja";
 import { CapacityError, RequestError } from "../errors.ts";
-import { BudgetedInterpreter, DEFAULT_BUDGET, type RenderBudget } from "./jinja_interpreter.ts";
+import { DEFAULT_BUDGET, exceeded, MAX_LIST, type RenderBudget } from "./jinja_budget.ts";
+import { BudgetedInterpreter } from "./jinja_interpreter.ts";
 import { type JinjaProgram, parseTemplate } from "./jinja_program.ts";
 import { strftime } from "./strftime.ts";
 
@@ -36,9 +37,6 @@ export interface RenderOptions {
   /** More variables, `enable_thinking` for instance; they cannot replace the ones above. */
   readonly extra?: Readonly<Record<string, unknown>>;
 }
-
-/** Elements that a template's `range` may have. */
-const MAX_RANGE = 100_000;
 
 /** Thrown by a template's `raise_exception`. */
 class RaisedByTemplate extends Error {}
@@ -131,11 +129,7 @@ function boundedRange(...limits: unknown[]): number[] {
   const step = given[2] ?? 1;
   if (step === 0) throw new TypeError("range() step must not be zero");
   const count = Math.max(0, Math.ceil((stop - start) / step));
-  if (count > MAX_RANGE) {
-    throw new CapacityError(
-      `cannot render the chat template: a range exceeds ${MAX_RANGE} elements`,
-    );
-  }
+  if (count > MAX_LIST) throw exceeded("a range", `${MAX_LIST} elements`);
   return Array.from({ length: count }, (_, i) => start + i * step);
 }
 

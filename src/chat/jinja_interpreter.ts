@@ -1,53 +1,33 @@
 /**
  * The library's interpreter under a budget: every evaluated node is a step, the clock is looked at now
  * and then, and whatever could grow without bound inside one step is checked before it runs. Where the
- * library is laxer than Python (so that a template which must fail would not), Python's rule holds.
+ * library is laxer than Python (so that a template which must fail would not) or renders something
+ * else, Python's rule holds.
  */
 
-import { type Environment, Interpreter } from "@huggingface/jinja";
-import { CapacityError } from "../errors.ts";
+import { Environment, Interpreter } from "@huggingface/jinja";
+import { MAX_INDENT, type RenderBudget, RenderMeter } from "./jinja_budget.ts";
 import { filterName, type JinjaProgram } from "./jinja_program.ts";
 import {
   capitalize,
+  copyList,
   countOf,
-  isContainer,
   isList,
+  isMapping,
   isString,
-  measure,
   type Node,
   pythonEquals,
   pythonText,
   strip,
+  textOf,
   toValue,
   type Value,
 } from "./jinja_values.ts";
 
-/** What rendering may cost. */
-export interface RenderBudget {
-  /** Wall-clock time. */
-  readonly milliseconds: number;
-  /** Evaluated nodes; an iteration of a loop counts as several. */
-  readonly steps: number;
-  /** UTF-16 units of the output, and of every string on the way. */
-  readonly outputUnits: number;
-}
-
-export const DEFAULT_BUDGET: RenderBudget = Object.freeze({
-  milliseconds: 50,
-  steps: 1_000_000,
-  outputUnits: 1024 * 1024,
-});
-
-/** Steps between two looks at the clock. */
-const STEPS_PER_LOOK = 64;
-/** What a loop's iteration costs beside its body: the library makes two scopes and ten values. */
+/** What a loop's iteration costs beside its body: a scope and a dozen values. */
 const STEPS_PER_ITERATION = 20;
-/** Elements a list made by a template may have. */
-const MAX_LIST = 100_000;
-/** Spaces that `tojson` and `indent` may put in front of a line. */
-const MAX_INDENT = 64;
 
-/** Filters whose result Python computes lazily, so that it is no list and not JSON. */
+/** Filters whose result Python computes lazily, so that it has no length and is not JSON. */
 const GENERATORS: ReadonlySet<string> = new Set([
   "map",
   "select",
@@ -68,15 +48,35 @@ interface FilterNode {
   readonly operand: Node;
   readonly filter: Node & { readonly args?: readonly Node[] };
 }
+interface IfNode {
+  readonly test: Node;
+  readonly body: readonly Node[];
+  readonly alternate: readonly Node[];
+}
+interface ForNode {
+  readonly loopvar: Node & { readonly value: string | readonly (Node & { value: string })[] };
+  readonly iterable: Node & { readonly lhs?: Node; readonly test?: Node };
+  readonly body: readonly Node[];
+  readonly defaultBlock: readonly Node[];
+}
 
 /** A method of a value, as the library calls it. */
 type Method = (args: Value[], scope: Environment) => Value;
 
+/** Thrown by `break` and `continue`; takes along what the blocks it leaves have written. */
+class LoopControl extends Error {
+  readonly ends: boolean;
+  text = "";
+
+  constructor(ends: boolean) {
+    super("break or continue outside of a loop");
+    this.ends = ends;
+  }
+}
+
 export class BudgetedInterpreter extends Interpreter {
   readonly #program: JinjaProgram;
-  readonly #budget: RenderBudget;
-  readonly #deadline: number;
-  #steps = 0;
+  readonly #meter: RenderMeter;
   /** Values computed ahead of the library, which it gets when it evaluates their nodes. */
   readonly #ready = new Map<Node, Value>();
   /** Values that would be generators in Python. */
@@ -85,8 +85,7 @@ export class BudgetedInterpreter extends Interpreter {
   constructor(scope: Environment, options: { program: JinjaProgram; budget: RenderBudget }) {
     super(scope);
     this.#program = options.program;
-    this.#budget = options.budget;
-    this.#deadline = performance.now() + options.budget.milliseconds;
+    this.#meter = new RenderMeter(options.budget);
   }
 
   /** Renders the template; CapacityError where the budget is used up. */
@@ -101,13 +100,13 @@ export class BudgetedInterpreter extends Interpreter {
       this.#ready.delete(node);
       return ready;
     }
-    this.#charge(1 + (this.#program.sizes.get(node) ?? 0));
+    this.#meter.charge(1 + (this.#program.sizes.get(node) ?? 0));
     const value = this.#evaluate(node, scope);
-    this.#checkSize(value);
+    this.#meter.checkSize(value);
     if (!this.#program.outputs.has(node) || isString(value) || value.type === "UndefinedValue") {
       return value;
     }
-    return toValue(pythonText(this.#measured(value)));
+    return toValue(this.#text(value));
   }
 
   #evaluate(node: Node, scope: Environment): Value {
@@ -118,8 +117,16 @@ export class BudgetedInterpreter extends Interpreter {
         return this.#filter(node as Node & FilterNode, scope);
       case "MemberExpression":
         return this.#member(node as Node & { object: Node }, scope);
+      case "If": {
+        const { test, body, alternate } = node as Node & IfNode;
+        const holds = this.evaluate(test, scope).__bool__().value;
+        return toValue(this.#block(holds ? body : alternate, scope));
+      }
       case "For":
-        return this.#for(node as Node & { iterable: Node & { lhs?: Node } }, scope);
+        return toValue(this.#for(node as Node & ForNode, scope));
+      case "Break":
+      case "Continue":
+        throw new LoopControl(node.type === "Break");
       default:
         return super.evaluate(node, scope);
     }
@@ -133,11 +140,11 @@ export class BudgetedInterpreter extends Interpreter {
     switch (operator) {
       case "==":
       case "!=": {
-        const equal = pythonEquals(this.#measured(left), this.#measured(right));
+        const equal = pythonEquals(this.#meter.measured(left), this.#meter.measured(right));
         return toValue(equal === (operator === "=="));
       }
       case "~":
-        return toValue(pythonText(this.#measured(left)) + pythonText(this.#measured(right)));
+        return toValue(this.#text(left) + this.#text(right));
       case "+":
         if (isString(left) !== isString(right)) {
           throw new TypeError(`can only concatenate strings, got ${left.type} and ${right.type}`);
@@ -153,7 +160,7 @@ export class BudgetedInterpreter extends Interpreter {
 
   #repeat(text: Value, times: Value): Value {
     const count = Math.max(0, times.value as number);
-    this.#checkUnits((text.value as string).length * count);
+    this.#meter.checkUnits((text.value as string).length * count);
     return toValue((text.value as string).repeat(count));
   }
 
@@ -177,77 +184,53 @@ export class BudgetedInterpreter extends Interpreter {
   #ownFilter(name: string, operand: Value, values: readonly Value[]): Value | undefined {
     switch (name) {
       case "string":
-        return toValue(pythonText(this.#measured(operand)));
+        return toValue(this.#text(operand));
+      case "trim": {
+        const chars = textOf(values[0]);
+        return toValue(strip(this.#text(operand), { chars, left: true, right: true }));
+      }
+      case "upper":
+        return toValue(this.#text(operand).toUpperCase());
+      case "lower":
+        return toValue(this.#text(operand).toLowerCase());
+      case "capitalize":
+        return toValue(capitalize(this.#text(operand)));
       case "list":
         // A list of its own: the generator it was made of stays one.
         return isList(operand) ? copyList(operand) : undefined;
-      case "trim":
-        return isString(operand)
-          ? toValue(
-            strip(operand.value as string, { chars: text(values[0]), left: true, right: true }),
-          )
-          : undefined;
-      case "capitalize":
-        return isString(operand) ? toValue(capitalize(operand.value as string)) : undefined;
     }
     return undefined;
   }
 
   /** Throws where the filter's result would be too large, or where Python's filter throws. */
   #checkFilter(name: string, operand: Value, values: readonly Value[]): void {
+    const meter = this.#meter;
     switch (name) {
       case "tojson":
         if (operand.type === "UndefinedValue" || this.#generators.has(operand)) {
           throw new TypeError(`a value of type ${operand.type} is not JSON serializable`);
         }
-        this.#measured(operand);
-        this.#checkIndents(values);
+        meter.measured(operand);
+        meter.checkIndents(values);
         break;
       case "length":
-      case "count":
       case "last":
         if (this.#generators.has(operand)) throw new TypeError("a generator has no length");
         break;
       case "join": {
-        this.#measured(operand);
-        const separator = text(values[0]) ?? "";
-        const count = isString(operand) ? (operand.value as string).length : countOf(operand);
-        this.#checkUnits(count * separator.length);
+        meter.measured(operand);
+        const count = textOf(operand)?.length ?? countOf(operand);
+        meter.checkUnits(count * (textOf(values[0])?.length ?? 0));
         break;
       }
       case "replace":
-        this.#checkReplace(operand, values);
+        meter.checkReplace(operand, values);
         break;
-      case "indent": {
-        this.#checkIndents(values);
-        const lines = isString(operand) ? (operand.value as string).split("\n").length : 0;
-        this.#checkUnits(lines * MAX_INDENT);
+      case "indent":
+        meter.checkIndents(values);
+        meter.checkUnits((textOf(operand)?.split("\n").length ?? 0) * MAX_INDENT);
         break;
-      }
     }
-  }
-
-  #checkIndents(values: readonly Value[]): void {
-    if (
-      values.some((value) => value.type === "IntegerValue" && value.value as number > MAX_INDENT)
-    ) {
-      throw exceeded("an indentation", `${MAX_INDENT} spaces`);
-    }
-  }
-
-  #checkReplace(operand: Value, values: readonly Value[]): void {
-    const [from, to] = [text(values[0]), text(values[1])];
-    if (!isString(operand) || from === undefined || to === undefined) return;
-    const length = (operand.value as string).length;
-    let count = length + 1;
-    if (from !== "") {
-      count = 0;
-      const subject = operand.value as string;
-      for (let at = subject.indexOf(from); at >= 0; at = subject.indexOf(from, at + from.length)) {
-        count++;
-      }
-    }
-    this.#checkUnits(length + count * Math.max(0, to.length - from.length));
   }
 
   /** Methods of strings are wrapped on their way out, for they may be called under another name. */
@@ -262,25 +245,58 @@ export class BudgetedInterpreter extends Interpreter {
     const wrap = (run: Method) => new (value.constructor as new (run: Method) => Value)(run);
     if (is("replace")) {
       return wrap((args, inner) => {
-        this.#checkReplace(object, args);
+        this.#meter.checkReplace(object, args);
         return method(args, inner);
       });
     }
     for (const [name, left, right] of STRIPS) {
       if (is(name)) {
-        return wrap(([chars]) => toValue(strip(subject, { chars: text(chars), left, right })));
+        return wrap(([chars]) => toValue(strip(subject, { chars: textOf(chars), left, right })));
       }
     }
     return is("capitalize") ? wrap(() => toValue(capitalize(subject))) : value;
   }
 
-  #for(node: Node & { iterable: Node & { lhs?: Node } }, scope: Environment): Value {
-    const source = node.iterable.type === "SelectExpression" ? node.iterable.lhs! : node.iterable;
-    const list = this.evaluate(source, scope);
-    this.#charge(countOf(list) * STEPS_PER_ITERATION);
-    // What is undefined has no elements in Jinja; the library would refuse it.
-    const items = list.type === "UndefinedValue" ? toValue([]) : list;
-    return this.#with([[source, items]], () => super.evaluate(node, scope));
+  /** What a block of statements writes. */
+  #block(statements: readonly Node[], scope: Environment): string {
+    let text = "";
+    try {
+      for (const statement of statements) text += textOf(this.evaluate(statement, scope)) ?? "";
+    } catch (error) {
+      if (error instanceof LoopControl) error.text = text + error.text;
+      throw error;
+    }
+    return text;
+  }
+
+  /** What a loop writes. Each iteration has a scope of its own, as in Python. */
+  #for(node: Node & ForNode, scope: Environment): string {
+    const { iterable, loopvar } = node;
+    const isFiltered = iterable.type === "SelectExpression";
+    let items = elements(this.evaluate(isFiltered ? iterable.lhs! : iterable, scope));
+    this.#meter.charge(items.length * STEPS_PER_ITERATION);
+    if (isFiltered) {
+      items = items.filter((item) => {
+        const inner = new Environment(scope);
+        assign(inner, loopvar, item);
+        return this.evaluate(iterable.test!, inner).__bool__().value;
+      });
+    }
+    if (items.length === 0) return this.#block(node.defaultBlock, scope);
+    let text = "";
+    for (let i = 0; i < items.length; i++) {
+      const inner = new Environment(scope);
+      assign(inner, loopvar, items[i]);
+      inner.setVariable("loop", loopState(items, i));
+      try {
+        text += this.#block(node.body, inner);
+      } catch (error) {
+        if (!(error instanceof LoopControl)) throw error;
+        text += error.text;
+        if (error.ends) break;
+      }
+    }
+    return text;
   }
 
   /** Runs the library's own evaluation with values it need not compute again. */
@@ -291,33 +307,8 @@ export class BudgetedInterpreter extends Interpreter {
     return result;
   }
 
-  /** The value, unless it is too large to be written out or compared. */
-  #measured(value: Value): Value {
-    if (isContainer(value)) this.#checkUnits(measure(value, this.#budget.outputUnits));
-    return value;
-  }
-
-  #checkSize(value: Value): void {
-    if (isString(value)) this.#checkUnits((value.value as string).length);
-    else if (isList(value) && (value.value as Value[]).length > MAX_LIST) {
-      throw exceeded("a list", `${MAX_LIST} elements`);
-    }
-  }
-
-  #checkUnits(units: number): void {
-    if (units > this.#budget.outputUnits) {
-      throw exceeded("its output", `${this.#budget.outputUnits} characters`);
-    }
-  }
-
-  #charge(steps: number): void {
-    const before = this.#steps;
-    this.#steps += steps;
-    if (this.#steps > this.#budget.steps) throw exceeded("its work", `${this.#budget.steps} steps`);
-    if (Math.floor(before / STEPS_PER_LOOK) === Math.floor(this.#steps / STEPS_PER_LOOK)) return;
-    if (performance.now() > this.#deadline) {
-      throw exceeded("its time", `${this.#budget.milliseconds} ms`);
-    }
+  #text(value: Value): string {
+    return pythonText(this.#meter.measured(value));
   }
 }
 
@@ -325,8 +316,44 @@ const STRIPS = Object.freeze(
   [["strip", true, true], ["lstrip", true, false], ["rstrip", false, true]] as const,
 );
 
-function exceeded(what: string, limit: string): CapacityError {
-  return new CapacityError(`cannot render the chat template: ${what} exceeds ${limit}`);
+/** What a loop runs over: elements, keys, characters, or nothing where the value is undefined. */
+function elements(value: Value): readonly Value[] {
+  if (isList(value)) return value.value as Value[];
+  if (value.type === "UndefinedValue") return [];
+  if (isString(value)) return Array.from(value.value as string, toValue);
+  if (isMapping(value)) return Array.from((value.value as Map<string, Value>).keys(), toValue);
+  throw new TypeError(`a value of type ${value.type} is not iterable`);
+}
+
+/** Gives a loop's variable, or each of several, its value. */
+function assign(scope: Environment, target: ForNode["loopvar"], value: Value): void {
+  if (typeof target.value === "string") {
+    scope.setVariable(target.value, value);
+    return;
+  }
+  const parts = elements(value);
+  if (parts.length !== target.value.length) {
+    throw new TypeError(`expected ${target.value.length} values to unpack, got ${parts.length}`);
+  }
+  target.value.forEach((name, i) => scope.setVariable(name.value, parts[i]));
+}
+
+/** The `loop` variable of iteration `i`. */
+function loopState(items: readonly Value[], i: number): Value {
+  const { length } = items;
+  const state = toValue({
+    index: i + 1,
+    index0: i,
+    revindex: length - i,
+    revindex0: length - i - 1,
+    first: i === 0,
+    last: i === length - 1,
+    length,
+  });
+  const fields = state.value as Map<string, Value>;
+  fields.set("previtem", items[i - 1] ?? toValue(undefined));
+  fields.set("nextitem", items[i + 1] ?? toValue(undefined));
+  return state;
 }
 
 /** The expression inside an argument: `name=x`, `*x` and `**x` evaluate x. */
@@ -337,13 +364,4 @@ function innerNode(argument: Node): Node {
     return fields.argument!;
   }
   return argument;
-}
-
-function text(value: Value | undefined): string | undefined {
-  return value !== undefined && isString(value) ? value.value as string : undefined;
-}
-
-function copyList(list: Value): Value {
-  const make = list.constructor as new (items: Value[]) => Value;
-  return new make((list.value as Value[]).slice());
 }

@@ -17,6 +17,11 @@ export function isString(value: Value): boolean {
   return value.type === "StringValue";
 }
 
+/** The text of a string; undefined for other values. */
+export function textOf(value: Value | undefined): string | undefined {
+  return value !== undefined && isString(value) ? value.value as string : undefined;
+}
+
 export function isList(value: Value): boolean {
   return value.type === "ArrayValue" || value.type === "TupleValue";
 }
@@ -33,6 +38,12 @@ export function isContainer(value: Value): boolean {
 function isNumeric(value: Value): boolean {
   return value.type === "IntegerValue" || value.type === "FloatValue" ||
     value.type === "BooleanValue";
+}
+
+/** A list with the same elements. */
+export function copyList(list: Value): Value {
+  const make = list.constructor as new (items: Value[]) => Value;
+  return new make((list.value as Value[]).slice());
 }
 
 /** How many elements or entries a container has; 0 for the others. */
@@ -124,14 +135,21 @@ function pythonRepr(value: Value): string {
 
 const ESCAPES: Readonly<Record<number, string>> = Object.freeze({ 9: "\\t", 10: "\\n", 13: "\\r" });
 
+/** How Python writes a character that does not print. */
+function hexEscape(code: number): string {
+  const hex = code.toString(16);
+  if (code < 0x100) return `\\x${hex.padStart(2, "0")}`;
+  return code < 0x10000 ? `\\u${hex.padStart(4, "0")}` : `\\U${hex.padStart(8, "0")}`;
+}
+
 function quote(text: string): string {
   const mark = text.includes("'") && !text.includes('"') ? '"' : "'";
   let escaped = "";
   for (const char of text) {
-    const code = char.charCodeAt(0);
+    const code = char.codePointAt(0)!;
     if (char === mark || char === "\\") escaped += `\\${char}`;
     else if (code in ESCAPES) escaped += ESCAPES[code];
-    else if (code < 0x20 || code === 0x7f) escaped += `\\x${code.toString(16).padStart(2, "0")}`;
+    else if (char !== " " && /[\p{C}\p{Z}]/u.test(char)) escaped += hexEscape(code);
     else escaped += char;
   }
   return mark + escaped + mark;

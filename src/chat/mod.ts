@@ -6,7 +6,7 @@ export {
   type ChatTemplateOptions,
   type RenderOptions,
 } from "./chat_template.ts";
-export { type RenderBudget } from "./jinja_interpreter.ts";
+export { type RenderBudget } from "./jinja_budget.ts";
 export { loadChatTemplate } from "./load.ts";
 export { promptOpensReasoning, type ReasoningDelta, ReasoningSplitter } from "./reasoning.ts";
 export { StopMatcher, type StopResult } from "./stop_strings.ts";
