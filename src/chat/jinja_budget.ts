@@ -1,7 +1,7 @@
 /** What rendering a chat template may cost, and the meter that holds it to that. */
 
 import { CapacityError } from "../errors.ts";
-import { isContainer, isList, isString, measure, textOf, type Value } from "./jinja_values.ts";
+import { countOf, isContainer, measure, textOf, type Value } from "./jinja_values.ts";
 
 export interface RenderBudget {
   /** Wall-clock time. */
@@ -57,11 +57,17 @@ export class RenderMeter {
     return value;
   }
 
+  /** Checks a value's own size and charges for it, since whatever is done with it may take as long. */
   checkSize(value: Value): void {
-    if (isString(value)) this.checkUnits((value.value as string).length);
-    else if (isList(value) && (value.value as Value[]).length > MAX_LIST) {
-      throw exceeded("a list", `${MAX_LIST} elements`);
+    const text = textOf(value);
+    if (text !== undefined) {
+      this.checkUnits(text.length);
+      this.charge(text.length >> 10);
+      return;
     }
+    const count = countOf(value);
+    if (count > MAX_LIST) throw exceeded("a list", `${MAX_LIST} elements`);
+    this.charge(count >> 5);
   }
 
   checkUnits(units: number): void {

@@ -6,7 +6,7 @@
  */
 
 import { Environment, Interpreter } from "@huggingface/jinja";
-import { MAX_INDENT, type RenderBudget, RenderMeter } from "./jinja_budget.ts";
+import { exceeded, MAX_INDENT, type RenderBudget, RenderMeter } from "./jinja_budget.ts";
 import { filterName, type JinjaProgram } from "./jinja_program.ts";
 import {
   capitalize,
@@ -26,6 +26,9 @@ import {
 
 /** What a loop's iteration costs beside its body: a scope and a dozen values. */
 const STEPS_PER_ITERATION = 20;
+
+/** How deep evaluations may nest: what a template itself may, and as much again in macros. */
+const MAX_DEPTH = 600;
 
 /** Filters whose result Python computes lazily, so that it has no length and is not JSON. */
 const GENERATORS: ReadonlySet<string> = new Set([
@@ -77,6 +80,8 @@ class LoopControl extends Error {
 export class BudgetedInterpreter extends Interpreter {
   readonly #program: JinjaProgram;
   readonly #meter: RenderMeter;
+  /** Evaluations that are under way, one in the other; an error that is caught resets it. */
+  #depth = 0;
   /** Values computed ahead of the library, which it gets when it evaluates their nodes. */
   readonly #ready = new Map<Node, Value>();
   /** Values that would be generators in Python. */
@@ -101,7 +106,10 @@ export class BudgetedInterpreter extends Interpreter {
       return ready;
     }
     this.#meter.charge(1 + (this.#program.sizes.get(node) ?? 0));
+    // Counted here, since the library takes a full stack for a variable that does not exist.
+    if (++this.#depth > MAX_DEPTH) throw exceeded("its recursion", `${MAX_DEPTH} levels`);
     const value = this.#evaluate(node, scope);
+    this.#depth--;
     this.#meter.checkSize(value);
     if (!this.#program.outputs.has(node) || isString(value) || value.type === "UndefinedValue") {
       return value;
@@ -283,6 +291,7 @@ export class BudgetedInterpreter extends Interpreter {
       });
     }
     if (items.length === 0) return this.#block(node.defaultBlock, scope);
+    const depth = this.#depth;
     let text = "";
     for (let i = 0; i < items.length; i++) {
       const inner = new Environment(scope);
@@ -292,6 +301,7 @@ export class BudgetedInterpreter extends Interpreter {
         text += this.#block(node.body, inner);
       } catch (error) {
         if (!(error instanceof LoopControl)) throw error;
+        this.#depth = depth;
         text += error.text;
         if (error.ends) break;
       }
