@@ -111,6 +111,14 @@ pub fn set_scratch(context: usize, at: usize, bytes: u32) {
     }
 }
 
+/// Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+/// running.
+#[wasm_bindgen]
+pub fn set_streams(context: usize, streams: u32) {
+    // SAFETY: made by `create_context`; the other threads read it after the next `advance`.
+    unsafe { (*(context as *mut Context)).streams = streams }
+}
+
 /// Runs a plan on all threads of the context, as its thread 0; returns when it is done.
 #[wasm_bindgen]
 pub fn run_plan(context: usize, plan: usize, ops: u32) {

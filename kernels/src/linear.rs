@@ -21,8 +21,10 @@ const F32: u32 = 0;
 const F16: u32 = 1;
 const BF16: u32 = 30;
 
-/// Groups that a decode kernel walks side by side, each its own stream through memory.
-const STREAMS: usize = 4;
+/// Groups that a decode kernel walks side by side, each its own stream through memory. One stream
+/// suits processors that fetch far ahead by themselves, several suit those that don't; which is
+/// faster is measured while running.
+pub const STREAM_COUNTS: [usize; 2] = [1, 4];
 /// Tokens that share a load of panel values.
 const TILE: usize = 4;
 
@@ -189,6 +191,8 @@ pub struct Inputs {
     pub layout: Layout,
     pub tokens: usize,
     pub precision: Precision,
+    /// One of STREAM_COUNTS.
+    pub streams: usize,
 }
 
 impl Inputs {
@@ -222,47 +226,53 @@ pub unsafe fn multiply(
     }
     let q16 = inputs.precision == Precision::Q16;
     with_format!(kind,
-        narrow F => match (inputs.tokens, q16) {
-            (1, false) => narrow_decode::<F, false>(weight, inputs, output, from, to),
-            (1, true) => narrow_decode::<F, true>(weight, inputs, output, from, to),
-            (_, false) => narrow_prefill::<F, false>(weight, inputs, output, from, to, scratch),
-            (_, true) => narrow_prefill::<F, true>(weight, inputs, output, from, to, scratch),
+        narrow F => match (inputs.tokens, inputs.streams, q16) {
+            (1, 1, false) => narrow_decode::<F, 1, false>(weight, inputs, output, from, to),
+            (1, 1, true) => narrow_decode::<F, 1, true>(weight, inputs, output, from, to),
+            (1, _, false) => narrow_decode::<F, 4, false>(weight, inputs, output, from, to),
+            (1, _, true) => narrow_decode::<F, 4, true>(weight, inputs, output, from, to),
+            (_, _, false) => narrow_prefill::<F, false>(weight, inputs, output, from, to, scratch),
+            (_, _, true) => narrow_prefill::<F, true>(weight, inputs, output, from, to, scratch),
         },
-        wide F => match inputs.tokens {
-            1 => wide_decode::<F>(weight, inputs, output, from, to),
+        wide F => match (inputs.tokens, inputs.streams) {
+            (1, 1) => wide_decode::<F, 1>(weight, inputs, output, from, to),
+            (1, _) => wide_decode::<F, 4>(weight, inputs, output, from, to),
             _ => wide_prefill::<F>(weight, inputs, output, from, to, scratch),
         },
         else => unreachable!("checked by forms"))
 }
 
-/// Walks STREAMS groups side by side. `$block` gets the block's address, its index, and the sums.
+/// Walks `$streams` groups side by side. `$kernel` gets the block's address, its activations, and sums.
+/// Addresses advance by addition, which leaves constant offsets to the load instructions.
 macro_rules! decode_groups {
-    ($format:ident, $weight:ident, $output:ident, $from:ident, $to:ident, $kernel:expr) => {{
+    ($streams:ident, $format:ident, $weight:ident, $inputs:ident, $output:ident, $from:ident, $to:ident, $kernel:expr) => {{
         let blocks = $weight.cols as usize / $format::BLOCK;
         let stride = blocks * $format::BYTES;
         let mut group = $from;
-        while group + STREAMS <= $to {
-            let base = $weight.data.add(group * stride);
-            let mut y = [[no_sums(); 1]; STREAMS];
-            for block in 0..blocks {
-                for s in 0..STREAMS {
-                    $kernel(
-                        base.add(s * stride + block * $format::BYTES),
-                        block,
-                        &mut y[s],
-                    );
+        while group + $streams <= $to {
+            let mut p = $weight.data.add(group * stride);
+            let mut row = $inputs.row(0);
+            let mut y = [[no_sums(); 1]; $streams];
+            for _ in 0..blocks {
+                for s in 0..$streams {
+                    $kernel(p.add(s * stride), [row], &mut y[s]);
                 }
+                p = p.add($format::BYTES);
+                row = row.at($format::BLOCK / SUB);
             }
-            for s in 0..STREAMS {
+            for s in 0..$streams {
                 $output.put(0, group + s, $weight.rows as usize, y[s][0]);
             }
-            group += STREAMS;
+            group += $streams;
         }
         while group < $to {
-            let base = $weight.data.add(group * stride);
+            let mut p = $weight.data.add(group * stride);
+            let mut row = $inputs.row(0);
             let mut y = [no_sums(); 1];
-            for block in 0..blocks {
-                $kernel(base.add(block * $format::BYTES), block, &mut y);
+            for _ in 0..blocks {
+                $kernel(p, [row], &mut y);
+                p = p.add($format::BYTES);
+                row = row.at($format::BLOCK / SUB);
             }
             $output.put(0, group, $weight.rows as usize, y[0]);
             group += 1;
@@ -270,41 +280,33 @@ macro_rules! decode_groups {
     }};
 }
 
-unsafe fn narrow_decode<F: Narrow, const Q16: bool>(
+unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool>(
     weight: &Weight,
     inputs: &Inputs,
     output: &Output,
     from: usize,
     to: usize,
 ) {
-    let row = inputs.row(0);
-    decode_groups!(F, weight, output, from, to, |p, block, y| narrow_block::<
-        F,
-        1,
-        Q16,
-    >(
-        p,
-        [row.at(block * (F::BLOCK / SUB))],
-        y
-    ));
-}
-
-unsafe fn wide_decode<F: Wide>(
-    weight: &Weight,
-    inputs: &Inputs,
-    output: &Output,
-    from: usize,
-    to: usize,
-) {
-    let row = inputs.row(0);
     decode_groups!(
+        S,
         F,
         weight,
+        inputs,
         output,
         from,
         to,
-        |p, block, y| wide_block::<F, 1>(p, [row.at(block * (F::BLOCK / SUB))], y)
+        narrow_block::<F, 1, Q16>
     );
+}
+
+unsafe fn wide_decode<F: Wide, const S: usize>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+) {
+    decode_groups!(S, F, weight, inputs, output, from, to, wide_block::<F, 1>);
 }
 
 /// Runs `$tile` for all tokens in tiles of TILE, then what remains in tiles of 2 and 1.
@@ -341,14 +343,13 @@ unsafe fn narrow_prefill<F: Narrow, const Q16: bool>(
             panel::unpack_narrow::<F>(src, panel.add(block * subs * bytes));
         }
         token_tiles!(inputs.tokens, t, N, {
-            let rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
+            let mut rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
             let mut y = [no_sums(); N];
-            for block in 0..blocks * subs {
-                narrow_block::<NarrowPanel<F>, N, Q16>(
-                    panel.add(block * bytes),
-                    rows.map(|r| r.at(block)),
-                    &mut y,
-                );
+            let mut p = panel as *const u8;
+            for _ in 0..blocks * subs {
+                narrow_block::<NarrowPanel<F>, N, Q16>(p, rows, &mut y);
+                p = p.add(bytes);
+                rows = rows.map(|r| r.at(1));
             }
             for (i, y) in y.into_iter().enumerate() {
                 output.put(t + i, group, weight.rows as usize, y);
@@ -374,14 +375,13 @@ unsafe fn wide_prefill<F: Wide>(
             panel::unpack_wide::<F>(src, panel.add(block * subs * bytes));
         }
         token_tiles!(inputs.tokens, t, N, {
-            let rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
+            let mut rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
             let mut y = [no_sums(); N];
-            for block in 0..blocks * subs {
-                wide_block::<WidePanel<F>, N>(
-                    panel.add(block * bytes),
-                    rows.map(|r| r.at(block)),
-                    &mut y,
-                );
+            let mut p = panel as *const u8;
+            for _ in 0..blocks * subs {
+                wide_block::<WidePanel<F>, N>(p, rows, &mut y);
+                p = p.add(bytes);
+                rows = rows.map(|r| r.at(1));
             }
             for (i, y) in y.into_iter().enumerate() {
                 output.put(t + i, group, weight.rows as usize, y);

@@ -200,6 +200,7 @@ impl Worker<'_> {
             layout,
             tokens: rows,
             precision,
+            streams: self.context.streams as usize,
         };
 
         let mut list = [(core::ptr::null::<Weight>(), Output::NONE, 0usize); MAX_OUTPUTS];
@@ -326,7 +327,8 @@ fn chunk(groups: usize, threads: usize, rows: usize) -> usize {
         return groups;
     }
     if rows == 1 {
-        (groups / (threads * 4)).next_multiple_of(4).max(4)
+        // A multiple of every stream count.
+        (groups / (threads * 8)).next_multiple_of(4).max(4)
     } else {
         groups.div_ceil(threads * 8).max(1)
     }

@@ -12,6 +12,8 @@ pub struct Context {
     pub spin: u32,
     pub idle_spin: u32,
     pub scratch_bytes: u32,
+    /// How decode kernels walk through memory, see `linear::STREAM_COUNTS`.
+    pub streams: u32,
     pub scratch: *mut u8,
     /// The plan of the present generation; null tells the threads to leave.
     pub plan: *const u32,
@@ -93,9 +95,10 @@ impl Context {
     pub fn new(threads: u32) -> Self {
         Self {
             threads,
-            spin: 4000,
-            idle_spin: 40000,
+            spin: 30000,
+            idle_spin: 100000,
             scratch_bytes: 0,
+            streams: 1,
             scratch: core::ptr::null_mut(),
             plan: core::ptr::null(),
             plan_ops: 0,

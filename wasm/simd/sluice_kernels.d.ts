@@ -57,6 +57,12 @@ export function serve(context: number, thread: number, seen: number): void;
 export function set_scratch(context: number, at: number, bytes: number): void;
 
 /**
+ * Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+ * running.
+ */
+export function set_streams(context: number, streams: number): void;
+
+/**
  * Lets the threads in `serve` return.
  */
 export function stop(context: number): void;
@@ -72,9 +78,10 @@ export interface InitOutput {
     readonly scratch_bytes: (a: number) => number;
     readonly serve: (a: number, b: number, c: number) => void;
     readonly set_scratch: (a: number, b: number, c: number) => void;
+    readonly set_streams: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;
-    readonly stop: (a: number) => void;
     readonly create_context: (a: number) => number;
+    readonly stop: (a: number) => void;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;
     readonly __wbindgen_thread_destroy: (a?: number, b?: number, c?: number) => void;

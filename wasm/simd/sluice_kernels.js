@@ -120,6 +120,16 @@ export function set_scratch(context, at, bytes) {
 }
 
 /**
+ * Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+ * running.
+ * @param {number} context
+ * @param {number} streams
+ */
+export function set_streams(context, streams) {
+    wasm.set_streams(context, streams);
+}
+
+/**
  * Lets the threads in `serve` return.
  * @param {number} context
  */

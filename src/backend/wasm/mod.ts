@@ -31,6 +31,7 @@ import {
 import type { WasmBuffer, WasmKvCache, WasmWeight } from "./memory.ts";
 import { PlanRecorder, PRECISIONS, type WasmPlan } from "./plan.ts";
 import type { ThreadStart } from "./thread.ts";
+import { StreamChoice } from "./stream_choice.ts";
 import { Uploader } from "./upload.ts";
 
 const MAX_THREADS = 64;
@@ -86,6 +87,7 @@ class WasmBackend implements Backend {
   readonly #workers: readonly Worker[];
   readonly #uploader: Uploader;
   readonly #used = { weights: 0, kv: 0 };
+  readonly #streams: StreamChoice;
   #scratchCols = 0;
   #activationArea = { address: 0, bytes: 0 };
   #planArea = { address: 0, bytes: 0 };
@@ -106,6 +108,7 @@ class WasmBackend implements Backend {
     this.#memory = shared.memory;
     this.#arena = new Arena(shared.memory);
     this.#context = context;
+    this.#streams = new StreamChoice((streams) => kernels.set_streams(context, streams));
     this.#workers = workers;
     this.#uploader = new Uploader({
       kernels,
@@ -113,6 +116,7 @@ class WasmBackend implements Backend {
       arena: this.#arena,
       activations,
     });
+    this.#reserveScratch(1);
   }
 
   get conversions(): readonly string[] {
@@ -175,14 +179,16 @@ class WasmBackend implements Backend {
   }
 
   submit(plan: Plan): void {
-    const { words, length } = plan as WasmPlan;
+    const { words, length, decodes } = plan as WasmPlan;
     if (this.#planArea.bytes < words.byteLength) {
       const bytes = Math.max(words.byteLength, 1 << 16);
       this.#planArea = { address: this.#arena.allocate(bytes, "a plan"), bytes };
     }
     const { address } = this.#planArea;
     new Uint32Array(this.#memory.buffer, address, words.length).set(words);
+    const start = performance.now();
     this.#kernels.run_plan(this.#context, address, length);
+    if (decodes) this.#streams.measured(performance.now() - start);
   }
 
   read(buffer: Buffer, options: { row?: number; rows?: number } = {}): Promise<Float32Array> {

@@ -30,6 +30,8 @@ const MAX_OUTPUTS = 4;
 
 export interface WasmPlan extends Plan {
   readonly words: Uint32Array<ArrayBuffer>;
+  /** It multiplies matrices by a single row, so its time is that of reading weights. */
+  readonly decodes: boolean;
 }
 
 /** What the recorder asks of the backend. */
@@ -52,6 +54,7 @@ export class PlanRecorder implements Ops {
   readonly #host: PlanHost;
   readonly #words: number[] = [];
   #ops = 0;
+  #decodes = false;
   readonly #float = new Float32Array(1);
   readonly #bits = new Uint32Array(this.#float.buffer);
 
@@ -60,11 +63,11 @@ export class PlanRecorder implements Ops {
   }
 
   finish(): WasmPlan {
-    return { length: this.#ops, words: Uint32Array.from(this.#words) };
+    return { length: this.#ops, words: Uint32Array.from(this.#words), decodes: this.#decodes };
   }
 
   embed({ table, ids, out, rows }: EmbedParams): void {
-    this.#op(OPCODES.embed, [rows, weight(table).descriptor, at(ids), at(out)]);
+    this.#op(OPCODES.embed, [rows, matrixOf(table).descriptor, at(ids), at(out)]);
   }
 
   rmsNorm({ x, weight: scale, eps, out, rows }: RmsNormParams): void {
@@ -136,12 +139,13 @@ export class PlanRecorder implements Ops {
         `cannot record linear: it has ${outputs.length} outputs, must be at most ${MAX_OUTPUTS}`,
       );
     }
+    this.#decodes ||= rows === 1;
     let forms = 0;
     for (const { weight: matrix, out } of outputs) {
       if (out === x) {
         throw new UnsupportedOpError("cannot record linear: the output is the input's own buffer");
       }
-      forms |= this.#host.formsOf(weight(matrix));
+      forms |= this.#host.formsOf(matrixOf(matrix));
     }
     this.#op(OPCODES.linear, [
       rows,
@@ -155,7 +159,7 @@ export class PlanRecorder implements Ops {
       paired ? 1 : 0,
       outputs.length,
       ...outputs.flatMap(({ weight: matrix, bias, out, epilogue }) => [
-        weight(matrix).descriptor,
+        matrixOf(matrix).descriptor,
         bias ? vector(bias) : 0,
         at(out),
         out.width,
@@ -179,13 +183,20 @@ function at(buffer: Buffer): number {
   return (buffer as WasmBuffer).address;
 }
 
-function weight(of: Weight): WasmWeight {
-  return of as WasmWeight;
+/** A weight of two rows and up: one row is kept as a vector. */
+function matrixOf(of: Weight): WasmWeight {
+  const weight = of as WasmWeight;
+  if (weight.descriptor === 0) {
+    throw new UnsupportedOpError(
+      `cannot use ${of.name} as a matrix: it has ${of.rows} row, must be at least 2`,
+    );
+  }
+  return weight;
 }
 
 /** Address of a one-row weight's float32 values. */
 function vector(of: Weight): number {
-  const { vector } = weight(of);
+  const { vector } = of as WasmWeight;
   if (vector === 0) {
     throw new UnsupportedOpError(
       `cannot use ${of.name} as a vector: it has ${of.rows} rows, must be 1`,
