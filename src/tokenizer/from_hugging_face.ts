@@ -52,7 +52,8 @@ class HuggingFaceReader {
     const merges = this.#readMerges(model.merges, vocabulary);
     this.#checkDecoder(json.decoder);
     const template = this.#readTemplate(json.post_processor, vocabulary.size);
-    const tokenId = (key: string) => this.#tokenId(key, { config, map, added });
+    const tokenId = (key: string, rule: { mayBeUnknown: boolean } = { mayBeUnknown: false }) =>
+      this.#tokenId(key, { config, map, added, ...rule });
     const bosToken = tokenId("bos_token");
     const eosToken = tokenId("eos_token");
     return new Tokenizer({
@@ -67,7 +68,7 @@ class HuggingFaceReader {
       suffix: this.#ends("add_eos_token", { config, id: eosToken, template: template.suffix }),
       bosToken,
       eosToken,
-      padToken: tokenId("pad_token"),
+      padToken: tokenId("pad_token", { mayBeUnknown: true }),
       eosTokens: endTokens(
         [eosToken, ...this.#generationEnds(generation, vocabulary.size)],
         added,
@@ -258,18 +259,23 @@ class HuggingFaceReader {
     return [options.id];
   }
 
-  /** The id of `bos_token` and its like: a string, or an object with its text as `content`. */
+  /**
+   * The id of `bos_token` and its like: a string, or an object with its text as `content`. Training
+   * adds a padding token beyond the vocabulary now and then, which answers have no use for.
+   */
   #tokenId(
     key: string,
-    files: { config: Json; map: Json; added: readonly AddedToken[] },
+    files: { config: Json; map: Json; added: readonly AddedToken[]; mayBeUnknown: boolean },
   ): number | null {
     const value = files.config[key] ?? files.map[key];
     if (value === undefined || value === null) return null;
     const text = typeof value === "string" ? value : this.#object(value, key).content;
     if (text === "") return null;
     const token = files.added.find((token) => token.content === text);
-    if (token === undefined) throw this.#error(key, JSON.stringify(text), "an added token");
-    return token.id;
+    if (token === undefined && !files.mayBeUnknown) {
+      throw this.#error(key, JSON.stringify(text), "an added token");
+    }
+    return token?.id ?? null;
   }
 
   #generationEnds(generation: Json, size: number): number[] {

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { downloadedModel } from "../support/fixtures.ts";
-import type { Tokenizer } from "../../src/tokenizer/mod.ts";
+import { type Tokenizer, tokenizerFromHuggingFace } from "../../src/tokenizer/mod.ts";
 import {
   DATA,
   goldenCases,
@@ -53,6 +53,33 @@ function checkOwnTest(tokenizer: Tokenizer, vocabulary: string): void {
 for (const name of ["tiny_ds", "tiny_qw", "tiny_ll"]) {
   Deno.test(`${name} encodes and decodes every golden text as Hugging Face tokenizers does`, () => {
     checkHuggingFace(openHuggingFace(`${DATA}${name}`), `${DATA}${name}/golden.json`);
+  });
+}
+
+const structures = JSON.parse(Deno.readTextFileSync(`${DATA}structures.json`));
+const tinyTokenizer = JSON.parse(Deno.readTextFileSync(`${DATA}tiny_ll/tokenizer.json`));
+
+interface Structure {
+  readonly pre_tokenizer: unknown;
+  readonly normalizer: unknown;
+  readonly added_tokens: unknown;
+  readonly ids: number[][];
+  readonly ids_plain: number[][] | null;
+}
+
+for (const [name, structure] of Object.entries<Structure>(structures.sets)) {
+  Deno.test(`a tokenizer.json with the ${name} structure encodes as Hugging Face tokenizers does`, () => {
+    const { pre_tokenizer, normalizer, added_tokens } = structure;
+    const document = { ...tinyTokenizer, pre_tokenizer, normalizer };
+    if (added_tokens !== null) document.added_tokens = added_tokens;
+    const tokenizer = tokenizerFromHuggingFace({ tokenizer: JSON.stringify(document) }, { name });
+    structures.texts.forEach((text: string, i: number) => {
+      const label = JSON.stringify(text);
+      assertEquals(tokenizer.encode(text, { addSpecial: false }), structure.ids[i], label);
+      if (structure.ids_plain === null) return;
+      const plain = tokenizer.encode(text, { addSpecial: false, parseSpecial: false });
+      assertEquals(plain, structure.ids_plain[i], label);
+    });
   });
 }
 

@@ -227,3 +227,47 @@ Deno.test("loadTokenizer chooses the reader by the checkpoint's format", async (
     }), FormatError);
   assert(missing.message.includes("tokenizer.json is missing"), missing.message);
 });
+
+Deno.test("a padding token beyond the vocabulary is as good as none", () => {
+  const config = JSON.parse(configText);
+  config.pad_token = "<pad>";
+  const documents = { tokenizer: tokenizerText, tokenizerConfig: JSON.stringify(config) };
+  assertEquals(tokenizerFromHuggingFace(documents, { name: "x" }).padToken, null);
+});
+
+Deno.test("documents with random changes either work or are refused with a FormatError", () => {
+  let state = 3;
+  const next = (below: number) => (state = (state * 48271) % 0x7fffffff) % below;
+  const values = [null, 0, -1, 1.5, 1e300, "", "x", " ", "\ud800", true, [], {}, [[]], ["a", "b"]];
+  let refusals = 0;
+  for (let round = 0; round < 400; round++) {
+    const document = JSON.parse(tokenizerText);
+    for (let changes = 1 + next(2); changes > 0; changes--) {
+      let at: Document = document;
+      while (true) {
+        const keys = Object.keys(at);
+        if (keys.length === 0) break;
+        const key = keys[next(keys.length)];
+        const inner = at[key];
+        if (typeof inner === "object" && inner !== null && next(4) > 0) {
+          at = inner;
+          continue;
+        }
+        if (next(5) === 0) delete at[key];
+        else at[key] = structuredClone(values[next(values.length)]);
+        break;
+      }
+    }
+    try {
+      const tokenizer = tokenizerFromHuggingFace({
+        tokenizer: JSON.stringify(document),
+        tokenizerConfig: configText,
+      }, { name: "changed" });
+      tokenizer.decode(tokenizer.encode("The expert 专家 don't <think> 12 \n\n x</think>"));
+    } catch (error) {
+      assert(error instanceof FormatError, `round ${round}: ${error}`);
+      refusals++;
+    }
+  }
+  assert(refusals > 200, `${refusals} refusals`);
+});
