@@ -47,6 +47,11 @@ export type MetadataValue =
 export interface MetadataArray {
   readonly length: number;
   at(index: number): string | number | bigint | boolean;
+  /**
+   * Arrays of strings that keep the file's bytes: writes an element's to the beginning of `into` and
+   * returns how many it has; writes nothing where `into` is too short. Unchecked UTF-8.
+   */
+  writeUtf8?(index: number, into: Uint8Array): number;
   [Symbol.iterator](): Iterator<string | number | bigint | boolean>;
 }
 

@@ -34,3 +34,29 @@ export function writeAlphabetBytes(
   }
   return offset;
 }
+
+/**
+ * The same for a text that is given as UTF-8: rewrites bytes [from, to) at `offset`, which must not lie
+ * behind `from`, and returns the offset behind the last one, or -1.
+ */
+export function decodeAlphabetInPlace(
+  bytes: Uint8Array,
+  range: { from: number; to: number; offset: number },
+): number {
+  const { to } = range;
+  let offset = range.offset;
+  for (let i = range.from; i < to; i++) {
+    let unit = bytes[i];
+    if (unit >= 0x80) {
+      // Every letter of the alphabet above ASCII has two bytes, the first from C2 to C5.
+      const second = i + 1 < to ? bytes[i + 1] : 0;
+      if (unit < 0xc2 || unit > 0xc5 || (second & 0xc0) !== 0x80) return -1;
+      unit = ((unit & 0x1f) << 6) | (second & 0x3f);
+      i++;
+    }
+    const byte = unit < BYTE_OF_UNIT.length ? BYTE_OF_UNIT[unit] : -1;
+    if (byte < 0) return -1;
+    bytes[offset++] = byte;
+  }
+  return offset;
+}

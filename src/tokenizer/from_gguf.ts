@@ -3,8 +3,9 @@
 import { FormatError } from "../errors.ts";
 import type { MetadataArray, MetadataValue } from "../formats/tensor_source.ts";
 import type { AddedToken } from "./added_tokens.ts";
-import { writeAlphabetBytes } from "./byte_alphabet.ts";
+import { decodeAlphabetInPlace, writeAlphabetBytes } from "./byte_alphabet.ts";
 import { MergeReader } from "./merge_reader.ts";
+import type { Merges } from "./merges.ts";
 import { preTokenizerByName } from "./pre_tokenizers.ts";
 import { endTokens, isControlText } from "./special_texts.ts";
 import { Tokenizer } from "./tokenizer.ts";
@@ -20,6 +21,9 @@ const BYTE = 6;
 
 /** Tokens a vocabulary may have; published ones stay below 2^18. */
 const MAX_TOKENS = 2 ** 20;
+
+/** An array of the metadata, with or without the file's bytes behind it. */
+type Elements = MetadataArray | readonly MetadataValue[];
 
 type Metadata = ReadonlyMap<string, MetadataValue>;
 
@@ -50,15 +54,14 @@ class GgufReader {
     const pre = preTokenizerByName(this.#string("pre"), { action });
     const { vocabulary, added } = this.#readTokens();
     const lines = this.#array("merges");
-    const merges = new MergeReader({ action, vocabulary, count: lines.length });
-    for (const line of lines) merges.addLine(line);
+    const merges = this.#readMerges(lines, vocabulary);
     const bosToken = this.#id("bos_token_id", vocabulary.size);
     const eosToken = this.#id("eos_token_id", vocabulary.size);
     const turnEnds = ["eot_token_id", "eom_token_id"].map((key) => this.#id(key, vocabulary.size));
     return new Tokenizer({
       action,
       vocabulary,
-      merges: merges.finish(),
+      merges,
       scanners: pre.scanners,
       // GGUF has no normaliser; the reference implementation of the format applies none.
       normalizer: null,
@@ -83,23 +86,18 @@ class GgufReader {
     const types = this.#readTypes(count);
     const builder = new VocabularyBuilder(count);
     const added: AddedToken[] = [];
-    const utf8 = new TextEncoder();
-    let scratch = new Uint8Array(1024);
-    let id = 0;
-    for (const text of texts) {
-      if (typeof text !== "string") {
-        throw this.#error(`element ${id} of tokenizer.ggml.tokens`, typeof text, "a string");
-      }
-      if (3 * text.length > scratch.length) scratch = new Uint8Array(6 * text.length);
+    const scratch = new Scratch();
+    for (let id = 0; id < count; id++) {
       const type = types[id];
-      const alphabetLength = writeAlphabetBytes(text, { out: scratch, offset: 0 });
-      const isByteText = type === NORMAL && alphabetLength >= 0;
-      const length = isByteText ? alphabetLength : utf8.encodeInto(text, scratch).written;
+      const isByteText = type === NORMAL && scratch.readAlphabet(texts, id);
+      const text = isByteText ? "" : this.#text(texts, id);
+      if (!isByteText) scratch.readText(text);
       // Texts outside the byte alphabet cannot come out of merges; padding must not.
-      const mergeable = alphabetLength === length && length > 0 && type !== UNUSED;
-      const twin = builder.add(id, { bytes: scratch, length, mergeable });
+      const mergeable = isByteText || (type !== UNUSED && scratch.isAlphabet());
+      const { bytes, length } = scratch;
+      const twin = builder.add(id, { bytes, length, mergeable: mergeable && length > 0 });
       if (twin >= 0) {
-        const what = `the text of token ${id}, ${JSON.stringify(text)},`;
+        const what = `the text of token ${id}, ${JSON.stringify(this.#text(texts, id))},`;
         throw this.#error(what, `that of token ${twin}`, "its own");
       }
       if ((type === CONTROL || type === USER_DEFINED || type === UNKNOWN) && length > 0) {
@@ -113,9 +111,34 @@ class GgufReader {
           normalized: false,
         });
       }
-      id++;
     }
     return { vocabulary: builder.finish(), added };
+  }
+
+  #text(texts: Elements, id: number): string {
+    const text = texts.at(id);
+    if (typeof text !== "string") {
+      throw this.#error(`element ${id} of tokenizer.ggml.tokens`, typeof text, "a string");
+    }
+    return text;
+  }
+
+  #readMerges(lines: Elements, vocabulary: Vocabulary): Merges {
+    const merges = new MergeReader({ action: this.#action, vocabulary, count: lines.length });
+    if (!("writeUtf8" in lines) || lines.writeUtf8 === undefined) {
+      for (const line of lines) merges.addLine(line);
+      return merges.finish();
+    }
+    let line = new Uint8Array(256);
+    for (let i = 0; i < lines.length; i++) {
+      let length = lines.writeUtf8(i, line);
+      if (length > line.length) {
+        line = new Uint8Array(2 * length);
+        length = lines.writeUtf8(i, line);
+      }
+      merges.addUtf8(line, length, () => lines.at(i));
+    }
+    return merges.finish();
   }
 
   /** The token types; all normal where the file has none. */
@@ -167,7 +190,7 @@ class GgufReader {
     return value;
   }
 
-  #array(key: string): MetadataArray | readonly MetadataValue[] {
+  #array(key: string): Elements {
     const value = this.#metadata.get(`tokenizer.ggml.${key}`);
     if (typeof value !== "object" || value === null || !isArray(value)) {
       const is = value === undefined ? "missing" : typeof value;
@@ -183,6 +206,47 @@ class GgufReader {
 
 function isArray(
   value: MetadataArray | readonly MetadataValue[] | { readonly [key: string]: MetadataValue },
-): value is MetadataArray | readonly MetadataValue[] {
+): value is Elements {
   return Symbol.iterator in value;
+}
+
+/** The bytes of one token at a time, without a string where the file's bytes will do. */
+class Scratch {
+  bytes = new Uint8Array(1024);
+  length = 0;
+  readonly #utf8 = new TextEncoder();
+
+  /** Reads an element written in the byte alphabet; false where it is not, or no string. */
+  readAlphabet(texts: Elements, id: number): boolean {
+    if ("writeUtf8" in texts && texts.writeUtf8 !== undefined) {
+      const length = texts.writeUtf8(id, this.bytes);
+      if (length > this.bytes.length) {
+        this.bytes = new Uint8Array(2 * length);
+        texts.writeUtf8(id, this.bytes);
+      }
+      this.length = decodeAlphabetInPlace(this.bytes, { from: 0, to: length, offset: 0 });
+      return this.length >= 0;
+    }
+    const text = texts.at(id);
+    if (typeof text !== "string") return false;
+    this.#reserve(text.length);
+    this.length = writeAlphabetBytes(text, { out: this.bytes, offset: 0 });
+    return this.length >= 0;
+  }
+
+  /** Reads a text as its UTF-8. */
+  readText(text: string): void {
+    this.#reserve(3 * text.length);
+    this.length = this.#utf8.encodeInto(text, this.bytes).written;
+  }
+
+  /** Whether the bytes are letters of the alphabet that stand for themselves. */
+  isAlphabet(): boolean {
+    const { bytes, length } = this;
+    return bytes.subarray(0, length).every((byte) => byte > 0x20 && byte < 0x7f);
+  }
+
+  #reserve(length: number): void {
+    if (length > this.bytes.length) this.bytes = new Uint8Array(2 * length);
+  }
 }

@@ -1,12 +1,14 @@
 /** Turns merge rules written as texts into rules on ids, checking each of them. */
 
 import { FormatError } from "../errors.ts";
-import { writeAlphabetBytes } from "./byte_alphabet.ts";
+import { decodeAlphabetInPlace, writeAlphabetBytes } from "./byte_alphabet.ts";
 import { Merges } from "./merges.ts";
 import type { Vocabulary } from "./vocabulary.ts";
 
 /** Ranks must stay below this, the limit of the merge heap's keys. */
 const MAX_MERGES = 2 ** 21;
+
+const SPACE = 0x20;
 
 export class MergeReader {
   readonly #action: string;
@@ -47,6 +49,19 @@ export class MergeReader {
     return this.#merges;
   }
 
+  /**
+   * Adds the next rule from a line of UTF-8, which is overwritten. `text` gives the line for messages.
+   */
+  addUtf8(line: Uint8Array, length: number, text: () => unknown): void {
+    const space = line.subarray(0, length).indexOf(SPACE, 1);
+    if (space < 0) return this.addLine(text());
+    const middle = decodeAlphabetInPlace(line, { from: 0, to: space, offset: 0 });
+    const end = middle < 0
+      ? -1
+      : decodeAlphabetInPlace(line, { from: space + 1, to: length, offset: middle });
+    this.#addBytes(line, { middle, end }, text);
+  }
+
   #add(text: string, left: TextRange, right: TextRange): void {
     if (text.length > this.#bytes.length) this.#bytes = new Uint8Array(2 * text.length);
     const bytes = this.#bytes;
@@ -54,15 +69,25 @@ export class MergeReader {
     const end = middle < 0
       ? -1
       : writeAlphabetBytes(text, { out: bytes, offset: middle, ...right });
+    this.#addBytes(bytes, { middle, end }, () => text);
+  }
+
+  /** Adds the rule that joins bytes [0, middle) and [middle, end); -1 where they are no tokens. */
+  #addBytes(
+    bytes: Uint8Array,
+    range: { middle: number; end: number },
+    text: () => unknown,
+  ): void {
+    const { middle, end } = range;
     const leftId = end < 0 ? -1 : this.#vocabulary.find(bytes, 0, middle);
     const rightId = end < 0 ? -1 : this.#vocabulary.find(bytes, middle, end);
     const mergedId = end < 0 ? -1 : this.#vocabulary.find(bytes, 0, end);
     if (leftId < 0 || rightId < 0 || mergedId < 0) {
       const must = "two tokens of the vocabulary that together make a third";
-      throw this.#error(this.#name(), JSON.stringify(text), must);
+      throw this.#error(this.#name(), JSON.stringify(text()), must);
     }
     if (!this.#merges.add(leftId, rightId, mergedId)) {
-      throw this.#error(this.#name(), JSON.stringify(text), "given once");
+      throw this.#error(this.#name(), JSON.stringify(text()), "given once");
     }
     this.#rank++;
   }

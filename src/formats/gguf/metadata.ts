@@ -216,6 +216,16 @@ class StringArray implements MetadataArray {
     return text;
   }
 
+  writeUtf8(index: number, into: Uint8Array): number {
+    checkIndex(index, this.length);
+    const start = this.#starts[index];
+    const length = this.#starts[index + 1] - 8 - start;
+    if (length <= into.length) {
+      for (let i = 0; i < length; i++) into[i] = this.#bytes[start + i];
+    }
+    return length;
+  }
+
   *[Symbol.iterator](): Iterator<string> {
     for (let first = 0; first < this.length; first += CHUNK_STRINGS) {
       yield* this.#decodeChunk(first, Math.min(this.length, first + CHUNK_STRINGS));
