@@ -8,7 +8,14 @@ import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, textFlag } from "./flags.ts";
 import { linesOf } from "./lines.ts";
 import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
-import { EXIT_USAGE, progressBar, runCommand, write } from "./terminal.ts";
+import {
+  type CommandIo,
+  EXIT_USAGE,
+  processIo,
+  progressBar,
+  runCommand,
+  write,
+} from "./terminal.ts";
 
 const FLAGS = {
   ...ENGINE_FLAGS,
@@ -37,22 +44,24 @@ const FLAGS = {
 
 const DIM: readonly [string, string] = ["\x1b[2m", "\x1b[0m"];
 
-async function chat(): Promise<number> {
+/** Runs the command and returns its exit code. */
+export async function main(args: readonly string[], io: CommandIo = processIo()): Promise<number> {
+  const { stdout, stderr, env } = io;
   const { values, help } = parseFlags(FLAGS, {
     command: "chat",
-    args: Deno.args,
-    env: (name) => Deno.env.get(name),
+    args,
+    env,
   });
   if (help) {
     const usage = "deno task chat --model PATH [flags]";
-    write(Deno.stdout, `${helpText(FLAGS, { usage, about: "Chats in the terminal." })}\n`);
+    write(stdout, `${helpText(FLAGS, { usage, about: "Chats in the terminal." })}\n`);
     return 0;
   }
   if (values.model === undefined) {
-    write(Deno.stderr, `${HOW_TO_GET_A_MODEL}\n`);
+    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
     return EXIT_USAGE;
   }
-  const bar = progressBar(Deno.stderr, "Loading");
+  const bar = progressBar(stderr, "Loading");
   const model = await loadModel({
     ...loadOptions(values, values.model),
     slots: 1,
@@ -60,7 +69,7 @@ async function chat(): Promise<number> {
   }).finally(bar.clear);
   let answering: AbortController | null = null;
   Deno.addSignalListener("SIGINT", () => {
-    if (answering === null) write(Deno.stdout, `\n(/exit leaves)\n${PROMPT}`);
+    if (answering === null) write(stdout, `\n(/exit leaves)\n${PROMPT}`);
     answering?.abort(new RequestError("stopped"));
   });
   try {
@@ -75,7 +84,7 @@ async function chat(): Promise<number> {
       maxTokens: values["max-tokens"],
       system: values.system,
       lines: linesOf(Deno.stdin.readable),
-      write: (text) => write(Deno.stdout, text),
+      write: (text) => write(stdout, text),
       interruptible: async (work) => {
         answering = new AbortController();
         try {
@@ -84,7 +93,7 @@ async function chat(): Promise<number> {
           answering = null;
         }
       },
-      dim: Deno.stdout.isTerminal() ? DIM : ["", ""],
+      dim: stdout.isTerminal() ? DIM : ["", ""],
       now: () => performance.now(),
     });
     return 0;
@@ -93,4 +102,4 @@ async function chat(): Promise<number> {
   }
 }
 
-if (import.meta.main) await runCommand(chat);
+if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -6,7 +6,15 @@ import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import { OptionError } from "../errors.ts";
 import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
-import { EXIT_USAGE, printable, progressBar, runCommand, write } from "./terminal.ts";
+import {
+  type CommandIo,
+  EXIT_USAGE,
+  printable,
+  processIo,
+  progressBar,
+  runCommand,
+  write,
+} from "./terminal.ts";
 
 const FLAGS = {
   ...ENGINE_FLAGS,
@@ -32,25 +40,27 @@ const FLAGS = {
   raw: switchFlag({ help: "continue the text as it is, without the chat template" }),
 };
 
-async function generate(): Promise<number> {
+/** Runs the command and returns its exit code. */
+export async function main(args: readonly string[], io: CommandIo = processIo()): Promise<number> {
+  const { stdout, stderr, env } = io;
   const { values, help } = parseFlags(FLAGS, {
     command: "generate",
-    args: Deno.args,
-    env: (name) => Deno.env.get(name),
+    args,
+    env,
   });
   if (help) {
     const usage = "deno task generate --model PATH --prompt TEXT [flags]";
-    write(Deno.stdout, `${helpText(FLAGS, { usage, about: "Prints one answer." })}\n`);
+    write(stdout, `${helpText(FLAGS, { usage, about: "Prints one answer." })}\n`);
     return 0;
   }
   if (values.model === undefined) {
-    write(Deno.stderr, `${HOW_TO_GET_A_MODEL}\n`);
+    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
     return EXIT_USAGE;
   }
   if (values.prompt === undefined) {
     throw new OptionError("cannot generate: --prompt is missing, must be a text");
   }
-  const bar = progressBar(Deno.stderr, "Loading");
+  const bar = progressBar(stderr, "Loading");
   const model = await loadModel({
     ...loadOptions(values, values.model),
     slots: 1,
@@ -65,18 +75,18 @@ async function generate(): Promise<number> {
       sampling: { ...NEUTRAL_SAMPLING, temperature: values.temperature, seed: values.seed },
       maxTokens: Math.min(values["max-tokens"], Math.max(room, 1)),
     });
-    const toTerminal = Deno.stdout.isTerminal();
+    const toTerminal = stdout.isTerminal();
     for await (const event of events) {
       if (event.type !== "delta") continue;
       // Thinking is no part of the answer that a pipe should get.
-      if (event.reasoning !== "") write(Deno.stderr, printable(event.reasoning));
-      write(Deno.stdout, toTerminal ? printable(event.content) : event.content);
+      if (event.reasoning !== "") write(stderr, printable(event.reasoning));
+      write(stdout, toTerminal ? printable(event.content) : event.content);
     }
-    write(Deno.stdout, "\n");
+    write(stdout, "\n");
     return 0;
   } finally {
     await model.close();
   }
 }
 
-if (import.meta.main) await runCommand(generate);
+if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -5,7 +5,7 @@ import { ENGINE_FLAGS } from "./engine_flags.ts";
 import { helpText, parseFlags, switchFlag } from "./flags.ts";
 import { formatInspection, inspectionLine, inspectPath } from "./inspection.ts";
 import { linesOf } from "./lines.ts";
-import { runCommand, write } from "./terminal.ts";
+import { type CommandIo, processIo, runCommand, write } from "./terminal.ts";
 
 const FLAGS = {
   context: ENGINE_FLAGS.context,
@@ -15,22 +15,27 @@ const FLAGS = {
   }),
 };
 
-async function inspect(): Promise<number> {
+/** Runs the command and returns its exit code. */
+export async function main(
+  args: readonly string[],
+  io: CommandIo & { readonly stdin?: ReadableStream<Uint8Array> } = processIo(),
+): Promise<number> {
+  const { stdout, env, stdin = Deno.stdin.readable } = io;
   const { values, positionals, help } = parseFlags(FLAGS, {
     command: "inspect",
-    args: Deno.args,
-    env: (name) => Deno.env.get(name),
+    args,
+    env,
     maxPositionals: 1,
   });
   if (help) {
     const usage = "deno task inspect PATH [--json], or deno task inspect --stdin";
     const about = "Opens a model as the loader does and prints what it is.";
-    write(Deno.stdout, `${helpText(FLAGS, { usage, about })}\n`);
+    write(stdout, `${helpText(FLAGS, { usage, about })}\n`);
     return 0;
   }
   if (values.stdin) {
-    for await (const line of linesOf(Deno.stdin.readable)) {
-      if (line !== "") write(Deno.stdout, `${JSON.stringify(await inspectionLine(line))}\n`);
+    for await (const line of linesOf(stdin)) {
+      if (line !== "") write(stdout, `${JSON.stringify(await inspectionLine(line))}\n`);
     }
     return 0;
   }
@@ -39,10 +44,10 @@ async function inspect(): Promise<number> {
   }
   const inspection = await inspectPath(positionals[0], { contextLength: values.context });
   write(
-    Deno.stdout,
+    stdout,
     `${values.json ? JSON.stringify(inspection) : formatInspection(inspection)}\n`,
   );
   return 0;
 }
 
-if (import.meta.main) await runCommand(inspect);
+if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -10,11 +10,13 @@ import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
 import { HOW_TO_GET_A_MODEL, modelIdOf } from "./model_path.ts";
 import {
+  type CommandIo,
   errorLine,
   EXIT_USAGE,
   formatBytes,
   formatCount,
   printable,
+  processIo,
   progressBar,
   runCommand,
   write,
@@ -124,36 +126,35 @@ function logFault(error: unknown): void {
   write(Deno.stderr, `fault: ${errorLine(error).replace(/\s+/g, " ")}\n`);
 }
 
-async function drainAndClose(
-  { server, shutdown, model }: {
-    server: Server;
-    shutdown: AbortController;
-    model: Promise<TextModel>;
-  },
-): Promise<void> {
-  const loaded = await Promise.race([model.catch(() => null), Promise.resolve(null)]);
-  await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
-  await loaded?.close();
+export interface StartIo extends CommandIo {
+  /** Resolves when the server shall stop. */
+  readonly stopped: Promise<void>;
+  /** Hears of the server once it listens, before the model is loaded. */
+  readonly onListening?: (server: Server) => void;
 }
 
-async function start(): Promise<number> {
+/** Serves until `stopped`, drains, and returns the exit code. */
+export async function main(
+  args: readonly string[],
+  io: StartIo = { ...processIo(), stopped: stopSignal() },
+): Promise<number> {
+  const { stdout, stderr, env, stopped } = io;
   const { values, help } = parseFlags(FLAGS, {
     command: "start",
-    args: Deno.args,
-    env: (name) => Deno.env.get(name),
+    args,
+    env,
   });
   if (help) {
     const usage = "deno task start --model PATH [flags]";
-    write(Deno.stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
+    write(stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
     return 0;
   }
   if (values.model === undefined) {
-    write(Deno.stderr, `${HOW_TO_GET_A_MODEL}\n`);
+    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
     return EXIT_USAGE;
   }
   checkStateFolder(values.state);
   const host = values.host ?? "127.0.0.1";
-  const stopped = stopSignal();
   const shutdown = new AbortController();
   const loading = Promise.withResolvers<TextModel>();
   const app = createApp({
@@ -171,20 +172,26 @@ async function start(): Promise<number> {
     port: values.port,
     onError: logFault,
   });
-  const bar = progressBar(Deno.stderr, "Loading");
+  io.onListening?.(server);
+  const bar = progressBar(stderr, "Loading");
   loadModel({
     ...loadOptions(values, values.model),
     slots: values.slots,
     onProgress: bar.onProgress,
   }).then(loading.resolve, loading.reject).finally(bar.clear);
-  const ready = await Promise.race([loading.promise, stopped.then(() => null)]);
-  if (ready !== null) {
-    for (const line of ready.info.conversions) write(Deno.stderr, `${printable(line)}\n`);
-    write(Deno.stdout, `${describeServing(ready.info, server.url)}\n`);
+  let ready: TextModel | null = null;
+  try {
+    ready = await Promise.race([loading.promise, stopped.then(() => null)]);
+    if (ready !== null) {
+      for (const line of ready.info.conversions) write(stderr, `${printable(line)}\n`);
+      write(stdout, `${describeServing(ready.info, server.url)}\n`);
+    }
+    await stopped;
+  } finally {
+    await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
+    await ready?.close();
   }
-  await stopped;
-  await drainAndClose({ server, shutdown, model: loading.promise });
   return 0;
 }
 
-if (import.meta.main) await runCommand(start);
+if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -16,6 +16,19 @@ export interface Terminal {
   isTerminal(): boolean;
 }
 
+/** What a command is given by its process; tests give their own. */
+export interface CommandIo {
+  readonly stdout: Terminal;
+  readonly stderr: Terminal;
+  /** Reads an environment variable. */
+  readonly env: (name: string) => string | undefined;
+}
+
+/** The process's own streams and environment. */
+export function processIo(): CommandIo {
+  return { stdout: Deno.stdout, stderr: Deno.stderr, env: (name) => Deno.env.get(name) };
+}
+
 export function write(terminal: Pick<Terminal, "writeSync">, text: string): void {
   let bytes = ENCODER.encode(text);
   while (bytes.length > 0) bytes = bytes.subarray(terminal.writeSync(bytes));

@@ -65,6 +65,12 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const onError = options.onError ?? (() => {});
   let draining = false;
   let running = 0;
+  /** Open connections and how many requests each has in progress, browsers' spare ones included. */
+  const connections = new Map<Socket, number>();
+  const count = (socket: Socket, change: number) => {
+    const requests = connections.get(socket);
+    if (requests !== undefined) connections.set(socket, requests + change);
+  };
   const server = createServer({
     headersTimeout: limits.headerMs,
     requestTimeout: limits.requestMs,
@@ -74,6 +80,9 @@ export async function serve(options: ServeOptions): Promise<Server> {
     requireHostHeader: false,
   }, (incoming, outgoing) => {
     running++;
+    const { socket } = incoming;
+    count(socket, 1);
+    outgoing.on("close", () => count(socket, -1));
     exchange({
       incoming,
       outgoing,
@@ -84,6 +93,10 @@ export async function serve(options: ServeOptions): Promise<Server> {
     }).finally(() => running--);
   });
   server.maxConnections = limits.connections;
+  server.on("connection", (socket: Socket) => {
+    connections.set(socket, 0);
+    socket.on("close", () => connections.delete(socket));
+  });
   server.on("clientError", (error: Error & { code?: string }, socket: Socket) => {
     if (error.code === "ECONNRESET" || !socket.writable) socket.destroy();
     else socket.end(rawRefusal(error.code));
@@ -112,7 +125,8 @@ export async function serve(options: ServeOptions): Promise<Server> {
     const started = performance.now();
     let told = false;
     while (!closed) {
-      server.closeIdleConnections();
+      // Not closeIdleConnections, which spares connections that never carried a request.
+      for (const [socket, requests] of connections) if (requests === 0) socket.destroy();
       const waited = performance.now() - started;
       if (!told && waited >= deadlineMs) {
         told = true;

@@ -293,6 +293,19 @@ Deno.test("draining lets running answers finish and refuses new connections", as
   assertEquals(await drained, true);
 });
 
+Deno.test("draining closes connections that are idle or never carried a request", async () => {
+  const server = await serve({ fetch: echo, hostname: "127.0.0.1", port: 0 });
+  const spare = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  const idle = await Deno.connect({ hostname: "127.0.0.1", port: server.port });
+  await idle.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+  await idle.read(new Uint8Array(1000));
+  const started = performance.now();
+  assertEquals(await server.drain({ deadlineMs: 5_000 }), true);
+  assert(performance.now() - started < 1_000);
+  spare.close();
+  idle.close();
+});
+
 Deno.test("draining tells stragglers to end at the deadline and cuts them after the grace", async () => {
   const never: FetchHandler = () => new Promise(() => {});
   const server = await serve({ fetch: never, hostname: "127.0.0.1", port: 0 });

@@ -1,0 +1,172 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { main as generate } from "../../src/cli/generate.ts";
+import { hostsFor, main } from "../../src/cli/start.ts";
+import { FormatError, OptionError } from "../../src/errors.ts";
+import type { Server } from "../../src/server/serve.ts";
+import { recordedIo, TINY_MODEL } from "./_io.ts";
+
+const never = new Promise<void>(() => {});
+
+/** Starts a server, waits until it is ready, and stops it after `use`. */
+async function started(
+  args: readonly string[],
+  use: (url: string) => Promise<void>,
+): Promise<{ out: string; code: number }> {
+  const io = recordedIo();
+  const stop = Promise.withResolvers<void>();
+  const listening = Promise.withResolvers<Server>();
+  const code = main(["--port", "0", ...args], {
+    ...io,
+    stopped: stop.promise,
+    onListening: listening.resolve,
+  });
+  const server = await listening.promise;
+  try {
+    const deadline = performance.now() + 20_000;
+    while (true) {
+      const response = await fetch(`${server.url}/health`);
+      await response.body?.cancel();
+      if (response.status === 200) break;
+      assertEquals(response.status, 503);
+      assert(performance.now() < deadline, "the model did not load in time");
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await use(server.url);
+  } finally {
+    stop.resolve();
+  }
+  return { out: io.out(), code: await code };
+}
+
+Deno.test("start serves a model, says what it is in one line, drains and exits with 0", async () => {
+  const { out, code } = await started(["--model", TINY_MODEL, "--threads", "1"], async (url) => {
+    const response = await fetch(`${url}/v1/chat/completions`, {
+      method: "POST",
+      body: JSON.stringify({
+        messages: [{ role: "user", content: "hidden" }],
+        max_tokens: 5,
+        temperature: 0,
+        logprobs: true,
+        top_logprobs: 2,
+      }),
+    });
+    assertEquals(response.status, 200);
+    const answer = await response.json();
+    assertEquals(answer.model, "qwen3.q8_0");
+    assert(answer.usage.completion_tokens <= 5 && answer.usage.prompt_tokens > 0);
+  });
+  assertEquals(code, 0);
+  const lines = out.trim().split("\n");
+  assertEquals(lines.length, 1);
+  for (
+    const part of ["199.3k parameters", "Q8_0", "wasm backend", "q16", "1 thread", "256 tokens"]
+  ) assertStringIncludes(lines[0], part);
+  assertStringIncludes(lines[0], "http://127.0.0.1:");
+});
+
+Deno.test("scores of a prompt over HTTP are those of its own greedy answer", async () => {
+  await started(["--model", TINY_MODEL, "--backend", "reference"], async (url) => {
+    const ask = async (fields: Record<string, unknown>) => {
+      const body = JSON.stringify({ temperature: 0, logprobs: 1, ...fields });
+      const response = await fetch(`${url}/v1/completions`, { method: "POST", body });
+      return await response.json();
+    };
+    const prompt = [5, 60, 200, 30];
+    const generated = (await ask({ prompt, max_tokens: 6, ignore_eos: true, echo: true }))
+      .choices[0].logprobs;
+    assertEquals(generated.tokens.length, prompt.length + 6);
+    const { tokens } = await (await fetch(`${url}/tokenize`, {
+      method: "POST",
+      body: JSON.stringify({ prompt: generated.tokens.slice(4, 10).join("") }),
+    })).json();
+    const both = await ask({ prompt: [prompt, [...prompt, 7]], max_tokens: 1, echo: true });
+    assert(tokens.length > 0);
+    for (const [i, choice] of both.choices.entries()) {
+      const { token_logprobs: own, top_logprobs: top } = choice.logprobs;
+      assertEquals(own.length, prompt.length + i + 1);
+      assertEquals(own[0], null);
+      // The prompt's first tokens score the same in whatever it stands.
+      assertEquals(own.slice(1, 4), generated.token_logprobs.slice(1, 4));
+      // The answer is greedy: bit for bit the largest.
+      assert(Object.is(own.at(-1), Math.max(...Object.values<number>(top.at(-1)))));
+    }
+    assertEquals(both.choices[0].logprobs.token_logprobs[4], generated.token_logprobs[4]);
+  });
+});
+
+Deno.test("start without a model explains in three lines how to get one", async () => {
+  const io = recordedIo();
+  assertEquals(await main([], { ...io, stopped: never }), 2);
+  assertEquals(io.err().trim().split("\n").length, 3);
+  assertStringIncludes(io.err(), "deno task start --model");
+});
+
+Deno.test("start refuses wrong flags, folders and files before it serves", async () => {
+  const run = (...args: string[]) => main(args, { ...recordedIo(), stopped: never });
+  await assertRejects(() => run("--port", "x", "--model", "m"), OptionError, "--port is");
+  await assertRejects(
+    () => run("--model", "m", "--allowed-hosts", "a:80"),
+    OptionError,
+    "host names without port",
+  );
+  await assertRejects(
+    () => run("--model", "m", "--state", TINY_MODEL),
+    OptionError,
+    "must be a folder",
+  );
+  await assertRejects(() => run("--model", "/nowhere/m", "--port", "0"), FormatError, "missing");
+  await assertRejects(
+    () => run("--model", TINY_MODEL, "--port", "0", "--context", "1000"),
+    OptionError,
+    "must be at most 256",
+  );
+});
+
+Deno.test("start reads its flags from the environment as well", async () => {
+  const io = recordedIo({ env: { SLUICE_MODEL: "m", SLUICE_THREADS: "0" } });
+  await assertRejects(
+    () => main([], { ...io, stopped: never }),
+    OptionError,
+    'SLUICE_THREADS is "0", must be a whole number from 1 to 64',
+  );
+});
+
+Deno.test("the hosts a server answers to follow from the address it listens on", () => {
+  const loopback = ["127.0.0.1", "localhost", "[::1]"];
+  assertEquals(hostsFor("127.0.0.1", []), [...loopback, "127.0.0.1"]);
+  assertEquals(hostsFor("0.0.0.0", ["a.b"]), [...loopback, "any-address", "a.b"]);
+  assertEquals(hostsFor("fe80::1", []), [...loopback, "[fe80::1]"]);
+});
+
+Deno.test("help is printed without a model", async () => {
+  const io = recordedIo();
+  assertEquals(await main(["--help"], { ...io, stopped: never }), 0);
+  for (const flag of ["--model", "--port", "--state", "--allowed-hosts"]) {
+    assertStringIncludes(io.out(), flag);
+  }
+});
+
+Deno.test("generate prints one answer, the same for the same seed", async () => {
+  const run = async (...args: string[]) => {
+    const io = recordedIo();
+    const flags = ["--model", TINY_MODEL, "--threads", "1", "--max-tokens", "12"];
+    assertEquals(await generate([...flags, "--prompt", "hidden", ...args], io), 0);
+    assertEquals(io.err(), "");
+    return io.out();
+  };
+  const greedy = await run();
+  assert(greedy.endsWith("\n") && greedy.length > 1);
+  assertEquals(await run(), greedy);
+  const random = await run("--temperature", "2", "--seed", "1");
+  assertEquals(await run("--temperature", "2", "--seed", "1"), random);
+  assert(await run("--temperature", "2", "--seed", "2") !== random);
+  assert(await run("--raw") !== greedy);
+});
+
+Deno.test("generate without a prompt is refused", async () => {
+  await assertRejects(
+    () => generate(["--model", TINY_MODEL], recordedIo()),
+    OptionError,
+    "--prompt is missing",
+  );
+});
