@@ -24,25 +24,41 @@ export function normalizeNfc(text: string): string {
 }
 
 function sortMarks(run: string): string {
-  const classes = new Map<string, number>();
-  // Decomposed one by one, which reorders nothing that is not within a single mark.
-  const marks = Array.from(run, (mark) => Array.from(mark.normalize("NFD"))).flat();
-  const classOf = (mark: string) => {
-    let value = classes.get(mark);
-    if (value === undefined) classes.set(mark, value = findClass(mark));
-    return value;
-  };
+  const known = new Map<string, readonly ClassedMark[]>();
+  const buckets = Array.from({ length: 2 * LANDMARKS.length + 2 }, () => "");
   let sorted = "";
-  for (let from = 0; from < marks.length;) {
-    // Marks of class 0 stay where they are and nothing moves past them.
-    let to = from;
-    while (to < marks.length && classOf(marks[to]) > 0) to++;
-    const movable = marks.slice(from, to);
-    sorted += movable.sort((a, b) => classOf(a) - classOf(b)).join("");
-    if (to < marks.length) sorted += marks[to++];
-    from = to;
+  let isEmpty = true;
+  const flush = () => {
+    if (isEmpty) return;
+    sorted += buckets.join("");
+    buckets.fill("");
+    isEmpty = true;
+  };
+  for (const char of run) {
+    let marks = known.get(char);
+    if (marks === undefined) {
+      // Decomposed one by one, which reorders nothing that is not within a single mark.
+      marks = Array.from(char.normalize("NFD"), (mark) => ({ mark, order: findClass(mark) }));
+      known.set(char, marks);
+    }
+    for (const { mark, order } of marks) {
+      if (order > 0) {
+        buckets[order] += mark;
+        isEmpty = false;
+      } else {
+        // Marks of class 0 stay where they are and nothing moves past them.
+        flush();
+        sorted += mark;
+      }
+    }
   }
+  flush();
   return sorted;
+}
+
+interface ClassedMark {
+  readonly mark: string;
+  readonly order: number;
 }
 
 /** A number that grows with the mark's combining class, 0 for class 0. */
