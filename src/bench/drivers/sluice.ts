@@ -1,0 +1,51 @@
+/**
+ * Drives our own engine as a server does: in its worker, by requests. Arguments: the model's path,
+ * threads, activations, tokens of context.
+ */
+
+import { openEngine } from "../../engine/open_engine.ts";
+import { DEFAULT_ENGINE_OPTIONS } from "../../text/load.ts";
+import type { EngineOptions } from "../../engine/types.ts";
+import { NEUTRAL_SAMPLING } from "../../sampling/types.ts";
+import { serveDriver } from "./_serve.ts";
+
+const [model, threads, activations, context] = Deno.args;
+
+await serveDriver(async () => {
+  const engine = await openEngine({
+    ...DEFAULT_ENGINE_OPTIONS,
+    model,
+    threads: Number(threads),
+    activations: activations as EngineOptions["activations"],
+    contextLength: Number(context),
+    slots: 1,
+  });
+  return {
+    version: `sluice, ${engine.info.backend}, ${engine.info.activations}`,
+    async run({ prompt, generate }) {
+      const start = performance.now();
+      let first = start;
+      let last = start;
+      let tokens = 0;
+      const request = {
+        tokens: prompt,
+        sampling: NEUTRAL_SAMPLING,
+        maxTokens: generate,
+        stopTokens: [],
+      };
+      for await (const event of engine.generate(request)) {
+        if (event.type !== "token") continue;
+        last = performance.now();
+        if (tokens++ === 0) first = last;
+      }
+      const firstSeconds = (first - start) / 1000;
+      return {
+        promptTokens: prompt.length,
+        prefillSeconds: firstSeconds,
+        firstSeconds,
+        decodeTokens: tokens - 1,
+        decodeSeconds: (last - first) / 1000,
+      };
+    },
+  };
+});

@@ -1,0 +1,34 @@
+/** Medians and ranges of repeated measurements. */
+
+export interface Summary {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+  /** Measurements behind it. */
+  readonly runs: number;
+}
+
+/** Undefined where nothing was measured; the median of an even count is the mean of the middle two. */
+export function summarize(values: readonly number[]): Summary | undefined {
+  if (values.length === 0) return undefined;
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 === 1
+    ? sorted[middle]
+    : (sorted[middle - 1] + sorted[middle]) / 2;
+  return { median, min: sorted[0], max: sorted[sorted.length - 1], runs: sorted.length };
+}
+
+/** Three significant digits, without an exponent: 193, 24.8, 0.61. */
+export function threeDigits(value: number): string {
+  const digits = value === 0 ? 0 : Math.floor(Math.log10(Math.abs(value)));
+  return value.toFixed(Math.max(0, Math.min(6, 2 - digits)));
+}
+
+/** `193 (190-195)`; the median alone where it was measured once; `-` where it was not. */
+export function formatSummary(summary: Summary | undefined): string {
+  if (summary === undefined) return "-";
+  const { median, min, max, runs } = summary;
+  if (runs === 1) return threeDigits(median);
+  return `${threeDigits(median)} (${threeDigits(min)}-${threeDigits(max)})`;
+}

@@ -1,0 +1,84 @@
+/**
+ * What the benchmark and its drivers say to each other. A driver is a process that holds one engine
+ * with one model: it prints `ready` once, then one `timing` per request read from standard input (one
+ * JSON object a line), and ends with its input. Lines without the mark are an engine's own chatter.
+ */
+
+import { FormatError } from "../errors.ts";
+
+/** Marks a driver's lines. */
+export const MARK = "@bench ";
+
+export interface Ready {
+  /** Seconds from the call that opens the model until it can take a request. */
+  readonly loadSeconds: number;
+  /** What the engine calls itself, with its version. */
+  readonly version: string;
+}
+
+/** Evaluate the prompt from scratch, then generate greedily, end-of-text tokens included. */
+export interface Request {
+  readonly prompt: readonly number[];
+  /** Tokens to generate, at least one: the first one belongs to the prefill. */
+  readonly generate: number;
+}
+
+export interface Timing {
+  /** Tokens of the prompt by the engine's own count. */
+  readonly promptTokens: number;
+  /** Seconds in which the prompt was evaluated. */
+  readonly prefillSeconds: number;
+  /** Seconds from the request to its first token, as the engine's caller sees it. */
+  readonly firstSeconds: number;
+  /** Tokens after the first one, and the seconds they took. */
+  readonly decodeTokens: number;
+  readonly decodeSeconds: number;
+}
+
+const READY = { loadSeconds: "number", version: "string" } as const;
+const TIMING = {
+  promptTokens: "number",
+  prefillSeconds: "number",
+  firstSeconds: "number",
+  decodeTokens: "number",
+  decodeSeconds: "number",
+} as const;
+
+/** Reads a marked line's `ready`; throws FormatError where it is something else. */
+export function parseReady(line: string): Ready {
+  return parse<Ready>(line, { kind: "ready", fields: READY });
+}
+
+/** Reads a marked line's `timing`; throws FormatError where it is something else. */
+export function parseTiming(line: string): Timing {
+  return parse<Timing>(line, { kind: "timing", fields: TIMING });
+}
+
+function parse<T>(
+  line: string,
+  { kind, fields }: { kind: string; fields: Readonly<Record<string, "number" | "string">> },
+): T {
+  const refuse = () =>
+    FormatError.of(
+      "read a driver's answer",
+      "the line",
+      JSON.stringify(line.slice(0, 200)),
+      `${MARK}{"${kind}": {${Object.keys(fields).join(", ")}}}, numbers finite and not negative`,
+    );
+  if (!line.startsWith(MARK)) throw refuse();
+  let value: unknown;
+  try {
+    value = JSON.parse(line.slice(MARK.length))[kind];
+  } catch {
+    throw refuse();
+  }
+  if (typeof value !== "object" || value === null) throw refuse();
+  const record = value as Record<string, unknown>;
+  for (const [name, type] of Object.entries(fields)) {
+    const field = record[name];
+    const fieldType: string = typeof field;
+    if (fieldType !== type) throw refuse();
+    if (typeof field === "number" && !(Number.isFinite(field) && field >= 0)) throw refuse();
+  }
+  return record as T;
+}

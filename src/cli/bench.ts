@@ -1,0 +1,230 @@
+/**
+ * `deno task bench`: how fast a model runs here, beside what the machine could do and beside other
+ * engines. The last line of standard output is one JSON object. docs/performance.md says how to read it.
+ */
+
+import type { ActivationPrecision } from "../backend/backend.ts";
+import { chooseEngines } from "../bench/engines.ts";
+import { formatKernels, kernelTypes, measureKernels } from "../bench/kernels.ts";
+import { describeMachine, loadAverage, noiseWarning } from "../bench/machine.ts";
+import { measure } from "../bench/measure.ts";
+import { formatReport, interpret, type Report, type ThreadReport } from "../bench/report.ts";
+import { readWorkload } from "../bench/workload.ts";
+import { CapacityError, OptionError } from "../errors.ts";
+import type { TensorType } from "../quant/types.ts";
+import { defaultThreads } from "../text/load.ts";
+import {
+  type Flag,
+  type FlagValues,
+  helpText,
+  integerFlag,
+  listFlag,
+  parseFlags,
+  switchFlag,
+  textFlag,
+} from "./flags.ts";
+import { runCommand, type Terminal, write } from "./terminal.ts";
+
+const DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const PRECISIONS: readonly string[] = ["q8", "q16", "f32"] satisfies ActivationPrecision[];
+
+/** Whole numbers of [min, max] separated by commas. */
+function integersFlag(
+  options: { help: string; min: number; max: number; fallback: readonly number[]; shown: string },
+): Flag<readonly number[]> {
+  const { help, min, max, fallback, shown } = options;
+  return {
+    help,
+    shown,
+    fallback,
+    placeholder: "N[,N]",
+    must: `whole numbers from ${min} to ${max} separated by commas, each once`,
+    parse: (text) => {
+      if (!/^\d{1,9}(,\d{1,9})*$/.test(text)) return undefined;
+      const numbers = text.split(",").map(Number);
+      const good = numbers.every((n) => n >= min && n <= max) &&
+        new Set(numbers).size === numbers.length;
+      return good ? numbers : undefined;
+    },
+  };
+}
+
+export const BENCH_FLAGS = {
+  model: textFlag({
+    help: `the model; by default ${DEFAULT_MODEL} in the folder SLUICE_MODELS`,
+    placeholder: "PATH",
+    must: "the path of a model",
+  }),
+  threads: integersFlag({
+    help: "numbers of threads, one after the other",
+    min: 1,
+    max: 64,
+    fallback: [],
+    shown: "one per core, up to 8",
+  }),
+  activations: listFlag({
+    help: "precisions to measure (default q8,q16)",
+    placeholder: "q8|q16|f32[,..]",
+    must: `some of ${PRECISIONS.join(", ")} separated by commas`,
+    accepts: (word) => PRECISIONS.includes(word),
+  }),
+  runs: integerFlag({ help: "measurements of each kind", min: 1, max: 100, fallback: 5 }),
+  prefill: integersFlag({
+    help: "lengths of prompts; decoding follows the first",
+    min: 1,
+    max: 65536,
+    fallback: [128, 512],
+    shown: "128,512",
+  }),
+  decode: integerFlag({ help: "tokens to decode", min: 1, max: 65536, fallback: 64 }),
+  steps: switchFlag({ help: "also bare model steps, without the engine" }),
+  busy: switchFlag({ help: "also decode beside a process that keeps one core busy" }),
+  peers: switchFlag({ help: "also other engines, as far as the next three flags name them" }),
+  "llama-python": textFlag({
+    help: "a Python that has llama-cpp-python",
+    placeholder: "FILE",
+    must: "the path of a Python",
+  }),
+  "node-llama": textFlag({
+    help: "a folder with node_modules/node-llama-cpp",
+    placeholder: "DIR",
+    must: "the path of a folder",
+  }),
+  wllama: textFlag({
+    help: "a folder with node_modules/@wllama/wllama",
+    placeholder: "DIR",
+    must: "the path of a folder",
+  }),
+  kernels: switchFlag({ help: "single matrices instead of a model" }),
+  types: listFlag({
+    help: "types of weights for --kernels (default all)",
+    placeholder: "TYPE[,TYPE]",
+    must: `some of ${kernelTypes().join(", ")} separated by commas`,
+    accepts: (word) => (kernelTypes() as string[]).includes(word),
+  }),
+  json: switchFlag({ help: "print the JSON line only" }),
+};
+
+const ABOUT =
+  "Measures prefill and decode apart, with medians (and ranges) of several runs; engines\n" +
+  "take turns, each in a process of its own. The last line is one JSON object.";
+
+type Values = FlagValues<typeof BENCH_FLAGS>;
+
+/** Runs the command; the exit code is 0. Throws OptionError for wrong flags and the loader's errors. */
+export async function main(
+  args: string[],
+  { stdout = Deno.stdout, stderr = Deno.stderr }: {
+    stdout?: Pick<Terminal, "writeSync">;
+    stderr?: Pick<Terminal, "writeSync">;
+  } = {},
+): Promise<number> {
+  const { values, help } = parseFlags(BENCH_FLAGS, {
+    command: "bench",
+    args,
+    env: (name) => Deno.env.get(name),
+  });
+  if (help) {
+    const usage = "deno task bench [--model PATH] [flags]";
+    write(stdout, `${helpText(BENCH_FLAGS, { usage, about: ABOUT })}\n`);
+    return 0;
+  }
+  const onProgress = (line: string) => write(stderr, `${line}\n`);
+  const { text, json } = values.kernels
+    ? await benchKernels(values, onProgress)
+    : await benchModel(values, onProgress);
+  if (!values.json) write(stdout, `${text}\n\n`);
+  write(stdout, `${JSON.stringify(json)}\n`);
+  return 0;
+}
+
+async function benchModel(values: Values, onProgress: (line: string) => void) {
+  const model = values.model ?? defaultModel();
+  const workload = await readWorkload(model);
+  const { prefill, decode, runs } = values;
+  const longest = Math.max(...prefill, prefill[0] + decode);
+  // Pages are 64 tokens, and the first token after a prompt needs room too.
+  const context = Math.ceil((longest + 1) / 64) * 64;
+  if (context > workload.contextLength) {
+    throw new CapacityError(
+      `cannot bench: prompts and answers need a context of ${context} tokens, ` +
+        `must fit the model's ${workload.contextLength}`,
+    );
+  }
+  const { engines, skipped } = chooseEngines({
+    model,
+    context,
+    activations: precisions(values),
+    steps: values.steps,
+    peers: values.peers,
+    llamaPython: values["llama-python"],
+    nodeLlama: values["node-llama"],
+    wllama: values.wllama,
+  });
+  const loadBefore = loadAverage();
+  const warning = noiseWarning(loadBefore);
+  if (warning !== undefined) onProgress(warning);
+  const results: ThreadReport[] = [];
+  for (const threads of threadCounts(values)) {
+    const figures = await measure({
+      engines,
+      threads,
+      workload,
+      prefill,
+      decode,
+      runs,
+      busy: values.busy && threads > 1,
+      onProgress,
+    });
+    results.push(interpret(figures, { workload }));
+  }
+  const json: Report = {
+    model: model.split("/").at(-1) ?? model,
+    workload,
+    machine: describeMachine(),
+    loadBefore,
+    loadAfter: loadAverage(),
+    prefill,
+    decode,
+    skipped,
+    results,
+  };
+  const text = formatReport(json);
+  return { text: warning === undefined ? text : `${text}\n${warning}`, json };
+}
+
+async function benchKernels(values: Values, onProgress: (line: string) => void) {
+  const loadBefore = loadAverage();
+  const warning = noiseWarning(loadBefore);
+  if (warning !== undefined) onProgress(warning);
+  const types = values.types.length > 0 ? values.types as TensorType[] : kernelTypes();
+  const kernels = [];
+  for (const threads of threadCounts(values)) {
+    for (const activations of precisions(values)) {
+      kernels.push(...await measureKernels({ types, threads, activations, onProgress }));
+    }
+  }
+  const machine = describeMachine();
+  const json = { machine, loadBefore, loadAfter: loadAverage(), kernels };
+  const text = formatKernels(kernels);
+  return { text: warning === undefined ? text : `${text}\n${warning}`, json };
+}
+
+function precisions({ activations }: Values): readonly ActivationPrecision[] {
+  return (activations.length > 0 ? activations : ["q8", "q16"]) as ActivationPrecision[];
+}
+
+function threadCounts({ threads }: Values): readonly number[] {
+  return threads.length > 0 ? threads : [defaultThreads()];
+}
+
+function defaultModel(): string {
+  const folder = Deno.env.get("SLUICE_MODELS");
+  if (folder) return `${folder}/${DEFAULT_MODEL}`;
+  throw new OptionError(
+    "cannot bench: --model is missing, must be the path of a model " +
+      `(or SLUICE_MODELS a folder with ${DEFAULT_MODEL})`,
+  );
+}
+
+if (import.meta.main) await runCommand(() => main(Deno.args));
