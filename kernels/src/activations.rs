@@ -2,7 +2,7 @@
 //! float scale, and float32 rows for float weights.
 
 use crate::quant::SUB;
-use crate::simd::F32x4;
+use crate::simd::{F32x4, I16x8, U8x16};
 
 /// How activations enter integer kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,18 +178,16 @@ pub unsafe fn prepare(
         }
         let peak = peak.max_lane();
         let inverse = if peak > 0.0 { levels / peak } else { 0.0 };
-        let mut sums = [0i32; 2];
-        let mut q = [0i16; SUB];
-        for i in 0..8 {
-            let v = F32x4::load(src.add(4 * i))
-                .mul(F32x4::splat(inverse))
-                .nearest();
-            for (c, x) in v.lanes().into_iter().enumerate() {
-                let value = x as i32;
-                sums[i / 4] += value;
-                q[4 * i + c] = value as i16;
-            }
-        }
+        let q: [I16x8; 4] = core::array::from_fn(|i| {
+            let part = |h: usize| {
+                F32x4::load(src.add(8 * i + 4 * h))
+                    .mul(F32x4::splat(inverse))
+                    .nearest()
+                    .to_i32()
+            };
+            I16x8::narrow(part(0), part(1))
+        });
+        let sums = [0, 2].map(|i| q[i].pair_sums().add(q[i + 1].pair_sums()).sum());
         let scale = peak / levels;
         let sum = [sums[0] + sums[1], sums[0], sums[1]];
         *(base as *mut BlockMeta).add(block) = BlockMeta {
@@ -200,23 +198,26 @@ pub unsafe fn prepare(
         };
         if forms & WIDE != 0 {
             let wide = (base.add(layout.wide) as *mut i16).add(block * SUB);
-            core::ptr::copy_nonoverlapping(q.as_ptr(), wide, SUB);
-        }
-        if forms & NARROW != 0 {
-            let high = base.add(layout.high + block * SUB) as *mut i8;
-            if precision == Precision::Q16 {
-                // value = 256 high + low, both signed.
-                let low = base.add(layout.low + block * SUB) as *mut i8;
-                for (i, &value) in q.iter().enumerate() {
-                    let l = value as i8;
-                    *low.add(i) = l;
-                    *high.add(i) = ((value as i32 - l as i32) >> 8) as i8;
-                }
-            } else {
-                for (i, &value) in q.iter().enumerate() {
-                    *high.add(i) = value as i8;
-                }
+            for (i, v) in q.iter().enumerate() {
+                v.store(wide.add(8 * i));
             }
         }
+        if forms & NARROW == 0 {
+            continue;
+        }
+        let mut high = q;
+        if precision == Precision::Q16 {
+            // value = 256 high + low, both signed.
+            let low = q.map(|v| v.shl(8).shr_s(8));
+            high = core::array::from_fn(|i| q[i].sub(low[i]).shr_s(8));
+            store_bytes(low, base.add(layout.low + block * SUB));
+        }
+        store_bytes(high, base.add(layout.high + block * SUB));
     }
+}
+
+#[inline(always)]
+unsafe fn store_bytes(words: [I16x8; 4], to: *mut u8) {
+    U8x16::narrow_s(words[0], words[1]).store(to);
+    U8x16::narrow_s(words[2], words[3]).store(to.add(16));
 }

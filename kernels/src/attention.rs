@@ -1,6 +1,6 @@
 //! Rotary embedding, the paged KV cache, and causal attention over it.
 //!
-//! A page holds 64 tokens. For each KV head it has the keys transposed, `[keyDim][64]`, so that lanes
+//! A page holds 64 tokens. For each KV head it has the keys by fours, `[16][keyDim][4]`, so that lanes
 //! are keys, then the values `[64][valueDim]`, so that lanes are dimensions. Softmax runs page by page
 //! with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022), always from page 0 and always
 //! in whole pages, so that a query's result does not depend on which other queries it goes with.
@@ -116,8 +116,9 @@ impl Rotation {
         let position = *batch.positions.add(row) as usize;
         let keys = layer.keys(*batch.table(row).add(position / PAGE), head);
         let slot = position % PAGE;
+        let lane = keys.add(slot / 4 * 4 * layer.key_dim + slot % 4);
         for d in 0..layer.key_dim {
-            *keys.add(d * PAGE + slot) = *k.add(d);
+            *lane.add(d * 4) = *k.add(d);
         }
         let values = keys.add(layer.key_dim * PAGE + slot * layer.value_dim);
         core::ptr::copy_nonoverlapping(v, values, layer.value_dim);
@@ -198,8 +199,8 @@ unsafe fn score_page<const N: usize>(
     while at < count {
         let mut acc = [[F32x4::splat(0.0); 2]; N];
         for d in 0..key_dim {
-            let k = keys.add(d * PAGE + at);
-            let k = [F32x4::load(k), F32x4::load(k.add(4))];
+            let k = keys.add(at * key_dim + d * 4);
+            let k = [F32x4::load(k), F32x4::load(k.add(4 * key_dim))];
             for n in 0..N {
                 let q = F32x4::load_splat(queries[n].q.add(d));
                 acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];

@@ -4,7 +4,11 @@
 //! thread, and keeps the other threads in `serve`.
 
 #![cfg_attr(target_arch = "wasm32", feature(stdarch_wasm_atomic_wait))]
-#![allow(clippy::missing_safety_doc, clippy::needless_range_loop)]
+#![allow(
+    clippy::missing_safety_doc,
+    clippy::needless_range_loop,
+    clippy::should_implement_trait
+)]
 
 pub mod activations;
 pub mod attention;

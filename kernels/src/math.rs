@@ -8,7 +8,7 @@ use crate::simd::{F32x4, I16x8, I32x4};
 pub fn exp(x: F32x4) -> F32x4 {
     let underflow = x.lt(F32x4::splat(-87.336_54));
     let x = x.max(F32x4::splat(-87.336_54));
-    let x = F32x4::splat(88.722_8).sub(F32x4::splat(88.722_8).sub(x).max(F32x4::splat(0.0)));
+    let x = x.neg().max(F32x4::splat(-88.722_8)).neg();
     let n = x.mul(F32x4::splat(core::f32::consts::LOG2_E)).nearest();
     let r = n.mul_add(F32x4::splat(-0.693_359_4), x);
     let r = n.mul_add(F32x4::splat(2.121_944_4e-4), r);

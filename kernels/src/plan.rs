@@ -1,14 +1,12 @@
-//! Runs recorded plans. A plan is a list of 32-bit words; each op starts with four of them:
-//! opcode, length in words, and two cursors that hand out tasks and return to 0 when the op is done.
+//! Runs recorded plans. A plan is a list of 32-bit words; each op starts with two of them, its opcode
+//! and its length in words.
 //! The field order is written down in `src/backend/wasm/plan.ts`, its only writer.
-
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::activations::{prepare, rms_norm, Layout, Precision};
 use crate::attention::{Attention, Batch, KvLayer, Rotation};
 use crate::linear::{self, Epilogue, Inputs, Output, Weight};
 use crate::quant::GROUP;
-use crate::sync::Context;
+use crate::sync::{Context, Round, Tasks};
 
 const EMBED: u32 = 1;
 const RMS_NORM: u32 = 2;
@@ -43,20 +41,6 @@ impl Fields {
     }
 }
 
-/// Hands out tasks 0..count to whichever thread asks.
-struct Tasks<'a> {
-    cursor: &'a AtomicU32,
-    count: usize,
-}
-
-impl Iterator for Tasks<'_> {
-    type Item = usize;
-    fn next(&mut self) -> Option<usize> {
-        let task = self.cursor.fetch_add(1, Relaxed) as usize;
-        (task < self.count).then_some(task)
-    }
-}
-
 /// Runs a plan as thread `thread`; returns when all threads are through.
 ///
 /// # Safety
@@ -64,13 +48,8 @@ impl Iterator for Tasks<'_> {
 pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
     let mut op = plan;
     for _ in 0..ops {
-        let cursors = op.add(2) as *const AtomicU32;
-        let worker = Worker {
-            context,
-            thread,
-            cursors: [&*cursors, &*cursors.add(1)],
-        };
-        let mut fields = Fields(op.add(4));
+        let worker = Worker { context, thread };
+        let mut fields = Fields(op.add(2));
         match *op {
             EMBED => worker.embed(&mut fields),
             RMS_NORM => worker.rms_norm(&mut fields),
@@ -80,10 +59,7 @@ pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
             GATHER => worker.gather(&mut fields),
             opcode => panic!("unknown opcode {opcode}"),
         }
-        context.barrier(|| {
-            worker.cursors[0].store(0, Relaxed);
-            worker.cursors[1].store(0, Relaxed);
-        });
+        context.end_op();
         op = op.add(*op.add(1) as usize);
     }
 }
@@ -91,15 +67,11 @@ pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
 struct Worker<'a> {
     context: &'a Context,
     thread: u32,
-    cursors: [&'a AtomicU32; 2],
 }
 
 impl Worker<'_> {
     fn tasks(&self, count: usize) -> Tasks<'_> {
-        Tasks {
-            cursor: self.cursors[0],
-            count,
-        }
+        self.context.tasks(Round::Main, count, self.thread)
     }
 
     fn scratch(&self) -> *mut u8 {
@@ -186,11 +158,7 @@ impl Worker<'_> {
                 make(row, base.add(row * layout.bytes));
             }
         } else {
-            let tasks = Tasks {
-                cursor: self.cursors[1],
-                count: rows,
-            };
-            for row in tasks {
+            for row in self.context.tasks(Round::Prepare, rows, self.thread) {
                 make(row, base.add(row * layout.bytes));
             }
             self.context.barrier(|| {});

@@ -146,6 +146,15 @@ mod imp {
             F32x4(self.0)
         }
         #[inline(always)]
+        pub fn lanes(self) -> [i32; 4] {
+            [
+                i32x4_extract_lane::<0>(self.0),
+                i32x4_extract_lane::<1>(self.0),
+                i32x4_extract_lane::<2>(self.0),
+                i32x4_extract_lane::<3>(self.0),
+            ]
+        }
+        #[inline(always)]
         pub fn as_u8(self) -> U8x16 {
             U8x16(self.0)
         }
@@ -168,6 +177,24 @@ mod imp {
         #[inline(always)]
         pub unsafe fn load_pair_splat(p: *const i16) -> Self {
             Self(v128_load32_splat(p as *const u32))
+        }
+        /// Saturating: `a` then `b`.
+        #[inline(always)]
+        pub fn narrow(a: I32x4, b: I32x4) -> Self {
+            Self(i16x8_narrow_i32x4(a.0, b.0))
+        }
+        /// Arithmetic shift.
+        #[inline(always)]
+        pub fn shr_s(self, n: u32) -> Self {
+            Self(i16x8_shr(self.0, n))
+        }
+        #[inline(always)]
+        pub fn shl(self, n: u32) -> Self {
+            Self(i16x8_shl(self.0, n))
+        }
+        #[inline(always)]
+        pub fn sub(self, o: Self) -> Self {
+            Self(i16x8_sub(self.0, o.0))
         }
         /// Eight signed bytes, widened.
         #[inline(always)]
@@ -257,6 +284,11 @@ mod imp {
         #[inline(always)]
         pub fn shl16(self, n: u32) -> Self {
             Self(i16x8_shl(self.0, n))
+        }
+        /// Signed bytes of sixteen words, saturating: `a` then `b`.
+        #[inline(always)]
+        pub fn narrow_s(a: I16x8, b: I16x8) -> Self {
+            Self(i8x16_narrow_i16x8(a.0, b.0))
         }
         /// Looks bytes 0..15 up in a table.
         #[inline(always)]
@@ -398,6 +430,9 @@ mod imp {
         pub fn to_f32(self) -> F32x4 {
             F32x4(self.0.map(|a| a as f32))
         }
+        pub fn lanes(self) -> [i32; 4] {
+            self.0
+        }
         pub fn as_f32(self) -> F32x4 {
             F32x4(self.0.map(|a| f32::from_bits(a as u32)))
         }
@@ -419,6 +454,21 @@ mod imp {
         pub unsafe fn load_pair_splat(p: *const i16) -> Self {
             let pair = (p as *const [i16; 2]).read_unaligned();
             Self(core::array::from_fn(|i| pair[i % 2]))
+        }
+        pub fn narrow(a: I32x4, b: I32x4) -> Self {
+            let clamp = |x: i32| x.clamp(-32768, 32767) as i16;
+            Self(core::array::from_fn(|i| {
+                clamp(if i < 4 { a.0[i] } else { b.0[i - 4] })
+            }))
+        }
+        pub fn shr_s(self, n: u32) -> Self {
+            Self(self.0.map(|a| a >> n))
+        }
+        pub fn shl(self, n: u32) -> Self {
+            Self(self.0.map(|a| a << n))
+        }
+        pub fn sub(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i16::wrapping_sub))
         }
         pub unsafe fn load_widen_s8(p: *const i8) -> Self {
             Self((p as *const [i8; 8]).read_unaligned().map(i16::from))
@@ -497,6 +547,12 @@ mod imp {
         pub fn shl16(self, n: u32) -> Self {
             self.map16(|x| x << n)
         }
+        pub fn narrow_s(a: I16x8, b: I16x8) -> Self {
+            let clamp = |x: i16| x.clamp(-128, 127) as i8 as u8;
+            Self(core::array::from_fn(|i| {
+                clamp(if i < 8 { a.0[i] } else { b.0[i - 8] })
+            }))
+        }
         pub fn lookup(self, table: Self) -> Self {
             Self(self.0.map(|i| if i < 16 { table.0[i as usize] } else { 0 }))
         }
@@ -532,5 +588,14 @@ impl F32x4 {
     pub fn max_lane(self) -> f32 {
         let [a, b, c, d] = self.lanes();
         a.max(b).max(c.max(d))
+    }
+}
+
+impl I32x4 {
+    /// Sum of the lanes.
+    #[inline(always)]
+    pub fn sum(self) -> i32 {
+        let [a, b, c, d] = self.lanes();
+        a + b + c + d
     }
 }

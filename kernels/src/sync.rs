@@ -4,6 +4,11 @@ use core::sync::atomic::{AtomicU32, Ordering::*};
 
 pub const MAX_THREADS: usize = 64;
 
+/// A counter on a cache line of its own.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub struct Cursor(pub AtomicU32);
+
 /// Shared by all threads of a backend; lives in the shared memory.
 #[repr(C)]
 pub struct Context {
@@ -21,6 +26,49 @@ pub struct Context {
     pub generation: Flag,
     arrived: AtomicU32,
     phase: Flag,
+    /// Tasks handed out of each thread's share, for an op's preparation and for the op itself.
+    cursors: [[Cursor; MAX_THREADS]; 2],
+}
+
+/// Which of an op's two rounds of tasks.
+#[derive(Clone, Copy)]
+pub enum Round {
+    Prepare = 0,
+    Main = 1,
+}
+
+/// Hands out tasks: first a thread's own share, which is one run of neighbours, so that it reads memory
+/// in sequence; then what is left of the others'.
+pub struct Tasks<'a> {
+    context: &'a Context,
+    round: Round,
+    count: usize,
+    thread: usize,
+    /// Shares that are used up, the own one first.
+    done: usize,
+}
+
+impl Iterator for Tasks<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let threads = self.context.threads as usize;
+        while self.done < threads {
+            let owner = (self.thread + self.done) % threads;
+            let start = owner * self.count / threads;
+            let size = (owner + 1) * self.count / threads - start;
+            let cursor = &self.context.cursors[self.round as usize][owner].0;
+            // Looking first keeps the owner's cache line from being torn away for nothing.
+            if (cursor.load(Relaxed) as usize) < size {
+                let task = cursor.fetch_add(1, Relaxed) as usize;
+                if task < size {
+                    return Some(start + task);
+                }
+            }
+            self.done += 1;
+        }
+        None
+    }
 }
 
 /// A number that changes, and those who sleep until it does.
@@ -105,7 +153,30 @@ impl Context {
             generation: Flag::new(),
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
+            cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
         }
+    }
+
+    /// Tasks 0..count of this op's round, shared by all threads.
+    pub fn tasks(&self, round: Round, count: usize, thread: u32) -> Tasks<'_> {
+        Tasks {
+            context: self,
+            round,
+            count,
+            thread: thread as usize,
+            done: 0,
+        }
+    }
+
+    /// Ends an op: the tasks of the next one start anew.
+    pub fn end_op(&self) {
+        self.barrier(|| {
+            for round in &self.cursors {
+                for cursor in &round[..self.threads as usize] {
+                    cursor.0.store(0, Relaxed);
+                }
+            }
+        });
     }
 
     /// This thread's own scratch memory.

@@ -72,6 +72,7 @@ export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembl
 export interface InitOutput {
     readonly activation_bytes: (a: number, b: number, c: number) => number;
     readonly activation_forms: (a: number, b: number) => number;
+    readonly create_context: (a: number) => number;
     readonly describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly packed_bytes: (a: number, b: number, c: number) => number;
     readonly run_plan: (a: number, b: number, c: number) => void;
@@ -80,7 +81,6 @@ export interface InitOutput {
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;
-    readonly create_context: (a: number) => number;
     readonly stop: (a: number) => void;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;

@@ -1,6 +1,6 @@
 /**
  * Writes plans for the kernels' interpreter (`kernels/src/plan.rs`, which reads the fields in the order
- * they are written here). An op is: opcode, length in words, two cursors, then its fields.
+ * they are written here). An op is: opcode, length in words, then its fields.
  */
 
 import { UnsupportedOpError } from "../../errors.ts";
@@ -169,7 +169,7 @@ export class PlanRecorder implements Ops {
   }
 
   #op(opcode: number, fields: number[]): void {
-    this.#words.push(opcode, fields.length + 4, 0, 0, ...fields);
+    this.#words.push(opcode, fields.length + 2, ...fields);
     this.#ops += 1;
   }
 
