@@ -11,6 +11,7 @@ import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
 import {
   type CommandIo,
   EXIT_USAGE,
+  onInterrupt,
   processIo,
   progressBar,
   runCommand,
@@ -68,7 +69,7 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     onProgress: bar.onProgress,
   }).finally(bar.clear);
   let answering: AbortController | null = null;
-  Deno.addSignalListener("SIGINT", () => {
+  onInterrupt(() => {
     if (answering === null) write(stdout, `\n(/exit leaves)\n${PROMPT}`);
     answering?.abort(new RequestError("stopped"));
   });

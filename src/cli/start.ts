@@ -15,6 +15,7 @@ import {
   EXIT_USAGE,
   formatBytes,
   formatCount,
+  onInterrupt,
   printable,
   processIo,
   progressBar,
@@ -99,14 +100,11 @@ function checkStateFolder(path: string | undefined): void {
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
     let stopping = false;
-    const onSignal = () => {
+    onInterrupt(() => {
       if (stopping) Deno.exit(130);
       stopping = true;
       resolve();
-    };
-    Deno.addSignalListener("SIGINT", onSignal);
-    // Windows knows no SIGTERM.
-    if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", onSignal);
+    }, { terminate: true });
   });
 }
 

@@ -97,6 +97,25 @@ export function errorLine(error: unknown): string {
   return printable(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
 }
 
+/** Milliseconds within which two signals are one key press. */
+const SAME_PRESS_MS = 300;
+
+/**
+ * Listens to SIGINT (and with `terminate` to SIGTERM). Under `deno task` one Ctrl-C arrives twice, from
+ * the terminal and from the task runner; the second arrival is not told.
+ */
+export function onInterrupt(listener: () => void, options: { terminate?: boolean } = {}): void {
+  let last = -Infinity;
+  const onSignal = () => {
+    const now = performance.now();
+    if (now - last > SAME_PRESS_MS) listener();
+    last = now;
+  };
+  Deno.addSignalListener("SIGINT", onSignal);
+  // Windows knows no SIGTERM.
+  if (options.terminate && Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", onSignal);
+}
+
 /** Runs a command: its exit code ends the process, its error becomes a line. */
 export async function runCommand(command: () => Promise<number>): Promise<never> {
   let code: number;
