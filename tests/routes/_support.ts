@@ -47,11 +47,14 @@ export interface FixtureOptions extends Partial<Omit<FakeEngineOptions, "script"
   readonly family?: Family;
   readonly answer?: Answer | ((request: GenerateRequest, index: number) => Answer);
   readonly app?: Partial<AppOptions>;
+  /** Instead of the tokenizer's own. */
+  readonly template?: ChatTemplate;
 }
 
 export function fixture(options: FixtureOptions = {}): Fixture {
   const { family = "tiny_qw", answer = "Hello", app: appOptions, ...rest } = options;
-  const { tokenizer, template } = loadTiny(family);
+  const { tokenizer, template: own } = loadTiny(family);
+  const template = options.template ?? own;
   const engine = new FakeEngine({
     ...rest,
     vocabSize: tokenizer.vocabSize,

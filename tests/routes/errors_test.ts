@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Hono } from "hono";
 import { createApp } from "../../routes/mod.ts";
+import { ChatTemplate } from "../../src/chat/mod.ts";
 import { CapacityError, RequestError } from "../../src/errors.ts";
 import type { TextModel } from "../../src/text/types.ts";
 import {
@@ -100,6 +101,25 @@ Deno.test("a prompt longer than the context is refused with both numbers", async
   assertEquals(engine.requests.length, 0);
   await complete(app, { prompt, max_tokens: 0 });
   await complete(app, { prompt: [5, 6], max_tokens: 38 });
+});
+
+Deno.test("a conversation that the template refuses or drowns in is the client's error", async () => {
+  const refusing = new ChatTemplate("{{ raise_exception('roles must alternate') }}");
+  const { error } = await chat(fixture({ template: refusing }).app, {}, 400);
+  assertEquals([error.message, error.param], ["roles must alternate", "messages"]);
+  const growing = "{% for i in range(99999) %}{{ messages[0]['content'] }}{% endfor %}";
+  const { app } = fixture({ template: new ChatTemplate(growing) });
+  const messages = [{ role: "user", content: "x".repeat(1000) }];
+  assertEquals((await chat(app, { messages }, 400)).error.param, "messages");
+});
+
+Deno.test("a model without a template of its own chats in ChatML and names none", async () => {
+  const template = new ChatTemplate("{{ messages[0]['content'] }}", { isFallback: true });
+  const { app, model } = fixture({ template });
+  await chat(app);
+  assertEquals(model.hasTemplate, false);
+  const info = await (await app.request("/tokenizer_info")).json();
+  assertEquals(info.chat_template, null);
 });
 
 Deno.test("a full engine is 503 with Retry-After, streamed or not", async () => {
