@@ -7,7 +7,7 @@ import { Ceilings } from "./ceilings.ts";
 import { DriverProcess } from "./driver_process.ts";
 import type { BenchEngine, Skipped } from "./engines.ts";
 import { summarize, type Summary } from "./statistics.ts";
-import type { Timing } from "./wire.ts";
+import type { Ready, Timing } from "./wire.ts";
 import { promptTokens, type Workload } from "./workload.ts";
 
 /** Pause between two measurements: threads that spin after their work come to rest. */
@@ -31,9 +31,19 @@ export interface MeasureOptions {
   /** Also decode beside a process that keeps one core busy. */
   readonly busy: boolean;
   readonly onProgress?: (line: string) => void;
-  /** Memory that each measuring thread reads over; for tests. */
+  /** Memory that each measuring thread reads over. */
   readonly probeBytes?: number;
+  /** Starts an engine; in a process of its own where nothing is said. */
+  readonly start?: StartEngine;
 }
+
+/** An engine that takes requests, one at a time. */
+export type Driver = Pick<DriverProcess, "run" | "peakBytes" | "close">;
+
+export type StartEngine = (
+  engine: BenchEngine,
+  threads: number,
+) => Promise<{ driver: Driver; ready: Ready; startSeconds: number }>;
 
 /** Figures of one engine with one number of threads. */
 export interface EngineFigures {
@@ -74,7 +84,7 @@ class Contestant {
 
   constructor(
     readonly engine: BenchEngine,
-    readonly driver: DriverProcess,
+    readonly driver: Driver,
     readonly start: { version: string; loadSeconds: number; coldStartSeconds: number },
   ) {}
 
@@ -112,6 +122,8 @@ class Contestant {
 /** Measures all engines with this number of threads. One that fails is named, the others go on. */
 export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
   const { engines, threads, workload, onProgress = () => {} } = options;
+  const start = options.start ??
+    ((engine, threads) => DriverProcess.start(engine.command(threads)));
   const prompt = (length: number) => promptTokens(length, workload);
   const [shortest] = options.prefill;
   const failed: Skipped[] = [];
@@ -124,9 +136,9 @@ export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
   const eachInTurn = async (turn: (contestant: Contestant) => Promise<void>) => {
     for (const contestant of contestants) {
       try {
-        const start = performance.now();
+        const startedAt = performance.now();
         await turn(contestant);
-        contestant.seconds += (performance.now() - start) / 1000;
+        contestant.seconds += (performance.now() - startedAt) / 1000;
       } catch (error) {
         failed.push({ name: contestant.engine.name, reason: (error as Error).message });
         contestants = contestants.filter((other) => other !== contestant);
@@ -140,7 +152,9 @@ export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
     for (const engine of engines) {
       onProgress(`${engine.name}, ${threads} threads: loading`);
       try {
-        contestants.push(await startContestant(engine, { threads, prompt: prompt(SHORT_PROMPT) }));
+        contestants.push(
+          await startContestant(engine, { start, threads, prompt: prompt(SHORT_PROMPT) }),
+        );
       } catch (error) {
         failed.push({ name: engine.name, reason: (error as Error).message });
       }
@@ -198,9 +212,9 @@ export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
 
 async function startContestant(
   engine: BenchEngine,
-  { threads, prompt }: { threads: number; prompt: number[] },
+  { start, threads, prompt }: { start: StartEngine; threads: number; prompt: number[] },
 ): Promise<Contestant> {
-  const { driver, ready, startSeconds } = await DriverProcess.start(engine.command(threads));
+  const { driver, ready, startSeconds } = await start(engine, threads);
   try {
     const { firstSeconds } = await driver.run({ prompt, generate: 1 });
     return new Contestant(engine, driver, {

@@ -18,7 +18,7 @@ scope.onmessage = async ({ data: bytes }: MessageEvent<number>) => {
   const probe = await instantiateProbe(memory);
   // Short calls first: the optimising compiler replaces a function between calls, not within one.
   for (let i = 0; i < 50; i++) {
-    probe.read(BYTES_PER_TURN * 10_000);
+    probe.read(Math.min(BYTES_PER_TURN * 10_000, bytes));
     probe.dot?.(10_000);
   }
   scope.onmessage = ({ data }: MessageEvent<ProbeRequest>) => {

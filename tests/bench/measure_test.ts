@@ -1,0 +1,149 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import type { BenchEngine } from "../../src/bench/engines.ts";
+import { type Driver, measure, type StartEngine } from "../../src/bench/measure.ts";
+import { interpret, type ThreadReport } from "../../src/bench/report.ts";
+import { formatReport, table } from "../../src/bench/report.ts";
+
+const WORKLOAD = {
+  vocabSize: 512,
+  contextLength: 256,
+  fileBytes: 4e6,
+  bytesPerToken: 3e6,
+  macsPerToken: 1e6,
+  outputMacs: 8e6,
+};
+
+/** An engine that must not be started as a process. */
+function engine(name: string, kind: BenchEngine["kind"]): BenchEngine {
+  return {
+    name,
+    kind,
+    command: () => {
+      throw new Error(`${name} is started in this test itself`);
+    },
+  };
+}
+
+/** Drivers that answer at once with given times, and write down who was asked for what. */
+function fakeStart(
+  secondsPerToken: Record<string, number>,
+  { breaksAfter = {} }: { breaksAfter?: Record<string, number> } = {},
+) {
+  const asked: string[] = [];
+  const closed: string[] = [];
+  const start: StartEngine = ({ name }, threads) => {
+    if (!(name in secondsPerToken)) return Promise.reject(new Error(`${name} is not here`));
+    const seconds = secondsPerToken[name] / threads;
+    let requests = 0;
+    const driver: Driver = {
+      run({ prompt, generate }) {
+        asked.push(`${name} ${prompt.length}+${generate}`);
+        if (++requests > breaksAfter[name]) return Promise.reject(new Error(`${name} broke`));
+        const prefillSeconds = prompt.length * seconds / 10;
+        return Promise.resolve({
+          promptTokens: prompt.length,
+          prefillSeconds,
+          firstSeconds: prefillSeconds + 0.001,
+          decodeTokens: generate - 1,
+          decodeSeconds: (generate - 1) * seconds,
+        });
+      },
+      peakBytes: () => 1e6 * name.length,
+      close: () => Promise.resolve(void closed.push(name)),
+    };
+    const ready = { loadSeconds: 0.5, version: `${name} 1.0` };
+    return Promise.resolve({ driver, ready, startSeconds: 0.75 });
+  };
+  return { asked, closed, start };
+}
+
+const OPTIONS = {
+  engines: [engine("ours", "own"), engine("theirs", "peer")],
+  threads: 1,
+  workload: WORKLOAD,
+  prefill: [16, 32],
+  decode: 4,
+  runs: 2,
+  busy: false,
+  probeBytes: 1 << 20,
+};
+
+Deno.test("engines take turns, warm up uncounted, and are closed", async () => {
+  const { asked, closed, start } = fakeStart({ ours: 0.01, theirs: 0.02 });
+  const figures = await measure({ ...OPTIONS, start });
+  const round = ["ours 16+5", "theirs 16+5", "ours 32+1", "theirs 32+1"];
+  assertEquals(asked, [
+    ...["ours 16+1", "theirs 16+1", "ours 16+4", "theirs 16+4"],
+    ...[...round, ...round],
+  ]);
+  assertEquals(closed, ["ours", "theirs"]);
+  const [ours] = figures.engines;
+  assertEquals([ours.engine, ours.version, ours.loadSeconds], ["ours", "ours 1.0", 0.5]);
+  assertEquals([ours.decode?.runs, ours.prefill[16]?.runs, ours.prefill[32]?.runs], [2, 2, 2]);
+  assertEquals(Math.round(ours.decode!.median), 100);
+  assertEquals(Math.round(ours.prefill[32]!.median), 1000);
+  assertEquals(ours.firstTokenSeconds?.median, 0.017);
+  assertEquals(ours.coldStartSeconds, 0.75 + 0.017);
+  assertEquals(figures.bandwidth?.runs, 2);
+});
+
+Deno.test("an engine that cannot start or breaks is named, and the others go on", async () => {
+  const engines = [engine("absent", "peer"), ...OPTIONS.engines];
+  const { closed, start } = fakeStart({ ours: 0.01, theirs: 0.02 }, { breaksAfter: { theirs: 3 } });
+  const figures = await measure({ ...OPTIONS, engines, start });
+  assertEquals(figures.failed, [
+    { name: "absent", reason: "absent is not here" },
+    { name: "theirs", reason: "theirs broke" },
+  ]);
+  assertEquals(figures.engines.map(({ engine }) => engine), ["ours"]);
+  assertEquals(figures.engines[0].decode?.runs, 2);
+  assertEquals(closed, ["theirs", "ours"]);
+});
+
+Deno.test("a long prompt is left out for an engine that would take minutes for it", async () => {
+  const { asked, start } = fakeStart({ ours: 0.01, theirs: 20 });
+  const figures = await measure({ ...OPTIONS, runs: 1, start });
+  assert(!asked.includes("theirs 32+1"));
+  assertEquals(figures.engines[1].prefill[32], undefined);
+  const [ratios] = interpret(figures, { workload: WORKLOAD }).ratios;
+  assertEquals(ratios.prefill[32], undefined);
+  assertEquals(Math.round(ratios.prefill[16]!), 2000);
+});
+
+Deno.test("a report divides by the ceilings of its run and by the peers", async () => {
+  const { start } = fakeStart({ ours: 0.01, theirs: 0.02 });
+  const measured = await measure({ ...OPTIONS, start });
+  const once = (median: number) => ({ median, min: median, max: median, runs: 1 });
+  const figures = { ...measured, bandwidth: once(3e9), multiplyAdds: once(3e9) };
+  const result: ThreadReport = interpret(figures, { workload: WORKLOAD });
+  const [ours] = result.engines;
+  assertEquals(Math.round(ours.decodeBytesPerSecond! / 1e6), 300);
+  assertEquals(ours.bandwidthShare!.toFixed(3), "0.100");
+  // 1000 tokens a second, each 1e6 multiply-adds and its share of 8e6 for the last one.
+  assertEquals(ours.multiplyShare[16]!.toFixed(3), "0.500");
+  assertEquals(ours.multiplyShare[32]!.toFixed(3), "0.417");
+  const [ratios] = result.ratios;
+  assertEquals([ratios.engine, ratios.peer], ["ours", "theirs"]);
+  assertEquals([ratios.decode!.toFixed(3), ratios.prefill[16]!.toFixed(3)], ["2.000", "2.000"]);
+  assertEquals(ratios.peakBytes!.toFixed(3), "0.667");
+
+  const text = formatReport({
+    model: "m.gguf",
+    workload: WORKLOAD,
+    machine: { cpu: "C", cores: 2, memoryBytes: 1e9, os: "linux", deno: "2" },
+    loadBefore: 0.25,
+    loadAfter: 1,
+    prefill: [16, 32],
+    decode: 4,
+    skipped: [{ name: "wllama", reason: "--wllama is not given" }],
+    results: [result],
+  });
+  assertStringIncludes(text, "load average 0.25 before, 1.00 after");
+  assertStringIncludes(text, "1 thread: a plain loop reads 3.00 GB/s");
+  assertStringIncludes(text, "wllama skipped: --wllama is not given");
+  assert(/^ours \/ theirs +2\.00 x +2\.00 x +2\.00 x /m.test(text), text);
+});
+
+Deno.test("a table aligns its first column left and the others right", () => {
+  assertEquals(table([["a", "bb", "c"], ["long", "1", "22"]]), ["a     bb   c", "long   1  22"]);
+});

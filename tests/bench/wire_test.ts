@@ -1,0 +1,51 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { parsePeak } from "../../src/bench/driver_process.ts";
+import { MARK, parseReady, parseTiming } from "../../src/bench/wire.ts";
+import { FormatError } from "../../src/errors.ts";
+
+const TIMING = {
+  promptTokens: 128,
+  prefillSeconds: 0.5,
+  firstSeconds: 0.51,
+  decodeTokens: 64,
+  decodeSeconds: 1.25,
+};
+
+Deno.test("a driver's answers are read as Python and JavaScript write them", () => {
+  const python = '@bench {"ready": {"loadSeconds": 0.25, "version": "llama-cpp-python 0.3.36"}}';
+  assertEquals(parseReady(python), { loadSeconds: 0.25, version: "llama-cpp-python 0.3.36" });
+  assertEquals(parseTiming(MARK + JSON.stringify({ timing: TIMING })), TIMING);
+});
+
+Deno.test("an answer that is cut, of another kind, or has impossible numbers is refused", () => {
+  const whole = MARK + JSON.stringify({ timing: TIMING });
+  const lines = [
+    "",
+    whole.slice(MARK.length),
+    whole.slice(0, -1),
+    `${MARK}null`,
+    `${MARK}[]`,
+    `${MARK}{"timing": 3}`,
+    `${MARK}{"ready": {"loadSeconds": 1, "version": "x"}}`,
+  ];
+  for (const [field, wrong] of [["decodeSeconds", -1], ["promptTokens", "128"]] as const) {
+    lines.push(MARK + JSON.stringify({ timing: { ...TIMING, [field]: wrong } }));
+  }
+  for (const field of Object.keys(TIMING)) {
+    lines.push(MARK + JSON.stringify({ timing: { ...TIMING, [field]: undefined } }));
+  }
+  for (const line of lines) {
+    assertThrows(() => parseTiming(line), FormatError, "cannot read a driver's answer");
+  }
+  assertThrows(
+    () => parseReady(`${MARK}{"ready": {"loadSeconds": 1}}`),
+    FormatError,
+    'must be @bench {"ready": {loadSeconds, version}}',
+  );
+});
+
+Deno.test("peak memory is read from Linux's process status", () => {
+  const status = "Name:\tdeno\nVmPeak:\t  900000 kB\nVmHWM:\t  231072 kB\nVmRSS:\t  200000 kB\n";
+  assertEquals(parsePeak(status), 231072 * 1024);
+  assertEquals(parsePeak("Name:\tdeno\n"), undefined);
+});
