@@ -45,3 +45,8 @@ export class RequestError extends Error {
 export class OptionError extends Error {
   override readonly name = "OptionError";
 }
+
+/** A backend whose threads or device are gone: what it held must be loaded again. */
+export class BackendLostError extends Error {
+  override readonly name = "BackendLostError";
+}

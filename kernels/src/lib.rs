@@ -155,6 +155,13 @@ pub fn serve(context: usize, thread: u32, seen: u32) {
     }
 }
 
+/// Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
+#[wasm_bindgen]
+pub fn fail(context: usize) {
+    // SAFETY: made by `create_context`.
+    unsafe { (*(context as *const Context)).fail() }
+}
+
 /// Lets the threads in `serve` return.
 #[wasm_bindgen]
 pub fn stop(context: usize) {

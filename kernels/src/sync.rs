@@ -26,6 +26,8 @@ pub struct Context {
     pub generation: Flag,
     arrived: AtomicU32,
     phase: Flag,
+    /// A thread has trapped: nobody may wait for it.
+    failed: AtomicU32,
     /// Tasks handed out of each thread's share, for an op's preparation and for the op itself.
     cursors: [[Cursor; MAX_THREADS]; 2],
 }
@@ -153,6 +155,7 @@ impl Context {
             generation: Flag::new(),
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
+            failed: AtomicU32::new(0),
             cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
         }
     }
@@ -199,5 +202,12 @@ impl Context {
         } else {
             self.phase.wait_while(phase, self.spin);
         }
+        assert!(self.failed.load(Relaxed) == 0, "another thread failed");
+    }
+
+    /// Says that a thread has trapped, and lets those who wait for it trap as well.
+    pub fn fail(&self) {
+        self.failed.store(1, SeqCst);
+        self.phase.advance();
     }
 }

@@ -203,8 +203,14 @@ export interface Backend {
   record(build: (ops: Ops) => void): Plan;
   /** Runs the plan; returns when it has been queued (or, on synchronous backends, when it is done). */
   submit(plan: Plan): void;
-  /** Copies `rows` rows from `row` on, after everything submitted before. */
-  read(buffer: Buffer, options?: { row?: number; rows?: number }): Promise<Float32Array>;
+  /**
+   * Copies `rows` rows from `row` on, after everything submitted before: to the start of `into`, which
+   * saves an allocation, or to a new array.
+   */
+  read(
+    buffer: Buffer,
+    options?: { row?: number; rows?: number; into?: Float32Array },
+  ): Promise<Float32Array>;
   memory(): BackendMemory;
   /** Stops threads and frees memory. */
   close(): void;

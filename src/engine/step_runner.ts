@@ -45,6 +45,9 @@ export class StepRunner {
     readonly pageTable: Int32Array;
   };
 
+  /** Logits of the present step, kept from step to step: a new array costs a page fault per 4 KiB. */
+  #logits = new Float32Array(0);
+
   /** Creates the cache and the parameter buffers; throws CapacityError where memory is short. */
   constructor(options: StepRunnerOptions) {
     const { backend, model, maxRows } = options;
@@ -81,7 +84,8 @@ export class StepRunner {
 
   /**
    * Computes a step and returns the logits, `[rows that want them, vocabulary]` in the order of the
-   * rows. Rejects with the backend's error; the sequences of the step are lost then.
+   * rows; the array is valid until the next step. Rejects with the backend's error; the sequences of
+   * the step are lost then.
    */
   async run(step: Step): Promise<Float32Array> {
     const { rows, slotPages } = step;
@@ -105,7 +109,12 @@ export class StepRunner {
     this.#writeRows(rows.length, logitRowCount);
     this.#backend.submit(this.#plan(rows.length, logitRowCount));
     if (logitRowCount === 0) return new Float32Array(0);
-    return await this.#backend.read(this.#model.logits, { rows: logitRowCount });
+    const wanted = logitRowCount * this.#model.logits.width;
+    if (this.#logits.length < wanted) this.#logits = new Float32Array(wanted);
+    return await this.#backend.read(this.#model.logits, {
+      rows: logitRowCount,
+      into: this.#logits,
+    });
   }
 
   /** Closes the backend. */

@@ -27,6 +27,11 @@ export function create_context(threads: number): number;
 export function describe_weight(at: number, kind: number, rows: number, cols: number, data: number): void;
 
 /**
+ * Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
+ */
+export function fail(context: number): void;
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
  */
 export function pack(kind: number, src: number, rows: number, cols: number, dst: number): void;
@@ -81,6 +86,7 @@ export interface InitOutput {
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;
+    readonly fail: (a: number) => void;
     readonly stop: (a: number) => void;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;

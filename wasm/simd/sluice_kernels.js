@@ -56,6 +56,14 @@ export function describe_weight(at, kind, rows, cols, data) {
 }
 
 /**
+ * Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
+ * @param {number} context
+ */
+export function fail(context) {
+    wasm.fail(context);
+}
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
  * @param {number} kind
  * @param {number} src

@@ -11,6 +11,7 @@ export const serve: (a: number, b: number, c: number) => void;
 export const set_scratch: (a: number, b: number, c: number) => void;
 export const set_streams: (a: number, b: number) => void;
 export const allocate: (a: number) => number;
+export const fail: (a: number) => void;
 export const stop: (a: number) => void;
 export const pack: (a: number, b: number, c: number, d: number, e: number) => void;
 export const __wbindgen_externrefs: WebAssembly.Table;

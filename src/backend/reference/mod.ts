@@ -197,7 +197,7 @@ class ReferenceBackend implements Backend {
   // deno-lint-ignore require-await -- a method of the seam: other backends do wait
   async read(
     buffer: Buffer,
-    options: { row?: number; rows?: number } = {},
+    options: { row?: number; rows?: number; into?: Float32Array } = {},
   ): Promise<Float32Array> {
     const { row = 0, rows = buffer.rows - row } = options;
     if (row < 0 || rows < 0 || row + rows > buffer.rows) {
@@ -205,7 +205,10 @@ class ReferenceBackend implements Backend {
         `cannot read a buffer: the last row is ${row + rows}, must be at most ${buffer.rows}`,
       );
     }
-    return floats(buffer).slice(row * buffer.width, (row + rows) * buffer.width);
+    const values = floats(buffer).subarray(row * buffer.width, (row + rows) * buffer.width);
+    if (options.into === undefined) return values.slice();
+    options.into.set(values);
+    return options.into.subarray(0, values.length);
   }
 
   memory(): BackendMemory {

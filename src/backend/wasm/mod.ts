@@ -5,7 +5,7 @@
  * threads, without JavaScript or messages in between. The thread that calls `submit` computes too.
  */
 
-import { CapacityError, UnsupportedOpError } from "../../errors.ts";
+import { BackendLostError, CapacityError, UnsupportedOpError } from "../../errors.ts";
 import {
   type ActivationPrecision,
   type Backend,
@@ -88,6 +88,7 @@ class WasmBackend implements Backend {
   readonly #uploader: Uploader;
   readonly #used = { weights: 0, kv: 0 };
   readonly #streams: StreamChoice;
+  #lost: BackendLostError | null = null;
   #scratchCols = 0;
   #activationArea = { address: 0, bytes: 0 };
   #planArea = { address: 0, bytes: 0 };
@@ -187,11 +188,14 @@ class WasmBackend implements Backend {
     const { address } = this.#planArea;
     new Uint32Array(this.#memory.buffer, address, words.length).set(words);
     const start = performance.now();
-    this.#kernels.run_plan(this.#context, address, length);
+    this.#run(address, length);
     if (decodes) this.#streams.measured(performance.now() - start);
   }
 
-  read(buffer: Buffer, options: { row?: number; rows?: number } = {}): Promise<Float32Array> {
+  read(
+    buffer: Buffer,
+    options: { row?: number; rows?: number; into?: Float32Array } = {},
+  ): Promise<Float32Array> {
     const { address, width, rows } = buffer as WasmBuffer;
     const row = options.row ?? 0;
     const count = options.rows ?? rows - row;
@@ -200,10 +204,20 @@ class WasmBackend implements Backend {
         `cannot read rows ${row}..${row + count}: the buffer has ${rows}`,
       );
     }
-    const start = address + row * width * 4;
-    return Promise.resolve(
-      new Float32Array(this.#memory.buffer, start, count * width).slice(),
-    );
+    const into = options.into?.subarray(0, count * width) ?? new Float32Array(count * width);
+    into.set(new Float32Array(this.#memory.buffer, address + row * width * 4, count * width));
+    return Promise.resolve(into);
+  }
+
+  /** Runs a plan; after a trap the threads and what they share are lost. */
+  #run(address: number, ops: number): void {
+    if (this.#lost !== null) throw this.#lost;
+    try {
+      this.#kernels.run_plan(this.#context, address, ops);
+    } catch (error) {
+      this.#lost = new BackendLostError(`cannot compute: a kernel failed (${error})`);
+      throw this.#lost;
+    }
   }
 
   memory(): BackendMemory {
@@ -212,7 +226,7 @@ class WasmBackend implements Backend {
   }
 
   close(): void {
-    this.#kernels.stop(this.#context);
+    if (this.#lost === null) this.#kernels.stop(this.#context);
     for (const worker of this.#workers) worker.terminate();
   }
 

@@ -5,7 +5,7 @@
  */
 
 const COUNTS = [1, 4] as const;
-const TRIALS = 4;
+const TRIALS = 2;
 
 export class StreamChoice {
   readonly #set: (streams: number) => void;

@@ -17,6 +17,11 @@ const scope = self as unknown as {
 scope.onmessage = async ({ data }) => {
   const kernels = await instantiate(data.shared);
   scope.postMessage("ready");
-  kernels.serve(data.context, data.thread, 0);
+  try {
+    kernels.serve(data.context, data.thread, 0);
+  } catch (error) {
+    kernels.fail(data.context);
+    throw error;
+  }
   scope.close();
 };
