@@ -4,7 +4,7 @@
  * aborts come in. A worker runs it in a server; programs without workers use it directly.
  */
 
-import { CapacityError } from "../errors.ts";
+import { BackendLostError, CapacityError } from "../errors.ts";
 import { Candidates } from "../sampling/candidates.ts";
 import { tokenLogprobs } from "../sampling/logprobs.ts";
 import { Sampler } from "../sampling/sampler.ts";
@@ -38,6 +38,8 @@ export interface LocalEngineOptions {
   readonly pages: number;
   /** Requests that may wait for a slot; DEFAULT_MAX_WAITING where nothing is said. */
   readonly maxWaiting?: number;
+  /** Called when the backend is lost: every later step fails, so open the model anew. */
+  readonly onLost?: (error: Error) => void;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
 }
@@ -224,7 +226,11 @@ export class LocalEngine implements Engine {
     try {
       logits = await this.#options.runner.run(step);
     } catch (error) {
-      for (const row of step.rows) this.#fail(row.sequence, error);
+      // What a lost backend held of the other sequences is gone too.
+      const lost = error instanceof BackendLostError;
+      if (lost) this.#options.onLost?.(error);
+      const ended = lost ? [...this.#live.keys()] : step.rows.map((row) => row.sequence);
+      for (const sequence of ended) this.#fail(sequence, error);
       return;
     }
     const { vocabSize } = this.info;

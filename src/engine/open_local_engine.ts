@@ -45,6 +45,7 @@ export async function openLocalEngine(
         pages,
         maxWaiting: options.maxWaiting,
         onStepEnd: hooks.onStepEnd,
+        onLost: hooks.onLost,
       });
     } catch (error) {
       backend.close();

@@ -29,6 +29,8 @@ export type Report =
   | { readonly type: "failed"; readonly error: WireError }
   /** Everything that happened since the last one; a step's tokens travel together. */
   | { readonly type: "news"; readonly items: readonly NewsItem[]; readonly stats: EngineStats }
+  /** The backend is lost; no request will be answered any more. */
+  | { readonly type: "lost"; readonly reason: string }
   | { readonly type: "closed" };
 
 /** An event of request `id`, or the error that ended it. */

@@ -168,7 +168,10 @@ export class WorkerEngine implements Engine {
 
   #adopt(worker: EngineWorker): void {
     this.#worker = worker;
-    worker.onmessage = ({ data }) => this.#take(data);
+    worker.onmessage = ({ data }) => {
+      if (data.type === "lost") this.#crash(worker, data.reason);
+      else if (this.#worker === worker) this.#take(data);
+    };
     watch(worker, (reason) => this.#crash(worker, reason));
   }
 

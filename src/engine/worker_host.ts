@@ -14,6 +14,8 @@ export interface OpenHooks {
   readonly onProgress?: LoadProgress;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
+  /** Called when the backend is lost. */
+  readonly onLost?: (error: Error) => void;
 }
 
 /** Opens the engine that a worker runs. */
@@ -72,8 +74,10 @@ class WorkerHost {
       this.#endpoint.postMessage({ type: "progress", loadedBytes, totalBytes });
     };
     const onStepEnd = () => this.#report();
+    const onLost = (error: Error) =>
+      this.#endpoint.postMessage({ type: "lost", reason: error.message });
     try {
-      this.#engine = await this.#open(options, { onProgress, onStepEnd });
+      this.#engine = await this.#open(options, { onProgress, onStepEnd, onLost });
       this.#endpoint.postMessage({ type: "ready", info: this.#engine.info });
     } catch (error) {
       this.#endpoint.postMessage({ type: "failed", error: encodeError(error) });

@@ -322,6 +322,7 @@ export interface ToyEngineOptions {
   readonly pages?: number;
   readonly maxWaiting?: number;
   readonly onStepEnd?: () => void;
+  readonly onLost?: (error: Error) => void;
 }
 
 /** An engine on the toy model, and the backend it runs on. */
@@ -349,7 +350,7 @@ export function toyEngine(
     memory: backend.memory(),
     conversions: [],
   };
-  const { maxWaiting, onStepEnd } = options;
+  const { maxWaiting, onStepEnd, onLost } = options;
   const engine = new LocalEngine({
     info,
     runner,
@@ -358,6 +359,7 @@ export function toyEngine(
     pages,
     maxWaiting,
     onStepEnd,
+    onLost,
   });
   return { engine, backend };
 }

@@ -1,16 +1,19 @@
 /** A worker with the toy engine; the model's "path" says how it behaves. */
 
-import { FormatError } from "../../src/errors.ts";
+import { BackendLostError, FormatError } from "../../src/errors.ts";
 import type { Command, MessageEndpoint, Report } from "../../src/engine/wire.ts";
 import { serveEngine } from "../../src/engine/worker_host.ts";
 import { toyEngine } from "./toy.ts";
 
-/** Steps after which a worker with the model "crashing" throws outside any handler. */
+/** Steps after which the model "crashing" throws outside any handler and "losing" loses its backend. */
 const CRASH_STEPS = 20;
 
 serveEngine(
   globalThis as unknown as MessageEndpoint<Report, Command>,
-  async ({ model, slots, chunkTokens, contextLength, maxWaiting }, { onProgress, onStepEnd }) => {
+  async (
+    { model, slots, chunkTokens, contextLength, maxWaiting },
+    { onProgress, onStepEnd, onLost },
+  ) => {
     if (model === "damaged") {
       throw FormatError.of("open the toy", "its state", "damaged", "whole");
     }
@@ -29,6 +32,7 @@ serveEngine(
       chunkTokens,
       contextLength,
       maxWaiting,
+      onLost,
       onStepEnd: () => {
         onStepEnd?.();
         if (model === "crashing" && ++steps === CRASH_STEPS) {
@@ -38,6 +42,13 @@ serveEngine(
         }
       },
     });
+    if (model === "losing") {
+      // As a WASM backend after a trap: this step and every later one fails.
+      backend.stepMs = () => {
+        if (++steps >= CRASH_STEPS) throw new BackendLostError("a kernel failed on purpose");
+        return 0;
+      };
+    }
     if (model === "busy") {
       // Computes as a WASM backend does: without ever waiting within a step.
       backend.stepMs = (rows) => {

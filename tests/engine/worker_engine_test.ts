@@ -188,31 +188,38 @@ Deno.test("a signal that has fired, and one that fires while queued, end with ab
   });
 });
 
-Deno.test("a crash ends every request with an error, and the next one gets a new worker", async () => {
-  let started = 0;
-  const start = () => {
-    started++;
-    return startToy();
-  };
-  await withWorker({ model: "crashing" }, async (engine) => {
-    const endings = await Promise.allSettled(
-      [1, 2, 3, 4].map((seed) =>
-        answerOf(engine.generate(toyRequest(toyPrompt(3, seed), { maxTokens: 1000 })))
-      ),
-    );
-    for (const ending of endings) {
-      assert(ending.status === "rejected");
-      assertInstanceOf(ending.reason, Error);
-      assert(ending.reason.message.includes("crashed on purpose"), ending.reason.message);
-    }
-    assertEquals([engine.stats().running, engine.stats().waiting, started], [0, 0, 1]);
-    const answers = await Promise.all(
-      [5, 6].map((seed) => answerOf(engine.generate(toyRequest(toyPrompt(3, seed))))),
-    );
-    assertEquals(answers, [5, 6].map((seed) => toyAnswer(toyPrompt(3, seed), 8)));
-    assertEquals(started, 2);
-  }, start);
-});
+for (
+  const [fault, model, message] of [
+    ["a crash", "crashing", "crashed on purpose"],
+    ["a lost backend", "losing", "a kernel failed on purpose"],
+  ]
+) {
+  Deno.test(`${fault} ends every request with an error, and the next one gets a new worker`, async () => {
+    let started = 0;
+    const start = () => {
+      started++;
+      return startToy();
+    };
+    await withWorker({ model }, async (engine) => {
+      const endings = await Promise.allSettled(
+        [1, 2, 3, 4].map((seed) =>
+          answerOf(engine.generate(toyRequest(toyPrompt(3, seed), { maxTokens: 1000 })))
+        ),
+      );
+      for (const ending of endings) {
+        assert(ending.status === "rejected");
+        assertInstanceOf(ending.reason, Error);
+        assert(ending.reason.message.includes(message), ending.reason.message);
+      }
+      assertEquals([engine.stats().running, engine.stats().waiting, started], [0, 0, 1]);
+      const answers = await Promise.all(
+        [5, 6].map((seed) => answerOf(engine.generate(toyRequest(toyPrompt(3, seed))))),
+      );
+      assertEquals(answers, [5, 6].map((seed) => toyAnswer(toyPrompt(3, seed), 8)));
+      assertEquals(started, 2);
+    }, start);
+  });
+}
 
 Deno.test("close lets the worker's requests finish, then refuses", async () => {
   const engine = await WorkerEngine.open({ start: startToy, engine: OPTIONS });
