@@ -9,7 +9,7 @@ import type { Arena, Kernels } from "./kernels.ts";
 import type { WasmWeight } from "./memory.ts";
 
 const GROUP_ROWS = 8;
-const STAGING_BYTES = 2 << 20;
+const STAGING_BYTES = 512 << 10;
 
 export class Uploader {
   readonly #kernels: Kernels;
