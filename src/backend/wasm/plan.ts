@@ -30,7 +30,7 @@ const MAX_OUTPUTS = 4;
 
 export interface WasmPlan extends Plan {
   readonly words: Uint32Array<ArrayBuffer>;
-  /** It multiplies matrices by a single row, so its time is that of reading weights. */
+  /** It multiplies matrices by single rows only, so its time is that of reading weights. */
   readonly decodes: boolean;
 }
 
@@ -54,7 +54,7 @@ export class PlanRecorder implements Ops {
   readonly #host: PlanHost;
   readonly #words: number[] = [];
   #ops = 0;
-  #decodes = false;
+  #decodes = true;
   readonly #float = new Float32Array(1);
   readonly #bits = new Uint32Array(this.#float.buffer);
 
@@ -139,7 +139,7 @@ export class PlanRecorder implements Ops {
         `cannot record linear: it has ${outputs.length} outputs, must be at most ${MAX_OUTPUTS}`,
       );
     }
-    this.#decodes ||= rows === 1;
+    this.#decodes &&= rows === 1;
     let forms = 0;
     for (const { weight: matrix, out } of outputs) {
       if (out === x) {
