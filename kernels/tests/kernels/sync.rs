@@ -1,0 +1,107 @@
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::thread;
+
+use sluice_kernels::sync::{Context, Round};
+
+/// A context that the threads of a test share by reference.
+struct Shared(Context);
+
+// SAFETY: the fields that are not atomic are set before the threads start; this is how wasm threads
+// share it.
+unsafe impl Sync for Shared {}
+
+fn shared(threads: u32) -> Shared {
+    let mut context = Context::new(threads);
+    // There may be fewer cores than threads: giving way early keeps the tests short.
+    context.spin = 50;
+    Shared(context)
+}
+
+/// Runs `work` on `threads` threads, each with its number.
+fn on_threads(shared: &Shared, work: impl Fn(&Context, u32) + Sync) {
+    thread::scope(|scope| {
+        for thread in 0..shared.0.threads {
+            let work = &work;
+            scope.spawn(move || work(&shared.0, thread));
+        }
+    });
+}
+
+#[test]
+fn every_task_is_handed_out_exactly_once() {
+    for threads in 1..=4 {
+        let shared = shared(threads);
+        let counts = [0, 1, 2, 3, 5, 7, 97, 1000];
+        let taken: Vec<[Vec<AtomicU32>; 2]> = counts
+            .iter()
+            .map(|&n| [0, 1].map(|_| (0..n).map(|_| AtomicU32::new(0)).collect()))
+            .collect();
+        on_threads(&shared, |context, thread| {
+            for (&count, taken) in counts.iter().zip(&taken) {
+                for (round, taken) in [Round::Prepare, Round::Main].into_iter().zip(taken) {
+                    for task in context.tasks(round, count, thread) {
+                        taken[task].fetch_add(1, Relaxed);
+                    }
+                }
+                context.end_op();
+            }
+        });
+        for task in taken.iter().flatten().flatten() {
+            assert_eq!(task.load(Relaxed), 1, "{threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_thread_alone_gets_the_others_shares_too() {
+    let shared = shared(3);
+    let mut tasks: Vec<usize> = shared.0.tasks(Round::Main, 10, 1).collect();
+    // Its own run of neighbours comes first.
+    assert_eq!(tasks[..3], [3, 4, 5]);
+    tasks.sort();
+    assert_eq!(tasks, (0..10).collect::<Vec<_>>());
+    assert_eq!(shared.0.tasks(Round::Main, 10, 0).count(), 0);
+}
+
+#[test]
+fn a_barrier_lets_no_thread_on_before_all_have_come() {
+    const ROUNDS: u32 = 1000;
+    for threads in 1..=4u32 {
+        let shared = shared(threads);
+        let reached: Vec<AtomicU32> = (0..threads).map(|_| AtomicU32::new(0)).collect();
+        let lasts = AtomicU32::new(0);
+        // Counted, since a thread that panicked would leave the others waiting.
+        let violations = AtomicU32::new(0);
+        let must = |holds: bool| {
+            violations.fetch_add(!holds as u32, Relaxed);
+        };
+        on_threads(&shared, |context, thread| {
+            for round in 1..=ROUNDS {
+                reached[thread as usize].store(round, Relaxed);
+                context.barrier(|| {
+                    must(reached.iter().all(|r| r.load(Relaxed) == round));
+                    lasts.fetch_add(1, Relaxed);
+                });
+                must(lasts.load(Relaxed) == round);
+                // Others may have gone on, but none past the next barrier.
+                for reached in &reached {
+                    must([round, round + 1].contains(&reached.load(Relaxed)));
+                }
+            }
+        });
+        assert_eq!(violations.load(Relaxed), 0, "{threads} threads");
+        assert_eq!(lasts.load(Relaxed), ROUNDS, "{threads} threads");
+    }
+}
+
+#[test]
+fn threads_have_scratch_memory_of_their_own() {
+    let mut context = Context::new(3);
+    let mut memory = [0u8; 300];
+    context.scratch = memory.as_mut_ptr();
+    context.scratch_bytes = 100;
+    for thread in 0..3 {
+        let at = context.scratch_of(thread) as usize - memory.as_ptr() as usize;
+        assert_eq!(at, 100 * thread as usize);
+    }
+}
