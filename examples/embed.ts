@@ -16,9 +16,11 @@ const model = await loadModel({ model: path });
 
 // Text in, text out.
 const prompt = await model.chatPrompt([{ role: "user", content: "Say hello." }]);
+let answer = "";
 for await (const event of model.answer(prompt, { sampling: NEUTRAL_SAMPLING, maxTokens: 64 })) {
-  if (event.type === "delta") console.log(event.content);
+  if (event.type === "delta") answer += event.content;
 }
+console.log(answer);
 
 // The same model over HTTP, below a path of an app that does other things too.
 const app = new Hono();

@@ -82,7 +82,7 @@ export function progressBar(
       const sizes = `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}`;
       write(
         terminal,
-        `\r${label} ${bar} ${String(Math.round(share * 100)).padStart(3)} % ${sizes}`,
+        `\r${label} ${bar} ${String(Math.round(share * 100)).padStart(3)} % ${sizes}\x1b[K`,
       );
     },
     clear: () => write(terminal, "\r\x1b[K"),
