@@ -2,6 +2,7 @@
 
 import { linesOf } from "../cli/lines.ts";
 import { CapacityError } from "../errors.ts";
+import { parseProcessCpu } from "./machine.ts";
 import { MARK, parseReady, parseTiming, type Ready, type Request, type Timing } from "./wire.ts";
 
 export interface DriverCommand {
@@ -62,6 +63,15 @@ export class DriverProcess {
   peakBytes(): number | undefined {
     try {
       return parsePeak(Deno.readTextFileSync(`/proc/${this.#child.pid}/status`));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Processor time of all its threads so far; undefined where the system does not tell. */
+  cpuSeconds(): number | undefined {
+    try {
+      return parseProcessCpu(Deno.readTextFileSync(`/proc/${this.#child.pid}/stat`));
     } catch {
       return undefined;
     }

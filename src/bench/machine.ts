@@ -35,3 +35,29 @@ export function noiseWarning(loadBefore: number): string | undefined {
   return `warning: the load average before the run was ${loadBefore.toFixed(2)}, ` +
     `must be at most ${NOISY_LOAD} for figures to be trusted`;
 }
+
+/** Linux counts processor time in so many ticks a second, whatever the kernel's own clock. */
+const TICKS_PER_SECOND = 100;
+
+/** Processor time that all processes took since the system started; undefined outside Linux. */
+export function systemCpuSeconds(): number | undefined {
+  try {
+    return parseSystemCpu(Deno.readTextFileSync("/proc/stat"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Reads Linux's `/proc/stat`: user, nice, system, idle, waiting, interrupts (two), stolen. */
+export function parseSystemCpu(text: string): number | undefined {
+  const match = /^cpu +(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+) (\d+)/m.exec(text);
+  if (match === null) return undefined;
+  return match.slice(1).reduce((sum, ticks) => sum + Number(ticks), 0) / TICKS_PER_SECOND;
+}
+
+/** Reads `/proc/PID/stat`, whose second field, the name, may hold spaces and parentheses. */
+export function parseProcessCpu(text: string): number | undefined {
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  return Number.isFinite(ticks) ? ticks / TICKS_PER_SECOND : undefined;
+}

@@ -7,7 +7,8 @@ import { Ceilings } from "./ceilings.ts";
 import { DriverProcess } from "./driver_process.ts";
 import type { BenchEngine, Skipped } from "./engines.ts";
 import { summarize, type Summary } from "./statistics.ts";
-import type { Ready, Timing } from "./wire.ts";
+import { systemCpuSeconds } from "./machine.ts";
+import type { Ready, Request, Timing } from "./wire.ts";
 import { promptTokens, type Workload } from "./workload.ts";
 
 /** Pause between two measurements: threads that spin after their work come to rest. */
@@ -16,6 +17,10 @@ const PAUSE_MS = 100;
 const PATIENCE_SECONDS = 90;
 /** A long prompt is left out where it would take longer than this. */
 const LONGEST_SECONDS = 45;
+/** A measurement beside which others used more cores than this is repeated, where it was short. */
+const DISTURBED_CORES = 0.15;
+const TRIES = 4;
+const REPEATABLE_SECONDS = 6;
 /** Tokens of the request that shows how soon a fresh process answers. */
 const SHORT_PROMPT = 16;
 
@@ -35,10 +40,12 @@ export interface MeasureOptions {
   readonly probeBytes?: number;
   /** Starts an engine; in a process of its own where nothing is said. */
   readonly start?: StartEngine;
+  /** Processor seconds of the whole system so far. */
+  readonly systemCpu?: () => number | undefined;
 }
 
 /** An engine that takes requests, one at a time. */
-export type Driver = Pick<DriverProcess, "run" | "peakBytes" | "close">;
+export type Driver = Pick<DriverProcess, "run" | "cpuSeconds" | "peakBytes" | "close">;
 
 export type StartEngine = (
   engine: BenchEngine,
@@ -62,6 +69,8 @@ export interface EngineFigures {
   /** Seconds from the start of the process to the first token of a short prompt. */
   readonly coldStartSeconds: number;
   readonly peakBytes: number | undefined;
+  /** Cores that other processes used during the measurements that count. */
+  readonly foreignCores: Summary | undefined;
 }
 
 export interface ThreadFigures {
@@ -80,6 +89,7 @@ class Contestant {
   readonly decode: number[] = [];
   readonly busyDecode: number[] = [];
   readonly first: number[] = [];
+  readonly foreign: number[] = [];
   seconds = 0;
 
   constructor(
@@ -91,6 +101,32 @@ class Contestant {
   /** Tokens per second of the prompts so far, a guess for longer ones. */
   get prefillRate(): number {
     return Math.max(0, ...[...this.prefill.values()].flat());
+  }
+
+  /**
+   * Runs a request, again where others were computing meanwhile: the quietest try counts. Waiting
+   * for a quiet moment beforehand would not do, since the next disturbance comes unannounced.
+   */
+  async runQuietly(
+    request: Request,
+    { systemCpu }: { systemCpu: () => number | undefined },
+  ): Promise<Timing> {
+    let best: { timing: Timing; foreign: number | undefined } | undefined;
+    for (let tries = 0; tries < TRIES; tries++) {
+      const before = { system: systemCpu(), own: this.driver.cpuSeconds(), at: performance.now() };
+      const timing = await this.driver.run(request);
+      const seconds = (performance.now() - before.at) / 1000;
+      const system = difference(systemCpu(), before.system);
+      const foreignSeconds = difference(system, difference(this.driver.cpuSeconds(), before.own));
+      const foreign = foreignSeconds === undefined
+        ? undefined
+        : Math.max(0, foreignSeconds) / seconds;
+      if (best === undefined || (foreign ?? 0) < (best.foreign ?? 0)) best = { timing, foreign };
+      if ((foreign ?? 0) <= DISTURBED_CORES || seconds > REPEATABLE_SECONDS) break;
+      await pause();
+    }
+    if (best!.foreign !== undefined) this.foreign.push(best!.foreign);
+    return best!.timing;
   }
 
   add(length: number, timing: Timing): void {
@@ -115,6 +151,7 @@ class Contestant {
       busyDecode: summarize(this.busyDecode),
       firstTokenSeconds: summarize(this.first),
       peakBytes: this.driver.peakBytes(),
+      foreignCores: summarize(this.foreign),
     };
   }
 }
@@ -125,6 +162,7 @@ export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
   const start = options.start ??
     ((engine, threads) => DriverProcess.start(engine.command(threads)));
   const prompt = (length: number) => promptTokens(length, workload);
+  const systemCpu = options.systemCpu ?? systemCpuSeconds;
   const [shortest] = options.prefill;
   const failed: Skipped[] = [];
   let contestants: Contestant[] = [];
@@ -180,7 +218,8 @@ export async function measure(options: MeasureOptions): Promise<ThreadFigures> {
           if (run > 0 && contestant.seconds > PATIENCE_SECONDS) return;
           const guess = length / contestant.prefillRate;
           if (length !== shortest && guess > LONGEST_SECONDS) return;
-          contestant.add(length, await contestant.driver.run({ prompt: prompt(length), generate }));
+          const request = { prompt: prompt(length), generate };
+          contestant.add(length, await contestant.runQuietly(request, { systemCpu }));
         });
       }
     }
@@ -244,6 +283,10 @@ async function besideBusyProcess(work: () => Promise<void>): Promise<void> {
     busy.kill("SIGKILL");
     await busy.status;
   }
+}
+
+function difference(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? undefined : a - b;
 }
 
 function pause(): Promise<void> {

@@ -121,6 +121,7 @@ function formatThreads(result: ThreadReport, { prefill, decode }: Report): strin
     "load ms",
     "cold start ms",
     "peak MB",
+    "others' cores",
     ...(withBusy ? ["busy decode tok/s", "kept"] : []),
   ];
   const rows = result.engines.map((engine) => [
@@ -134,6 +135,7 @@ function formatThreads(result: ThreadReport, { prefill, decode }: Report): strin
     number(engine.loadSeconds, 1000),
     number(engine.coldStartSeconds, 1000),
     engine.peakBytes === undefined ? "-" : mega(engine.peakBytes),
+    engine.foreignCores === undefined ? "-" : engine.foreignCores.median.toFixed(2),
     ...(withBusy ? [formatSummary(engine.busyDecode), percent(engine.busyShare)] : []),
   ]);
   const lines = [

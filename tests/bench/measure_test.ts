@@ -48,6 +48,7 @@ function fakeStart(
           decodeSeconds: (generate - 1) * seconds,
         });
       },
+      cpuSeconds: () => 0,
       peakBytes: () => 1e6 * name.length,
       close: () => Promise.resolve(void closed.push(name)),
     };
@@ -66,6 +67,7 @@ const OPTIONS = {
   runs: 2,
   busy: false,
   probeBytes: 1 << 20,
+  systemCpu: () => 0,
 };
 
 Deno.test("engines take turns, warm up uncounted, and are closed", async () => {
@@ -108,6 +110,28 @@ Deno.test("a long prompt is left out for an engine that would take minutes for i
   const [ratios] = interpret(figures, { workload: WORKLOAD }).ratios;
   assertEquals(ratios.prefill[32], undefined);
   assertEquals(Math.round(ratios.prefill[16]!), 2000);
+});
+
+Deno.test("a measurement beside other processes is repeated, and the quietest try counts", async () => {
+  const { asked, start } = fakeStart({ ours: 0.01 });
+  // Others use ten cores during the first try of the round and none from then on.
+  let calls = 0;
+  const systemCpu = () => calls++ === 0 ? 0 : 10;
+  const engines = [engine("ours", "own")];
+  const figures = await measure({ ...OPTIONS, engines, prefill: [16], runs: 1, start, systemCpu });
+  assertEquals(asked, ["ours 16+1", "ours 16+4", "ours 16+5", "ours 16+5"]);
+  assertEquals(figures.engines[0].foreignCores, { median: 0, min: 0, max: 0, runs: 1 });
+  assertEquals(figures.engines[0].decode?.runs, 1);
+});
+
+Deno.test("a measurement that stays disturbed counts after four tries, with what disturbed it", async () => {
+  const { asked, start } = fakeStart({ ours: 0.01 });
+  let seconds = 0;
+  const systemCpu = () => seconds++;
+  const engines = [engine("ours", "own")];
+  const figures = await measure({ ...OPTIONS, engines, prefill: [16], runs: 1, start, systemCpu });
+  assertEquals(asked.length, 2 + 4);
+  assert(figures.engines[0].foreignCores!.median > 1);
 });
 
 Deno.test("a report divides by the ceilings of its run and by the peers", async () => {

@@ -1,5 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { parsePeak } from "../../src/bench/driver_process.ts";
+import { parseProcessCpu, parseSystemCpu } from "../../src/bench/machine.ts";
 import { MARK, parseReady, parseTiming } from "../../src/bench/wire.ts";
 import { FormatError } from "../../src/errors.ts";
 
@@ -48,4 +49,13 @@ Deno.test("peak memory is read from Linux's process status", () => {
   const status = "Name:\tdeno\nVmPeak:\t  900000 kB\nVmHWM:\t  231072 kB\nVmRSS:\t  200000 kB\n";
   assertEquals(parsePeak(status), 231072 * 1024);
   assertEquals(parsePeak("Name:\tdeno\n"), undefined);
+});
+
+Deno.test("processor time is read from Linux's tables, whatever a process is called", () => {
+  const system = "cpu  100 20 30 9999 8888 4 5 6 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+  assertEquals(parseSystemCpu(system), 1.65);
+  assertEquals(parseSystemCpu("intr 5\n"), undefined);
+  const process = "42 (a (b) c) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 9 0 12345 1 2";
+  assertEquals(parseProcessCpu(process), 3);
+  assertEquals(parseProcessCpu("42"), undefined);
 });
