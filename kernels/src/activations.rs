@@ -177,7 +177,9 @@ pub unsafe fn prepare(
             peak = peak.max(F32x4::load(src.add(4 * i)).abs());
         }
         let peak = peak.max_lane();
-        let inverse = if peak > 0.0 { levels / peak } else { 0.0 };
+        // A peak so small that its reciprocal overflows counts as zero.
+        let inverse = levels / peak;
+        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
         let q: [I16x8; 4] = core::array::from_fn(|i| {
             let part = |h: usize| {
                 F32x4::load(src.add(8 * i + 4 * h))

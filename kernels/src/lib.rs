@@ -97,10 +97,10 @@ pub fn describe_weight(at: usize, kind: u32, rows: u32, cols: u32, data: usize) 
 
 /// Makes the context that threads share; returns its address.
 #[wasm_bindgen]
-pub fn create_context(threads: u32) -> usize {
+pub fn create_context() -> usize {
     let at = allocate(core::mem::size_of::<Context>());
     // SAFETY: freshly allocated, aligned to 64.
-    unsafe { (at as *mut Context).write(Context::new(threads)) }
+    unsafe { (at as *mut Context).write(Context::new()) }
     at
 }
 
@@ -123,36 +123,35 @@ pub fn set_streams(context: usize, streams: u32) {
     unsafe { (*(context as *mut Context)).streams = streams }
 }
 
-/// Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+/// Runs a plan on all threads that have come, as thread 0; returns when it is done.
 #[wasm_bindgen]
 pub fn run_plan(context: usize, plan: usize, ops: u32) {
-    // SAFETY: made by `create_context`; the other threads read it only after `advance`.
+    // SAFETY: made by `create_context`; the other threads read it only after `start`.
     unsafe {
         let shared = context as *mut Context;
         (*shared).plan = plan as *const u32;
         (*shared).plan_ops = ops;
-        if (*shared).threads > 1 {
-            (*shared).generation.advance();
-        }
+        (*shared).start();
         plan::run(&*shared, plan as *const u32, ops, 0);
     }
 }
 
-/// Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+/// Threads that have joined so far, besides the one that runs plans.
 #[wasm_bindgen]
-pub fn serve(context: usize, thread: u32, seen: u32) {
+pub fn joined(context: usize) -> u32 {
+    // SAFETY: made by `create_context`.
+    unsafe { (*(context as *const Context)).joined() }
+}
+
+/// Joins and runs every plan that `run_plan` starts from then on, until `stop`.
+#[wasm_bindgen]
+pub fn serve(context: usize) {
     // SAFETY: made by `create_context`.
     let context = unsafe { &*(context as *const Context) };
-    let mut seen = seen;
-    loop {
-        context.generation.wait_while(seen, context.idle_spin);
-        seen = seen.wrapping_add(1);
-        if context.plan.is_null() {
-            return;
-        }
+    context.serve(|thread| {
         // SAFETY: the plan stays as it is until all threads have passed its last barrier.
         unsafe { plan::run(context, context.plan, context.plan_ops, thread) };
-    }
+    });
 }
 
 /// Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
@@ -166,9 +165,5 @@ pub fn fail(context: usize) {
 #[wasm_bindgen]
 pub fn stop(context: usize) {
     // SAFETY: made by `create_context`; no plan is running.
-    unsafe {
-        let shared = context as *mut Context;
-        (*shared).plan = core::ptr::null();
-        (*shared).generation.advance();
-    }
+    unsafe { (*(context as *mut Context)).dismiss() }
 }

@@ -584,10 +584,12 @@ impl F32x4 {
         let [a, b, c, d] = self.lanes();
         (a + b) + (c + d)
     }
+    /// The largest lane; NaN where one is NaN.
     #[inline(always)]
     pub fn max_lane(self) -> f32 {
+        let larger = |a: f32, b: f32| if a.is_nan() || a > b { a } else { b };
         let [a, b, c, d] = self.lanes();
-        a.max(b).max(c.max(d))
+        larger(larger(a, b), larger(c, d))
     }
 }
 

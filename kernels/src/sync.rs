@@ -12,6 +12,7 @@ pub struct Cursor(pub AtomicU32);
 /// Shared by all threads of a backend; lives in the shared memory.
 #[repr(C)]
 pub struct Context {
+    /// How many take part in the present plan.
     pub threads: u32,
     /// Polls of a flag before a thread sleeps: within a plan, and between plans.
     pub spin: u32,
@@ -23,7 +24,11 @@ pub struct Context {
     /// The plan of the present generation; null tells the threads to leave.
     pub plan: *const u32,
     pub plan_ops: u32,
-    pub generation: Flag,
+    /// Counts plans in its upper bits; the lowest eight say how many threads take part, so that a
+    /// thread that has just come knows whether it is one of them.
+    generation: Flag,
+    /// Threads that have come, besides the one that starts plans.
+    joined: AtomicU32,
     arrived: AtomicU32,
     phase: Flag,
     /// A thread has trapped: nobody may wait for it.
@@ -108,7 +113,11 @@ impl Flag {
     }
 
     pub fn advance(&self) {
-        self.value.fetch_add(1, SeqCst);
+        self.set(self.get().wrapping_add(1));
+    }
+
+    fn set(&self, value: u32) {
+        self.value.store(value, SeqCst);
         if self.sleepers.load(SeqCst) > 0 {
             wake(&self.value);
         }
@@ -141,10 +150,16 @@ fn sleep(_value: &AtomicU32, _old: u32) {
 #[cfg(not(target_arch = "wasm32"))]
 fn wake(_value: &AtomicU32) {}
 
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Context {
-    pub fn new(threads: u32) -> Self {
+    pub fn new() -> Self {
         Self {
-            threads,
+            threads: 1,
             spin: 30000,
             idle_spin: 100000,
             scratch_bytes: 0,
@@ -153,10 +168,52 @@ impl Context {
             plan: core::ptr::null(),
             plan_ops: 0,
             generation: Flag::new(),
+            joined: AtomicU32::new(0),
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
             failed: AtomicU32::new(0),
             cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
+        }
+    }
+
+    /// Calls all threads that have come to the plan that has been set, this one included.
+    pub fn start(&mut self) {
+        self.threads = 1 + self.joined();
+        if self.threads > 1 {
+            self.call();
+        }
+    }
+
+    pub fn joined(&self) -> u32 {
+        self.joined.load(SeqCst)
+    }
+
+    /// Tells the other threads to leave. No plan may be running.
+    pub fn dismiss(&mut self) {
+        self.plan = core::ptr::null();
+        self.call();
+    }
+
+    fn call(&self) {
+        let count = (self.generation.get() >> 8).wrapping_add(1);
+        self.generation.set(count << 8 | self.threads);
+    }
+
+    /// Joins as one of the threads and calls `work` with its number for each plan that it is to take
+    /// part in, until the threads are dismissed.
+    pub fn serve(&self, mut work: impl FnMut(u32)) {
+        // Read before joining: the first plan that counts on this thread comes after.
+        let mut seen = self.generation.get();
+        let thread = 1 + self.joined.fetch_add(1, SeqCst);
+        loop {
+            self.generation.wait_while(seen, self.idle_spin);
+            seen = self.generation.get();
+            if self.plan.is_null() {
+                return;
+            }
+            if thread < seen & 0xff {
+                work(thread);
+            }
         }
     }
 
@@ -195,6 +252,8 @@ impl Context {
             return;
         }
         let phase = self.phase.get();
+        // After the phase: a failure that is not seen here is yet to advance it.
+        self.check_failure();
         if self.arrived.fetch_add(1, AcqRel) + 1 == self.threads {
             last();
             self.arrived.store(0, Release);
@@ -202,7 +261,11 @@ impl Context {
         } else {
             self.phase.wait_while(phase, self.spin);
         }
-        assert!(self.failed.load(Relaxed) == 0, "another thread failed");
+        self.check_failure();
+    }
+
+    fn check_failure(&self) {
+        assert!(self.failed.load(SeqCst) == 0, "another thread failed");
     }
 
     /// Says that a thread has trapped, and lets those who wait for it trap as well.

@@ -21,7 +21,7 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
     }
     case "wasm": {
       const { createWasmBackend } = await import("./wasm/mod.ts");
-      return await createWasmBackend({ threads, activations });
+      return await createWasmBackend({ threads, activations, joinLate: true });
     }
     default:
       throw new OptionError(

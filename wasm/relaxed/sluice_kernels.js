@@ -35,11 +35,10 @@ export function allocate(bytes) {
 
 /**
  * Makes the context that threads share; returns its address.
- * @param {number} threads
  * @returns {number}
  */
-export function create_context(threads) {
-    const ret = wasm.create_context(threads);
+export function create_context() {
+    const ret = wasm.create_context();
     return ret >>> 0;
 }
 
@@ -61,6 +60,16 @@ export function describe_weight(at, kind, rows, cols, data) {
  */
 export function fail(context) {
     wasm.fail(context);
+}
+
+/**
+ * Threads that have joined so far, besides the one that runs plans.
+ * @param {number} context
+ * @returns {number}
+ */
+export function joined(context) {
+    const ret = wasm.joined(context);
+    return ret >>> 0;
 }
 
 /**
@@ -88,7 +97,7 @@ export function packed_bytes(kind, rows, cols) {
 }
 
 /**
- * Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+ * Runs a plan on all threads that have come, as thread 0; returns when it is done.
  * @param {number} context
  * @param {number} plan
  * @param {number} ops
@@ -108,13 +117,11 @@ export function scratch_bytes(cols) {
 }
 
 /**
- * Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+ * Joins and runs every plan that `run_plan` starts from then on, until `stop`.
  * @param {number} context
- * @param {number} thread
- * @param {number} seen
  */
-export function serve(context, thread, seen) {
-    wasm.serve(context, thread, seen);
+export function serve(context) {
+    wasm.serve(context);
 }
 
 /**

@@ -2,18 +2,19 @@
 /* eslint-disable */
 export const activation_bytes: (a: number, b: number, c: number) => number;
 export const activation_forms: (a: number, b: number) => number;
-export const create_context: (a: number) => number;
+export const create_context: () => number;
 export const describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
+export const joined: (a: number) => number;
 export const packed_bytes: (a: number, b: number, c: number) => number;
 export const run_plan: (a: number, b: number, c: number) => void;
 export const scratch_bytes: (a: number) => number;
-export const serve: (a: number, b: number, c: number) => void;
+export const serve: (a: number) => void;
 export const set_scratch: (a: number, b: number, c: number) => void;
 export const set_streams: (a: number, b: number) => void;
 export const allocate: (a: number) => number;
-export const fail: (a: number) => void;
-export const stop: (a: number) => void;
 export const pack: (a: number, b: number, c: number, d: number, e: number) => void;
+export const stop: (a: number) => void;
+export const fail: (a: number) => void;
 export const __wbindgen_externrefs: WebAssembly.Table;
 export const __wbindgen_thread_destroy: (a?: number, b?: number, c?: number) => void;
 export const __wbindgen_start: (a: number) => void;

@@ -19,7 +19,7 @@ export function allocate(bytes: number): number;
 /**
  * Makes the context that threads share; returns its address.
  */
-export function create_context(threads: number): number;
+export function create_context(): number;
 
 /**
  * Writes the description of a packed matrix to 16 bytes at `at`.
@@ -32,6 +32,11 @@ export function describe_weight(at: number, kind: number, rows: number, cols: nu
 export function fail(context: number): void;
 
 /**
+ * Threads that have joined so far, besides the one that runs plans.
+ */
+export function joined(context: number): number;
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
  */
 export function pack(kind: number, src: number, rows: number, cols: number, dst: number): void;
@@ -42,7 +47,7 @@ export function pack(kind: number, src: number, rows: number, cols: number, dst:
 export function packed_bytes(kind: number, rows: number, cols: number): number;
 
 /**
- * Runs a plan on all threads of the context, as its thread 0; returns when it is done.
+ * Runs a plan on all threads that have come, as thread 0; returns when it is done.
  */
 export function run_plan(context: number, plan: number, ops: number): void;
 
@@ -52,9 +57,9 @@ export function run_plan(context: number, plan: number, ops: number): void;
 export function scratch_bytes(cols: number): number;
 
 /**
- * Runs every plan that `run_plan` starts, as thread `thread` (1 and up), until `stop`.
+ * Joins and runs every plan that `run_plan` starts from then on, until `stop`.
  */
-export function serve(context: number, thread: number, seen: number): void;
+export function serve(context: number): void;
 
 /**
  * Gives each thread `bytes` of scratch from `at` on. No plan may be running.
@@ -77,18 +82,19 @@ export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembl
 export interface InitOutput {
     readonly activation_bytes: (a: number, b: number, c: number) => number;
     readonly activation_forms: (a: number, b: number) => number;
-    readonly create_context: (a: number) => number;
+    readonly create_context: () => number;
     readonly describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly joined: (a: number) => number;
     readonly packed_bytes: (a: number, b: number, c: number) => number;
     readonly run_plan: (a: number, b: number, c: number) => void;
     readonly scratch_bytes: (a: number) => number;
-    readonly serve: (a: number, b: number, c: number) => void;
+    readonly serve: (a: number) => void;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;
-    readonly fail: (a: number) => void;
-    readonly stop: (a: number) => void;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly stop: (a: number) => void;
+    readonly fail: (a: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;
     readonly __wbindgen_thread_destroy: (a?: number, b?: number, c?: number) => void;
     readonly __wbindgen_start: (a: number) => void;

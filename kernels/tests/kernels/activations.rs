@@ -97,6 +97,33 @@ fn every_sixteen_bit_level_splits_into_two_signed_bytes() {
 }
 
 #[test]
+fn activations_too_small_for_a_step_stay_small() {
+    for precision in [Precision::Q8, Precision::Q16] {
+        for peak in [1e-33f32, 1e-35, 1e-37, 1e-39, f32::from_bits(1)] {
+            let mut x = vec![0.0; 32];
+            x[3] = peak;
+            x[17] = -peak / 2.0;
+            let record = record(&x, precision);
+            let meta = record.meta[0];
+            for (i, &x) in x.iter().enumerate() {
+                let q = record.wide[i];
+                let bytes = match precision {
+                    Precision::Q16 => 256 * record.high[i] + record.low[i],
+                    _ => record.high[i],
+                };
+                assert_eq!(bytes, q, "{precision:?} {peak:e}: value {i}");
+                let back = meta.scale as f64 * q as f64;
+                assert!(
+                    (back - x as f64).abs() <= 1.01 * peak as f64,
+                    "{precision:?} {peak:e}: value {i} is {back:e} for {x:e}"
+                );
+            }
+            assert_eq!(meta.sum[0], record.wide.iter().sum::<i32>());
+        }
+    }
+}
+
+#[test]
 fn rms_norm_divides_by_the_root_of_the_mean_square() {
     let mut random = Random::new(2);
     for n in [4, 16, 30, 31, 576] {

@@ -10,7 +10,7 @@ use sluice_kernels::linear::{self, Epilogue, Inputs, Output, Weight};
 use sluice_kernels::quant::GROUP;
 use sluice_kernels::sync::Context;
 use sluice_kernels::{
-    create_context, run_plan, scratch_bytes, serve, set_scratch, set_streams, stop,
+    create_context, joined, run_plan, scratch_bytes, serve, set_scratch, set_streams, stop,
 };
 
 use crate::support::{bits, kind_named, Matrix, Memory, Random, Scales, PRECISIONS};
@@ -426,7 +426,7 @@ impl Step {
 
 /// Runs a plan for each of `wanted` on `threads` threads, and compares bits.
 fn check_threads(model: &mut Model, (threads, streams): (u32, u32), wanted: &[Wanted]) {
-    let context = create_context(threads);
+    let context = create_context();
     let each = scratch_bytes(WIDTH);
     let mut scratch = Memory::new(threads as usize * each);
     set_scratch(context, scratch.at() as usize, each as u32);
@@ -437,8 +437,11 @@ fn check_threads(model: &mut Model, (threads, streams): (u32, u32), wanted: &[Wa
         (*(context as *mut Context)).idle_spin = 50;
     }
     let helpers: Vec<_> = (1..threads)
-        .map(|thread| thread::spawn(move || serve(context, thread, 0)))
+        .map(|_| thread::spawn(move || serve(context)))
         .collect();
+    while joined(context) < threads - 1 {
+        thread::yield_now();
+    }
     for (rows, precision, want) in wanted {
         let step = Step::new(model, *rows, *precision);
         let (words, ops) = step.plan();

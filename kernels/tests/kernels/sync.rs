@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sluice_kernels::sync::{Context, Round};
 
@@ -11,7 +12,8 @@ struct Shared(Context);
 unsafe impl Sync for Shared {}
 
 fn shared(threads: u32) -> Shared {
-    let mut context = Context::new(threads);
+    let mut context = Context::new();
+    context.threads = threads;
     // There may be fewer cores than threads: giving way early keeps the tests short.
     context.spin = 50;
     Shared(context)
@@ -102,12 +104,73 @@ fn a_barrier_lets_no_thread_on_before_all_have_come() {
 
 #[test]
 fn threads_have_scratch_memory_of_their_own() {
-    let mut context = Context::new(3);
+    let mut context = Context::new();
     let mut memory = [0u8; 300];
     context.scratch = memory.as_mut_ptr();
     context.scratch_bytes = 100;
     for thread in 0..3 {
         let at = context.scratch_of(thread) as usize - memory.as_ptr() as usize;
         assert_eq!(at, 100 * thread as usize);
+    }
+}
+
+#[test]
+fn a_failed_thread_stops_those_who_wait_and_those_who_come_later() {
+    for late in [false, true] {
+        // Neither is ever freed: were the test to fail, the thread would still use them.
+        let shared: &'static Shared = Box::leak(Box::new(shared(2)));
+        if late {
+            shared.0.fail();
+        }
+        let waiting = thread::spawn(|| shared.0.barrier(|| ()));
+        if !late {
+            thread::sleep(Duration::from_millis(20));
+            shared.0.fail();
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !waiting.is_finished() {
+            assert!(Instant::now() < deadline, "still waits, late: {late}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(waiting.join().is_err());
+    }
+}
+
+#[test]
+fn threads_that_come_late_take_part_from_the_next_plan_on() {
+    for _ in 0..20 {
+        let at = sluice_kernels::create_context();
+        // SAFETY: made for this; only `start` and `dismiss` change it, while no thread works.
+        let context = || unsafe { &mut *(at as *mut Context) };
+        context().plan = [0u32].as_ptr();
+        let plans: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
+        let mut helpers = Vec::new();
+        let mut wanted = 0;
+        for round in 0..200 {
+            if round % 50 == 10 {
+                helpers.push(thread::spawn(move || {
+                    // SAFETY: as above.
+                    let context = unsafe { &*(at as *const Context) };
+                    context.serve(|_| {
+                        plans.fetch_add(1, SeqCst);
+                        context.barrier(|| ());
+                    });
+                }));
+            }
+            context().start();
+            wanted += context().threads - 1;
+            context().barrier(|| ());
+            assert_eq!(plans.load(SeqCst), wanted, "round {round}");
+        }
+        while context().joined() < 4 {
+            thread::yield_now();
+        }
+        context().start();
+        assert_eq!(context().threads, 5);
+        context().barrier(|| ());
+        context().dismiss();
+        for helper in helpers {
+            helper.join().unwrap();
+        }
     }
 }

@@ -40,11 +40,17 @@ export interface WasmBackendOptions {
   /** Threads that compute, the calling one included; 1 to 64. */
   readonly threads: number;
   readonly activations: ActivationPrecision;
+  /** Don't wait for the threads: a worker's own workers take a second to come up in Deno 2.9. */
+  readonly joinLate?: boolean;
   /** The build to use; by default the best one that the machine runs. */
   readonly variant?: Variant;
 }
 
-/** Starts the threads and makes an empty backend. Throws CapacityError where threads are too many. */
+/**
+ * Starts the threads and makes an empty backend. Throws CapacityError where threads are too many and
+ * BackendLostError where one doesn't start. With `joinLate` it returns at once: plans run on the
+ * threads that have come by then, with the same results.
+ */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
   const { threads, activations } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
@@ -54,26 +60,22 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
   }
   const shared = await loadModule(options.variant ?? chooseVariant());
   const kernels = await instantiate(shared);
-  const context = kernels.create_context(threads);
-  const workers = await Promise.all(
-    Array.from(
-      { length: threads - 1 },
-      (_, i) => startThread({ shared, context, thread: i + 1 }),
-    ),
+  const context = kernels.create_context();
+  const workers = Array.from(
+    { length: threads - 1 },
+    () => new Worker(new URL("./thread.ts", import.meta.url), { type: "module" }),
   );
-  return new WasmBackend({ kernels, shared, context, workers, threads, activations });
-}
-
-function startThread(start: ThreadStart): Promise<Worker> {
-  const worker = new Worker(new URL("./thread.ts", import.meta.url), { type: "module" });
-  return new Promise((resolve, reject) => {
-    worker.onmessage = () => resolve(worker);
+  const backend = new WasmBackend({ kernels, shared, context, workers, threads, activations });
+  const start: ThreadStart = { shared, context };
+  for (const worker of workers) {
     worker.onerror = (event) => {
       event.preventDefault();
-      reject(new CapacityError(`cannot start compute thread ${start.thread}: ${event.message}`));
+      backend.lose(`cannot compute: a compute thread failed (${event.message})`);
     };
     worker.postMessage(start);
-  });
+  }
+  if (!options.joinLate) await backend.allJoined();
+  return backend;
 }
 
 class WasmBackend implements Backend {
@@ -209,13 +211,26 @@ class WasmBackend implements Backend {
     return Promise.resolve(into);
   }
 
+  /** Waits until all threads take part. */
+  async allJoined(): Promise<void> {
+    while (this.#kernels.joined(this.#context) < this.#workers.length) {
+      if (this.#lost !== null) throw this.#lost;
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+
+  /** Makes every later submit fail with this message. */
+  lose(message: string): void {
+    this.#lost ??= new BackendLostError(message);
+  }
+
   /** Runs a plan; after a trap the threads and what they share are lost. */
   #run(address: number, ops: number): void {
     if (this.#lost !== null) throw this.#lost;
     try {
       this.#kernels.run_plan(this.#context, address, ops);
     } catch (error) {
-      this.#lost = new BackendLostError(`cannot compute: a kernel failed (${error})`);
+      this.lose(`cannot compute: a kernel failed (${error})`);
       throw this.#lost;
     }
   }
