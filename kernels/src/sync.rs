@@ -160,7 +160,7 @@ impl Context {
     pub fn new() -> Self {
         Self {
             threads: 1,
-            spin: 30000,
+            spin: 6000,
             idle_spin: 100000,
             scratch_bytes: 0,
             streams: 1,
