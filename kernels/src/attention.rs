@@ -169,9 +169,8 @@ pub unsafe fn attend<const N: usize>(
                 continue;
             }
             let row = scores.add(n * PAGE);
-            let grown = soften(row, seen, count, peak[n], &mut total[n]);
-            rescale(queries[n].out, value_dim, (peak[n], grown));
-            peak[n] = grown;
+            let shrink = soften(row, seen, count, &mut peak[n], &mut total[n]);
+            rescale(queries[n].out, value_dim, shrink);
         }
         let values = keys.add(key_dim * PAGE);
         add_values(&queries, values, value_dim, count, scores);
@@ -217,13 +216,14 @@ unsafe fn score_page<const N: usize>(
     }
 }
 
-/// Turns scores into exp(score - maximum), beyond `seen` into 0; returns the new maximum.
+/// Turns scores into exp(score - maximum), beyond `seen` into 0, and brings the running maximum and
+/// total up to date; returns the factor that earlier sums must take.
 #[inline(always)]
-unsafe fn soften(row: *mut f32, seen: usize, count: usize, peak: f32, total: &mut f32) -> f32 {
+unsafe fn soften(row: *mut f32, seen: usize, count: usize, peak: &mut f32, total: &mut f32) -> f32 {
     for i in seen..count.next_multiple_of(8) {
         *row.add(i) = f32::NEG_INFINITY;
     }
-    let mut most = F32x4::splat(peak);
+    let mut most = F32x4::splat(*peak);
     let mut at = 0;
     while at < count {
         most = most
@@ -242,17 +242,21 @@ unsafe fn soften(row: *mut f32, seen: usize, count: usize, peak: f32, total: &mu
         }
         at += 8;
     }
-    let shrink = exp(F32x4::splat(peak - grown)).lanes()[0];
+    let shrink = if *peak == grown {
+        1.0
+    } else {
+        exp(F32x4::splat(*peak - grown)).lanes()[0]
+    };
+    *peak = grown;
     *total = *total * shrink + sum.sum();
-    grown
+    shrink
 }
 
 #[inline(always)]
-unsafe fn rescale(out: *mut f32, n: usize, (old, new): (f32, f32)) {
-    if old == new {
+unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
+    if factor == 1.0 {
         return;
     }
-    let factor = exp(F32x4::splat(old - new)).lanes()[0];
     for d in 0..n {
         *out.add(d) *= factor;
     }

@@ -21,10 +21,6 @@ const F32: u32 = 0;
 const F16: u32 = 1;
 const BF16: u32 = 30;
 
-/// Groups that a decode kernel walks side by side, each its own stream through memory. One stream
-/// suits processors that fetch far ahead by themselves, several suit those that don't; which is
-/// faster is measured while running.
-pub const STREAM_COUNTS: [usize; 2] = [1, 4];
 /// Tokens that share a load of panel values.
 const TILE: usize = 4;
 
@@ -191,7 +187,9 @@ pub struct Inputs {
     pub layout: Layout,
     pub tokens: usize,
     pub precision: Precision,
-    /// One of STREAM_COUNTS.
+    /// Groups that a decode kernel walks side by side, each its own stream through memory: 1 suits
+    /// processors that fetch far ahead by themselves, 4 those that don't. Which is faster is measured
+    /// while running.
     pub streams: usize,
 }
 
@@ -309,7 +307,7 @@ unsafe fn wide_decode<F: Wide, const S: usize>(
     decode_groups!(S, F, weight, inputs, output, from, to, wide_block::<F, 1>);
 }
 
-/// Runs `$tile` for all tokens in tiles of TILE, then what remains in tiles of 2 and 1.
+/// Runs `$body` for all tokens in tiles of TILE, then for what remains one by one.
 macro_rules! token_tiles {
     ($tokens:expr, $t:ident, $tile:ident, $body:block) => {{
         let mut $t = 0;

@@ -154,10 +154,6 @@ mod imp {
                 i32x4_extract_lane::<3>(self.0),
             ]
         }
-        #[inline(always)]
-        pub fn as_u8(self) -> U8x16 {
-            U8x16(self.0)
-        }
     }
 
     impl I16x8 {
@@ -209,18 +205,6 @@ mod imp {
         #[inline(always)]
         pub fn add(self, o: Self) -> Self {
             Self(i16x8_add(self.0, o.0))
-        }
-        #[inline(always)]
-        pub fn and(self, o: Self) -> Self {
-            Self(v128_and(self.0, o.0))
-        }
-        #[inline(always)]
-        pub fn splat(x: i16) -> Self {
-            Self(i16x8_splat(x))
-        }
-        #[inline(always)]
-        pub fn shr_u(self, n: u32) -> Self {
-            Self(u16x8_shr(self.0, n))
         }
         /// Sums of neighbours, widened: lane i is self[2i] + self[2i + 1].
         #[inline(always)]
@@ -436,9 +420,6 @@ mod imp {
         pub fn as_f32(self) -> F32x4 {
             F32x4(self.0.map(|a| f32::from_bits(a as u32)))
         }
-        pub fn as_u8(self) -> U8x16 {
-            U8x16(unsafe { core::mem::transmute::<[i32; 4], [u8; 16]>(self.0) })
-        }
     }
 
     impl I16x8 {
@@ -478,15 +459,6 @@ mod imp {
         }
         pub fn add(self, o: Self) -> Self {
             Self(zip(self.0, o.0, i16::wrapping_add))
-        }
-        pub fn and(self, o: Self) -> Self {
-            Self(zip(self.0, o.0, |a, b| a & b))
-        }
-        pub fn splat(x: i16) -> Self {
-            Self([x; 8])
-        }
-        pub fn shr_u(self, n: u32) -> Self {
-            Self(self.0.map(|a| ((a as u16) >> n) as i16))
         }
         pub fn pair_sums(self) -> I32x4 {
             I32x4(core::array::from_fn(|i| {

@@ -18,7 +18,7 @@ pub struct Context {
     pub spin: u32,
     pub idle_spin: u32,
     pub scratch_bytes: u32,
-    /// How decode kernels walk through memory, see `linear::STREAM_COUNTS`.
+    /// How decode kernels walk through memory, see `linear::Inputs`.
     pub streams: u32,
     pub scratch: *mut u8,
     /// The plan of the present generation; null tells the threads to leave.
