@@ -23,6 +23,16 @@ export interface TensorData {
   readonly cols: number;
   /** Fills `into` with the tensor's bytes from `offset` (the file's layout, row-major blocks). */
   read(offset: number, into: Uint8Array): Promise<void>;
+  /** Where the same bytes lie as one run, for backends that page weights in by themselves. */
+  readonly location?: TensorLocation;
+}
+
+/** A run of bytes of a file or of a URL that answers range requests. */
+export interface TensorLocation {
+  /** A path, or an http(s) URL. */
+  readonly file: string;
+  readonly offset: number;
+  readonly byteLength: number;
 }
 
 /** A tensor that a backend holds in its own layout. */
@@ -32,6 +42,33 @@ export interface Weight {
   readonly rows: number;
   readonly cols: number;
   /** Bytes the backend spends on it. */
+  readonly byteLength: number;
+}
+
+/** The matrices of one layer's routed experts, one entry an expert, all of one shape and type each. */
+export interface ExpertTensors {
+  /** The layer they belong to, for messages and for placement. */
+  readonly layer: number;
+  /** `[intermediate, hidden]` each */
+  readonly gate: readonly TensorData[];
+  readonly up: readonly TensorData[];
+  /** `[hidden, intermediate]` each */
+  readonly down: readonly TensorData[];
+  /** `[1, intermediate]` and `[1, hidden]` each (GPT-OSS); all three or none. */
+  readonly biases?: {
+    readonly gate: readonly TensorData[];
+    readonly up: readonly TensorData[];
+    readonly down: readonly TensorData[];
+  };
+}
+
+/** One layer's routed experts on a backend, resident or paged in when they are chosen. */
+export interface Experts {
+  readonly layer: number;
+  readonly count: number;
+  readonly hidden: number;
+  readonly intermediate: number;
+  /** Bytes of all of them in the backend's layout, resident or not. */
   readonly byteLength: number;
 }
 
@@ -57,6 +94,21 @@ export interface KvCache {
 }
 
 /**
+ * What multi-head latent attention keeps of each token (DeepSeek-V2, section 2.1): the normalised latent
+ * and the rotated key that all heads share, `[latentDim + ropeDim]` numbers a token and layer.
+ */
+export interface LatentCache {
+  readonly layers: number;
+  readonly pages: number;
+  readonly latentDim: number;
+  readonly ropeDim: number;
+  readonly byteLength: number;
+}
+
+/** The cache of a model, of whichever kind its attention reads. */
+export type ModelCache = KvCache | LatentCache;
+
+/**
  * Where the rows of a step belong. Row t is token `positions[t]` of the sequence whose pages are row
  * `sequences[t]` of `pageTables`: position p lies in page `pageTables[s, p / PAGE_TOKENS]`.
  */
@@ -80,11 +132,14 @@ export interface EmbedParams {
   /** i32 [maxTokens, 1] */
   readonly ids: Buffer;
   readonly out: Buffer;
+  /** Factor on the embeddings (Granite); 1 where absent. */
+  readonly scale?: number;
   readonly rows: number;
 }
 
 export interface RmsNormParams extends Norm {
   readonly x: Buffer;
+  /** May be `x`. */
   readonly out: Buffer;
   readonly rows: number;
 }
@@ -99,6 +154,8 @@ export interface LinearParams {
     readonly out: Buffer;
     /** Adds to `out` (the residual stream) instead of replacing it. */
     readonly accumulate?: boolean;
+    /** Factor on the product with its bias (Granite's multipliers); 1 where absent. */
+    readonly scale?: number;
   }[];
   readonly rows: number;
 }
@@ -145,6 +202,120 @@ export interface AttentionParams {
   readonly batch: BatchBuffers;
   /** f32 [rows, heads * valueDim]; row t sees positions 0..positions[t] of its sequence. */
   readonly out: Buffer;
+  /** Row t sees the last `window` of those positions only, its own included; all where absent. */
+  readonly window?: number;
+  /** `[1, heads]`: a score per head that takes part in the softmax without a value (GPT-OSS). */
+  readonly sinks?: Weight;
+  readonly rows: number;
+}
+
+/**
+ * A matrix per head: `out[t, h] = weight[h] x[t, h]`, where head h's input is `cols` values of `x` at
+ * `h * xStride` and `weight[h]` is rows `h * outDim ..` of `weight`. Latent attention folds its up
+ * projections into queries and outputs with it (DeepSeek-V2, section 2.1.2 and appendix C).
+ */
+export interface HeadLinearParams {
+  /** f32 [rows, heads * xStride] */
+  readonly x: Buffer;
+  readonly xStride: number;
+  /** [heads * outDim, cols] */
+  readonly weight: Weight;
+  readonly heads: number;
+  /** f32 [rows, heads * outDim] */
+  readonly out: Buffer;
+  readonly rows: number;
+}
+
+export interface RotateAndCacheLatentParams {
+  /** f32 [rows, heads * (nopeDim + ropeDim)]; the last ropeDim values of each head are rotated in place. */
+  readonly q: Buffer;
+  readonly heads: number;
+  readonly nopeDim: number;
+  /** f32 [rows, latentDim + ropeDim]: the latent before its norm, then the shared key before rotation. */
+  readonly kv: Buffer;
+  /** Applied to the latent only; weight [1, latentDim]. */
+  readonly latentNorm: Norm;
+  /** f32 [rows, ropeDim]: cosines, then sines. */
+  readonly cosSin: Buffer;
+  readonly pairing: "halves" | "interleaved";
+  readonly cache: LatentCache;
+  readonly layer: number;
+  readonly batch: BatchBuffers;
+  readonly rows: number;
+}
+
+/**
+ * Attention over latents in the absorbed form: the score of head h with position p is
+ * `scale * (latentQuery[h] . latent[p] + q[h, nopeDim..] . ropeKey[p])`.
+ */
+export interface LatentAttentionParams {
+  /** f32 [rows, heads * latentDim] */
+  readonly latentQuery: Buffer;
+  /** f32 [rows, heads * (nopeDim + ropeDim)], rotated. */
+  readonly q: Buffer;
+  readonly heads: number;
+  readonly nopeDim: number;
+  readonly scale: number;
+  readonly cache: LatentCache;
+  readonly layer: number;
+  readonly batch: BatchBuffers;
+  /** f32 [rows, heads * latentDim]: the latents, averaged by the softmax of the scores. */
+  readonly out: Buffer;
+  readonly rows: number;
+}
+
+/**
+ * The router of a mixture-of-experts layer, in float32 throughout. Scores are `score` of
+ * `norm(x) weight^T + bias`; the choice goes by scores plus `correctionBias`, within the
+ * `groups.used` best of `groups.count` equal groups where groups are given (others cannot be chosen,
+ * whatever the sign of the scores); weights are the chosen scores without that bias, divided by
+ * (their sum + 1e-20) if `normalise`, times `scale`. Of equals the lower id is chosen.
+ */
+export interface GateParams {
+  /** f32 [rows, hidden] */
+  readonly x: Buffer;
+  readonly norm: Norm;
+  /** f32 [rows, hidden]: gets the normalised rows, which the experts read. Not `x`. */
+  readonly normed: Buffer;
+  /** [experts, hidden], uploaded with `exact` */
+  readonly weight: Weight;
+  /** [1, experts] each */
+  readonly bias?: Weight;
+  readonly correctionBias?: Weight;
+  /** "softmaxOfChosen": the choice goes by the logits, the weights are the softmax of the chosen ones. */
+  readonly score: "softmax" | "sigmoid" | "softmaxOfChosen";
+  readonly groups?: {
+    readonly count: number;
+    readonly used: number;
+    /** A group's rank: its largest choice score, or the sum of its two largest. */
+    readonly rank: "max" | "topTwo";
+  };
+  readonly topK: number;
+  readonly normalise: boolean;
+  readonly scale: number;
+  /** i32 [rows, topK]: chosen experts, the best first. */
+  readonly expertIds: Buffer;
+  /** f32 [rows, topK] */
+  readonly weights: Buffer;
+  readonly rows: number;
+}
+
+/**
+ * The routed experts: `out[t] += scale * sum_j weights[t, j] * expert[expertIds[t, j]](x[t])`, added
+ * expert by expert in ascending order of their ids, where
+ * `expert(x) = down (activation(gate x) * (up x))`.
+ */
+export interface ExpertsParams {
+  /** f32 [rows, hidden], normalised. Not `out`. */
+  readonly x: Buffer;
+  readonly experts: Experts;
+  readonly expertIds: Buffer;
+  readonly weights: Buffer;
+  readonly topK: number;
+  /** "clampedSwiglu": gate at most 7, up within 7, `(up + 1) * gate * sigmoid(1.702 gate)` (GPT-OSS). */
+  readonly activation: "silu" | "clampedSwiglu";
+  readonly scale?: number;
+  readonly out: Buffer;
   readonly rows: number;
 }
 
@@ -165,6 +336,11 @@ export interface Ops {
   rotateAndCache(params: RotateAndCacheParams): void;
   attention(params: AttentionParams): void;
   gatherRows(params: GatherRowsParams): void;
+  headLinear(params: HeadLinearParams): void;
+  rotateAndCacheLatent(params: RotateAndCacheLatentParams): void;
+  latentAttention(params: LatentAttentionParams): void;
+  gate(params: GateParams): void;
+  experts(params: ExpertsParams): void;
 }
 
 /** A recorded forward pass. */
@@ -181,11 +357,36 @@ export interface KvCacheOptions {
   readonly valueDim: number;
 }
 
+export interface LatentCacheOptions {
+  readonly layers: number;
+  readonly pages: number;
+  readonly latentDim: number;
+  readonly ropeDim: number;
+}
+
+export interface UploadOptions {
+  /** Keep the values exactly: a quantised type becomes float32 (the gate's weights). */
+  readonly exact?: boolean;
+}
+
 /** Bytes a backend holds, by purpose. */
 export interface BackendMemory {
   readonly weights: number;
   readonly kv: number;
   readonly workspace: number;
+}
+
+/** What paging one layer's experts in has cost so far; zeros where all are resident. */
+export interface ExpertTraffic {
+  readonly layer: number;
+  /** Experts that are in memory now. */
+  readonly resident: number;
+  /** Chosen experts that were in memory, that had been asked for ahead, and that had to be waited for. */
+  readonly hits: number;
+  readonly prefetched: number;
+  readonly misses: number;
+  /** Bytes read from the file or URL. */
+  readonly bytesRead: number;
 }
 
 export interface Backend {
@@ -194,10 +395,16 @@ export interface Backend {
   readonly activations: ActivationPrecision;
   /** One line per weight whose type was converted at load: `"Q8_1 -> Q8_0"` and so on. */
   readonly conversions: readonly string[];
-  /** Takes a tensor into the backend's layout. Throws CapacityError where memory is short. */
-  upload(tensor: TensorData): Promise<Weight>;
+  /**
+   * Takes a tensor into the backend's layout. Throws CapacityError where memory is short and FormatError
+   * where a value is NaN or infinite.
+   */
+  upload(tensor: TensorData, options?: UploadOptions): Promise<Weight>;
+  /** Takes one layer's routed experts; as `upload`. */
+  uploadExperts(tensors: ExpertTensors): Promise<Experts>;
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer;
   createKvCache(options: KvCacheOptions): KvCache;
+  createLatentCache(options: LatentCacheOptions): LatentCache;
   /** Writes rows from `row` on; takes effect before the next submit. */
   write(buffer: Buffer, data: Float32Array | Int32Array, row?: number): void;
   record(build: (ops: Ops) => void): Plan;
@@ -211,7 +418,11 @@ export interface Backend {
     buffer: Buffer,
     options?: { row?: number; rows?: number; into?: Float32Array },
   ): Promise<Float32Array>;
+  /** As `read`, of an i32 buffer. */
+  readIntegers(buffer: Buffer, options?: { row?: number; rows?: number }): Promise<Int32Array>;
   memory(): BackendMemory;
+  /** One entry for each layer with experts, in the order of upload. */
+  expertTraffic(): readonly ExpertTraffic[];
   /** Stops threads and frees memory. */
   close(): void;
 }

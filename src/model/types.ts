@@ -1,6 +1,6 @@
 /** What a model is once its file has been read: hyper-parameters, and a forward pass over ops. */
 
-import type { Backend, BatchBuffers, Buffer, KvCache, Ops } from "../backend/backend.ts";
+import type { Backend, BatchBuffers, Buffer, ModelCache, Ops } from "../backend/backend.ts";
 import type { LoadProgress } from "../engine/types.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 
@@ -28,6 +28,8 @@ export interface ModelConfig {
   readonly rmsNormEps: number;
   readonly contextLength: number;
   readonly tiedEmbeddings: boolean;
+  /** Numbers that the cache keeps of a token in one layer. */
+  readonly cacheWidth: number;
   /** `loadModel` folds in the frequency divisors that GGUF keeps in a tensor. */
   readonly rope: RopeConfig;
 }
@@ -43,11 +45,22 @@ export interface StepInputs {
 
 export interface ForwardOptions {
   readonly inputs: StepInputs;
-  readonly cache: KvCache;
+  readonly cache: ModelCache;
   /** Rows (tokens) of this step. */
   readonly rows: number;
   /** How many of `inputs.logitRows` are used. */
   readonly logitRowCount: number;
+}
+
+/** What the gate of a mixture-of-experts layer chose in the last submitted step. */
+export interface RoutedLayer {
+  readonly layer: number;
+  readonly experts: number;
+  readonly topK: number;
+  /** i32 [maxRows, topK], the best first. */
+  readonly expertIds: Buffer;
+  /** f32 [maxRows, topK] */
+  readonly weights: Buffer;
 }
 
 /** A model on a backend. */
@@ -57,7 +70,14 @@ export interface Model {
   readonly activeParameters: number;
   /** f32 [maxLogitRows, vocab]; holds the last submitted step's logits. */
   readonly logits: Buffer;
-  createKvCache(pages: number): KvCache;
+  /** The layers with routed experts, first to last; none in a dense model. */
+  readonly routedLayers: readonly RoutedLayer[];
+  /**
+   * With `keepHidden`: f32 [maxRows, hidden] each, the embeddings, then the residual stream after each
+   * layer but the last, then what the final norm makes of the last one's (as transformers records them).
+   */
+  readonly hidden: readonly Buffer[];
+  createKvCache(pages: number): ModelCache;
   /** Records the forward pass of a step of this shape. */
   forward(ops: Ops, options: ForwardOptions): void;
 }
@@ -68,6 +88,8 @@ export interface LoadModelOptions {
   /** Rows per step at most. */
   readonly maxRows: number;
   readonly maxLogitRows: number;
+  /** Keep the hidden states of a step's rows for `Model.hidden`. */
+  readonly keepHidden?: boolean;
   readonly onProgress?: LoadProgress;
 }
 
