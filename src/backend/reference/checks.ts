@@ -3,17 +3,25 @@
  * never in a file or a request, and so a RangeError.
  */
 
+import { FormatError } from "../../errors.ts";
 import type {
   AttentionParams,
   BatchBuffers,
   Buffer,
   EmbedParams,
+  ExpertsParams,
+  ExpertTensors,
   GatedLinearParams,
+  GateParams,
   GatherRowsParams,
+  HeadLinearParams,
+  LatentAttentionParams,
   LinearParams,
   Norm,
   RmsNormParams,
+  RotateAndCacheLatentParams,
   RotateAndCacheParams,
+  TensorData,
   Weight,
 } from "../backend.ts";
 
@@ -75,9 +83,7 @@ export function checkLinear({ x, norm, outputs, rows }: LinearParams): void {
     checkMatrix("linear", weight, x.width);
     checkBuffer("linear", out, { what: "out", kind: "f32", rows, width: weight.rows });
     if (out === x) throw misuse("linear", "an output", "its input", "another buffer");
-    if (bias === undefined) continue;
-    must("linear", "the bias's rows", bias.rows, 1);
-    must("linear", "the bias's width", bias.cols, weight.rows);
+    checkVector("linear", bias, weight.rows);
   }
   must(
     "linear",
@@ -116,11 +122,15 @@ export function checkRotateAndCache(params: RotateAndCacheParams): void {
 }
 
 export function checkAttention(params: AttentionParams): void {
-  const { q, heads, cache, layer, batch, out, rows } = params;
+  const { q, heads, cache, layer, batch, out, window = 1, sinks, rows } = params;
   checkRows("attention", rows);
   checkBuffer("attention", q, { what: "q", kind: "f32", rows, width: heads * cache.keyDim });
   checkBuffer("attention", out, { what: "out", kind: "f32", rows, width: heads * cache.valueDim });
   must("attention", "heads modulo key heads", heads % cache.kvHeads, 0);
+  if (!Number.isInteger(window) || window < 1) {
+    throw misuse("attention", "window", window, "a positive integer");
+  }
+  checkVector("attention", sinks, heads);
   checkLayer("attention", layer, cache.layers);
   checkBatch("attention", batch, rows);
 }
@@ -130,6 +140,119 @@ export function checkGatherRows({ x, indices, out, rows }: GatherRowsParams): vo
   checkBuffer("gatherRows", x, { what: "x", kind: "f32", rows: 1 });
   checkBuffer("gatherRows", indices, { what: "indices", kind: "i32", rows, width: 1 });
   checkBuffer("gatherRows", out, { what: "out", kind: "f32", rows, width: x.width });
+}
+
+export function checkHeadLinear({ x, xStride, weight, heads, out, rows }: HeadLinearParams): void {
+  const op = "headLinear";
+  checkRows(op, rows);
+  checkBuffer(op, x, { what: "x", kind: "f32", rows, width: heads * xStride });
+  if (weight.cols > xStride) {
+    throw misuse(op, `the width of ${weight.name}`, weight.cols, `at most xStride, ${xStride}`);
+  }
+  must(op, `the rows of ${weight.name} modulo heads`, weight.rows % heads, 0);
+  checkBuffer(op, out, { what: "out", kind: "f32", rows, width: weight.rows });
+  if (out === x) throw misuse(op, "the output", "its input", "another buffer");
+}
+
+export function checkRotateAndCacheLatent(params: RotateAndCacheLatentParams): void {
+  const { q, heads, nopeDim, kv, latentNorm, cosSin, cache, layer, batch, rows } = params;
+  const { latentDim, ropeDim } = cache;
+  const op = "rotateAndCacheLatent";
+  checkRows(op, rows);
+  checkBuffer(op, q, { what: "q", kind: "f32", rows, width: heads * (nopeDim + ropeDim) });
+  checkBuffer(op, kv, { what: "kv", kind: "f32", rows, width: latentDim + ropeDim });
+  checkNorm(op, latentNorm, latentDim);
+  must(op, "the cache's ropeDim modulo 2", ropeDim % 2, 0);
+  checkBuffer(op, cosSin, { what: "cosSin", kind: "f32", rows, width: ropeDim });
+  checkLayer(op, layer, cache.layers);
+  checkBatch(op, batch, rows);
+}
+
+export function checkLatentAttention(params: LatentAttentionParams): void {
+  const { latentQuery, q, heads, nopeDim, cache, layer, batch, out, rows } = params;
+  const { latentDim, ropeDim } = cache;
+  const op = "latentAttention";
+  checkRows(op, rows);
+  checkBuffer(op, latentQuery, {
+    what: "latentQuery",
+    kind: "f32",
+    rows,
+    width: heads * latentDim,
+  });
+  checkBuffer(op, q, { what: "q", kind: "f32", rows, width: heads * (nopeDim + ropeDim) });
+  checkBuffer(op, out, { what: "out", kind: "f32", rows, width: heads * latentDim });
+  checkLayer(op, layer, cache.layers);
+  checkBatch(op, batch, rows);
+}
+
+export function checkGate(params: GateParams): void {
+  const { x, norm, normed, weight, bias, correctionBias, groups, topK, rows } = params;
+  const op = "gate";
+  checkRows(op, rows);
+  checkBuffer(op, x, { what: "x", kind: "f32", rows });
+  checkNorm(op, norm, x.width);
+  checkBuffer(op, normed, { what: "normed", kind: "f32", rows, width: x.width });
+  if (normed === x) throw misuse(op, "normed", "x", "another buffer");
+  checkMatrix(op, weight, x.width);
+  checkVector(op, bias, weight.rows);
+  checkVector(op, correctionBias, weight.rows);
+  checkBuffer(op, params.expertIds, { what: "expertIds", kind: "i32", rows, width: topK });
+  checkBuffer(op, params.weights, { what: "weights", kind: "f32", rows, width: topK });
+  const { count = 1, used = 1, rank = "max" } = groups ?? {};
+  must(op, "experts modulo groups", weight.rows % count, 0);
+  const size = weight.rows / count;
+  if (rank === "topTwo" && size < 2) throw misuse(op, "experts a group", size, "at least 2");
+  checkCount(op, { what: "groups used", is: used, most: count });
+  checkCount(op, { what: "topK", is: topK, most: used * size });
+}
+
+export function checkExperts(params: ExpertsParams): void {
+  const { x, experts, expertIds, weights, topK, out, rows } = params;
+  const op = "experts";
+  checkRows(op, rows);
+  checkBuffer(op, x, { what: "x", kind: "f32", rows, width: experts.hidden });
+  checkBuffer(op, expertIds, { what: "expertIds", kind: "i32", rows, width: topK });
+  checkBuffer(op, weights, { what: "weights", kind: "f32", rows, width: topK });
+  checkBuffer(op, out, { what: "out", kind: "f32", rows, width: experts.hidden });
+  if (out === x) throw misuse(op, "the output", "its input", "another buffer");
+}
+
+/** That a layer's experts are complete and of one shape; FormatError, since a file says what they are. */
+export function checkExpertTensors({ layer, gate, up, down, biases }: ExpertTensors): void {
+  if (gate.length === 0) {
+    throw FormatError.of(`load the experts of layer ${layer}`, "their number", 0, "at least 1");
+  }
+  const { rows: intermediate, cols: hidden } = gate[0];
+  const check = (what: string, tensors: readonly TensorData[], [rows, cols]: [number, number]) => {
+    const action = `load the experts of layer ${layer}`;
+    if (tensors.length !== gate.length) {
+      throw FormatError.of(action, `the number of ${what}`, tensors.length, `${gate.length}`);
+    }
+    for (const tensor of tensors) {
+      if (tensor.rows === rows && tensor.cols === cols) continue;
+      const is = `[${tensor.rows}, ${tensor.cols}]`;
+      throw FormatError.of(action, `the shape of ${tensor.name}`, is, `[${rows}, ${cols}]`);
+    }
+  };
+  check("gate matrices", gate, [intermediate, hidden]);
+  check("up matrices", up, [intermediate, hidden]);
+  check("down matrices", down, [hidden, intermediate]);
+  if (biases === undefined) return;
+  check("gate biases", biases.gate, [1, intermediate]);
+  check("up biases", biases.up, [1, intermediate]);
+  check("down biases", biases.down, [1, hidden]);
+}
+
+function checkCount(op: string, { what, is, most }: { what: string; is: number; most: number }) {
+  if (!Number.isInteger(is) || is < 1 || is > most) {
+    throw misuse(op, what, is, `an integer from 1 to ${most}`);
+  }
+}
+
+function checkVector(op: string, vector: Weight | undefined, cols: number): void {
+  if (vector === undefined) return;
+  must(op, `the rows of ${vector.name}`, vector.rows, 1);
+  must(op, `the width of ${vector.name}`, vector.cols, cols);
 }
 
 function checkMatrix(op: string, weight: Weight, cols: number): void {

@@ -51,7 +51,7 @@ export function dot(
   return a + b + c + d;
 }
 
-/** out[t, r] = weight[r] . x[t] + bias[r], or that added to out. */
+/** out[t, r] = scale * (weight[r] . x[t] + bias[r]), or that added to out. */
 export function linear(
   weight: Matrix,
   options: {
@@ -59,14 +59,16 @@ export function linear(
     bias: Float32Array | undefined;
     out: Float32Array;
     accumulate: boolean;
+    scale: number;
     rows: number;
   },
 ): void {
-  const { x, bias, out, accumulate, rows } = options;
+  const { x, bias, out, accumulate, scale, rows } = options;
   // Weight rows outermost: each is read once, whatever the number of tokens.
   for (let r = 0; r < weight.rows; r++) {
     for (let t = 0; t < rows; t++) {
-      const value = dot(weight, { row: r, x, offset: t * weight.cols }) + (bias?.[r] ?? 0);
+      const product = dot(weight, { row: r, x, offset: t * weight.cols });
+      const value = scale * (product + (bias?.[r] ?? 0));
       const index = t * weight.rows + r;
       out[index] = accumulate ? out[index] + value : value;
     }
@@ -121,8 +123,8 @@ export function slotOf(pageTable: Int32Array, position: number): number {
 }
 
 /**
- * Softmax attention of one head of one token over positions 0..position: `out` gets
- * sum_p softmax_p(scale * q . key_p) value_p.
+ * Softmax attention of one head of one token over the last `window` of positions 0..position: `out`
+ * gets sum_p softmax_p(scale * q . key_p) value_p. A `sink` is one more score, with the value 0.
  */
 export function attendHead(
   cache: LayerCache,
@@ -132,29 +134,30 @@ export function attendHead(
     scale: number;
     pageTable: Int32Array;
     position: number;
+    window: number;
+    sink: number | undefined;
     out: Float32Array;
   },
 ): void {
   const { keys, values, kvHeads, keyDim, valueDim } = cache;
-  const { q, kvHead, scale, pageTable, position, out } = options;
+  const { q, kvHead, scale, pageTable, position, window, sink = -Infinity, out } = options;
+  const first = Math.max(0, position + 1 - window);
   const scores = new Float64Array(position + 1);
-  let largest = -Infinity;
-  for (let p = 0; p <= position; p++) {
+  let largest = sink;
+  for (let p = first; p <= position; p++) {
     const base = (slotOf(pageTable, p) * kvHeads + kvHead) * keyDim;
     let score = 0;
     for (let i = 0; i < keyDim; i++) score += q[i] * keys[base + i];
     scores[p] = score * scale;
     largest = Math.max(largest, scores[p]);
   }
-  let total = 0;
-  for (let p = 0; p <= position; p++) {
-    scores[p] = Math.exp(scores[p] - largest);
-    total += scores[p];
-  }
+  let total = Math.exp(sink - largest);
   const sums = new Float64Array(valueDim);
-  for (let p = 0; p <= position; p++) {
+  for (let p = first; p <= position; p++) {
     const base = (slotOf(pageTable, p) * kvHeads + kvHead) * valueDim;
-    for (let i = 0; i < valueDim; i++) sums[i] += scores[p] * values[base + i];
+    const weight = Math.exp(scores[p] - largest);
+    total += weight;
+    for (let i = 0; i < valueDim; i++) sums[i] += weight * values[base + i];
   }
   for (let i = 0; i < valueDim; i++) out[i] = sums[i] / total;
 }
