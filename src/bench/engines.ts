@@ -32,8 +32,8 @@ export interface EnginesOptions {
   readonly wllama?: string;
 }
 
-/** The driver scripts' paths. */
-function driver(name: string): string {
+/** The path of a driver script. */
+export function driverOf(name: string): string {
   return decodeURIComponent(new URL(`./drivers/${name}`, import.meta.url).pathname);
 }
 
@@ -50,7 +50,7 @@ export function chooseEngines(
       command: (threads) => ({
         command: Deno.execPath(),
         args: [
-          ...["run", "--no-prompt", "--allow-read", driver(script)],
+          ...["run", "--no-prompt", "--allow-read", driverOf(script)],
           ...[model, String(threads), precision, context],
         ],
       }),
@@ -85,7 +85,7 @@ export function chooseEngines(
     flag: "llama-python",
     command: (python) => (threads) => ({
       command: python,
-      args: [driver("llama_python.py"), model, String(threads), context],
+      args: [driverOf("llama_python.py"), model, String(threads), context],
     }),
   });
   peer("node-llama-cpp", {
@@ -94,7 +94,7 @@ export function chooseEngines(
     folder: "node_modules/node-llama-cpp",
     command: (folder) => (threads) => ({
       command: "node",
-      args: [driver("node_llama_cpp.mjs"), folder, model, String(threads), context],
+      args: [driverOf("node_llama_cpp.mjs"), folder, model, String(threads), context],
     }),
   });
   peer("wllama", {
@@ -103,7 +103,7 @@ export function chooseEngines(
     folder: "node_modules/@wllama/wllama",
     command: (folder) => (threads) => ({
       command: Deno.execPath(),
-      args: ["run", "-A", driver("wllama.ts"), folder, model, String(threads), context],
+      args: ["run", "-A", driverOf("wllama.ts"), folder, model, String(threads), context],
     }),
   });
   return { engines, skipped };

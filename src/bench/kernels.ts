@@ -3,11 +3,12 @@
  * else out of the way. Decoding is one row of activations, prefill 128.
  */
 
-import type { ActivationPrecision, Backend, TensorData, Weight } from "../backend/backend.ts";
+import type { ActivationPrecision, Backend, Weight } from "../backend/backend.ts";
 import { createBackend } from "../backend/create.ts";
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../quant/types.ts";
+import { madeUp } from "./made_up.ts";
 import { table } from "./report.ts";
-import { formatSummary, summarize, type Summary } from "./statistics.ts";
+import { formatGiga, summarize, type Summary } from "./statistics.ts";
 
 /** [rows, cols] of the matrix that stays in a core's cache, and of those that come from memory. */
 const SMALL = { rows: 576, cols: 768 };
@@ -126,31 +127,8 @@ function measureLinear(
   };
 }
 
-/**
- * A matrix of bytes between 0x11 and 0x2f: as float16, bfloat16 or power-of-two scales such bytes are
- * neither subnormal nor infinite in any type, and integer kernels take the same time for all values.
- */
-function madeUp(
-  { type, rows, cols }: { type: TensorType; rows: number; cols: number },
-): TensorData {
-  return {
-    name: `${type} ${rows} x ${cols}`,
-    type,
-    rows,
-    cols,
-    read(offset, into) {
-      for (let i = 0; i < into.length; i++) {
-        into[i] = 0x11 + (Math.imul(offset + i, 0x9e3779b1) >>> 16) % 0x1f;
-      }
-      return Promise.resolve();
-    },
-  };
-}
-
 /** A table for people. */
 export function formatKernels(figures: readonly KernelFigures[]): string {
-  const giga = ({ median, min, max, runs }: Summary) =>
-    formatSummary({ median: median / 1e9, min: min / 1e9, max: max / 1e9, runs });
   const header = [
     "weights",
     "threads",
@@ -165,11 +143,11 @@ export function formatKernels(figures: readonly KernelFigures[]): string {
     figure.type,
     String(figure.threads),
     figure.activations,
-    giga(figure.cachedBytesPerSecond),
-    giga(figure.cachedMacsPerSecond),
-    giga(figure.memoryBytesPerSecond),
-    giga(figure.memoryMacsPerSecond),
-    giga(figure.prefillMacsPerSecond),
+    formatGiga(figure.cachedBytesPerSecond),
+    formatGiga(figure.cachedMacsPerSecond),
+    formatGiga(figure.memoryBytesPerSecond),
+    formatGiga(figure.memoryMacsPerSecond),
+    formatGiga(figure.prefillMacsPerSecond),
   ]);
   return table([header, ...rows]).join("\n");
 }

@@ -2,7 +2,7 @@
 
 import type { EngineFigures, ThreadFigures } from "./measure.ts";
 import type { Machine } from "./machine.ts";
-import { formatSummary, type Summary, threeDigits } from "./statistics.ts";
+import { formatGiga, formatSummary, scaled, threeDigits } from "./statistics.ts";
 import type { Skipped } from "./engines.ts";
 import type { Workload } from "./workload.ts";
 
@@ -34,6 +34,8 @@ export interface EngineReport extends EngineFigures {
   readonly multiplyShare: Readonly<Record<string, number | undefined>>;
   /** Of its own decode rate, kept beside a busy process. */
   readonly busyShare: number | undefined;
+  /** Peak memory by the size of the file. */
+  readonly peakShare: number | undefined;
 }
 
 /** How many times faster than a peer one of our engines is; for seconds and bytes, ours by theirs. */
@@ -66,6 +68,7 @@ export function interpret(
       bandwidthShare: quotient(bytes, figures.bandwidth?.median),
       multiplyShare,
       busyShare: quotient(engine.busyDecode?.median, engine.decode?.median),
+      peakShare: quotient(engine.peakBytes, workload.fileBytes),
     };
   });
   const ratios = engines.filter(({ kind }) => kind === "own").flatMap((own) =>
@@ -86,7 +89,8 @@ export function interpret(
   return { ...figures, engines, ratios };
 }
 
-function quotient(a: number | undefined, b: number | undefined): number | undefined {
+/** Undefined where either is, or nothing to divide by. */
+export function quotient(a: number | undefined, b: number | undefined): number | undefined {
   return a === undefined || b === undefined || b === 0 ? undefined : a / b;
 }
 
@@ -94,7 +98,7 @@ function quotient(a: number | undefined, b: number | undefined): number | undefi
 export function formatReport(report: Report): string {
   const { machine, workload } = report;
   const lines = [
-    `${report.model}: ${mega(workload.fileBytes)} MB, ` +
+    `${report.model}: ${mega(workload.fileBytes)} MB; ${describeParameters(workload)}; ` +
     `${mega(workload.bytesPerToken)} MB of weights and ${
       threeDigits(workload.macsPerToken / 1e6)
     } M multiply-adds a token`,
@@ -105,6 +109,14 @@ export function formatReport(report: Report): string {
   if (report.skipped.length > 0) lines.push("");
   for (const { name, reason } of report.skipped) lines.push(`${name} skipped: ${reason}`);
   return lines.join("\n");
+}
+
+/** `685 M parameters, 167 M active (4 of 32 experts in 11 layers)`. */
+function describeParameters({ parameters, activeParameters, routed }: Workload): string {
+  const millions = (count: number) => `${threeDigits(count / 1e6)} M`;
+  const active = `${millions(parameters)} parameters, ${millions(activeParameters)} active`;
+  if (routed === undefined) return active;
+  return `${active} (${routed.topK} of ${routed.experts} experts in ${routed.layers} layers)`;
 }
 
 function formatThreads(result: ThreadReport, { prefill, decode }: Report): string[] {
@@ -121,6 +133,7 @@ function formatThreads(result: ThreadReport, { prefill, decode }: Report): strin
     "load ms",
     "cold start ms",
     "peak MB",
+    "of file",
     "others' cores",
     ...(withBusy ? ["busy decode tok/s", "kept"] : []),
   ];
@@ -135,13 +148,14 @@ function formatThreads(result: ThreadReport, { prefill, decode }: Report): strin
     number(engine.loadSeconds, 1000),
     number(engine.coldStartSeconds, 1000),
     engine.peakBytes === undefined ? "-" : mega(engine.peakBytes),
+    times(engine.peakShare),
     engine.foreignCores === undefined ? "-" : engine.foreignCores.median.toFixed(2),
     ...(withBusy ? [formatSummary(engine.busyDecode), percent(engine.busyShare)] : []),
   ]);
   const lines = [
     `${threads} ${threads === 1 ? "thread" : "threads"}: a plain loop reads ${
-      formatSummary(scaled(bandwidth, 1e-9))
-    } GB/s and does ${formatSummary(scaled(multiplyAdds, 1e-9))} G int8 multiply-adds/s`,
+      formatGiga(bandwidth)
+    } GB/s and does ${formatGiga(multiplyAdds)} G int8 multiply-adds/s`,
     ...table([header, ...rows]),
   ];
   if (result.ratios.length > 0) {
@@ -177,17 +191,12 @@ export function table(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-function scaled(summary: Summary | undefined, factor: number): Summary | undefined {
-  if (summary === undefined) return undefined;
-  const { median, min, max, runs } = summary;
-  return { median: median * factor, min: min * factor, max: max * factor, runs };
-}
-
 function number(value: number | undefined, factor: number): string {
   return value === undefined ? "-" : threeDigits(value * factor);
 }
 
-function percent(share: number | undefined): string {
+/** `85 %`; `-` where there is none. */
+export function percent(share: number | undefined): string {
   return share === undefined ? "-" : `${Math.round(share * 100)} %`;
 }
 

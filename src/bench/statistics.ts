@@ -32,3 +32,15 @@ export function formatSummary(summary: Summary | undefined): string {
   if (runs === 1) return threeDigits(median);
   return `${threeDigits(median)} (${threeDigits(min)}-${threeDigits(max)})`;
 }
+
+/** As `formatSummary`, in thousands of millions. */
+export function formatGiga(summary: Summary | undefined): string {
+  return formatSummary(scaled(summary, 1e-9));
+}
+
+/** All of it times a factor. */
+export function scaled(summary: Summary | undefined, factor: number): Summary | undefined {
+  if (summary === undefined) return undefined;
+  const { median, min, max, runs } = summary;
+  return { median: median * factor, min: min * factor, max: max * factor, runs };
+}

@@ -21,6 +21,8 @@ export interface Request {
   readonly prompt: readonly number[];
   /** Tokens to generate, at least one: the first one belongs to the prefill. */
   readonly generate: number;
+  /** Sequences decoded side by side, where the driver can do that; 1 where absent. */
+  readonly sequences?: number;
 }
 
 export interface Timing {
@@ -33,6 +35,8 @@ export interface Timing {
   /** Tokens after the first one, and the seconds they took. */
   readonly decodeTokens: number;
   readonly decodeSeconds: number;
+  /** Different experts that were chosen, on average over a step's layers with routed experts. */
+  readonly expertsRead?: number;
 }
 
 const READY = { loadSeconds: "number", version: "string" } as const;
@@ -43,6 +47,7 @@ const TIMING = {
   decodeTokens: "number",
   decodeSeconds: "number",
 } as const;
+const OPTIONAL_OF_TIMING = { expertsRead: "number" } as const;
 
 /** Reads a marked line's `ready`; throws FormatError where it is something else. */
 export function parseReady(line: string): Ready {
@@ -51,12 +56,18 @@ export function parseReady(line: string): Ready {
 
 /** Reads a marked line's `timing`; throws FormatError where it is something else. */
 export function parseTiming(line: string): Timing {
-  return parse<Timing>(line, { kind: "timing", fields: TIMING });
+  return parse<Timing>(line, {
+    kind: "timing",
+    fields: TIMING,
+    optional: OPTIONAL_OF_TIMING,
+  });
 }
+
+type FieldTypes = Readonly<Record<string, "number" | "string">>;
 
 function parse<T>(
   line: string,
-  { kind, fields }: { kind: string; fields: Readonly<Record<string, "number" | "string">> },
+  { kind, fields, optional = {} }: { kind: string; fields: FieldTypes; optional?: FieldTypes },
 ): T {
   const refuse = () =>
     FormatError.of(
@@ -74,8 +85,9 @@ function parse<T>(
   }
   if (typeof value !== "object" || value === null) throw refuse();
   const record = value as Record<string, unknown>;
-  for (const [name, type] of Object.entries(fields)) {
+  for (const [name, type] of Object.entries({ ...fields, ...optional })) {
     const field = record[name];
+    if (field === undefined && name in optional) continue;
     const fieldType: string = typeof field;
     if (fieldType !== type) throw refuse();
     if (typeof field === "number" && !(Number.isFinite(field) && field >= 0)) throw refuse();

@@ -4,12 +4,18 @@
  */
 
 import type { ActivationPrecision } from "../backend/backend.ts";
+import { type BatchFigures, formatBatches, measureBatches } from "../bench/batch.ts";
 import { chooseEngines } from "../bench/engines.ts";
+import {
+  type ExpertFigures,
+  formatExpertKernels,
+  measureExpertKernels,
+} from "../bench/expert_kernels.ts";
 import { formatKernels, kernelTypes, measureKernels } from "../bench/kernels.ts";
 import { describeMachine, loadAverage, noiseWarning } from "../bench/machine.ts";
 import { measure } from "../bench/measure.ts";
 import { formatReport, interpret, type Report, type ThreadReport } from "../bench/report.ts";
-import { readWorkload } from "../bench/workload.ts";
+import { readWorkload, type Workload } from "../bench/workload.ts";
 import { CapacityError, OptionError } from "../errors.ts";
 import type { TensorType } from "../quant/types.ts";
 import { defaultThreads } from "../text/load.ts";
@@ -26,6 +32,7 @@ import {
 import { runCommand, type Terminal, write } from "./terminal.ts";
 
 const DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const DEFAULT_EXPERT_TYPES: readonly TensorType[] = ["Q8_0", "Q4_K"];
 const PRECISIONS: readonly string[] = ["q8", "q16", "f32"] satisfies ActivationPrecision[];
 
 /** Whole numbers of [min, max] separated by commas. */
@@ -77,6 +84,13 @@ export const BENCH_FLAGS = {
     shown: "128,512",
   }),
   decode: integerFlag({ help: "tokens to decode", min: 1, max: 65536, fallback: 64 }),
+  batch: integersFlag({
+    help: "instead: numbers of sequences decoded side by side",
+    min: 1,
+    max: 256,
+    fallback: [],
+    shown: "none",
+  }),
   steps: switchFlag({ help: "also bare model steps, without the engine" }),
   busy: switchFlag({ help: "also decode beside a process that keeps one core busy" }),
   peers: switchFlag({ help: "also other engines, as far as the next three flags name them" }),
@@ -96,8 +110,9 @@ export const BENCH_FLAGS = {
     must: "the path of a folder",
   }),
   kernels: switchFlag({ help: "single matrices instead of a model" }),
+  experts: switchFlag({ help: "layers of routed experts instead of a model" }),
   types: listFlag({
-    help: "types of weights for --kernels (default all)",
+    help: "types of weights for --kernels (default all) and --experts (default Q8_0,Q4_K)",
     placeholder: "TYPE[,TYPE]",
     must: `some of ${kernelTypes().join(", ")} separated by commas`,
     accepts: (word) => (kernelTypes() as string[]).includes(word),
@@ -130,9 +145,14 @@ export async function main(
     return 0;
   }
   const onProgress = (line: string) => write(stderr, `${line}\n`);
-  const { text, json } = values.kernels
-    ? await benchKernels(values, onProgress)
-    : await benchModel(values, onProgress);
+  const bench = values.kernels
+    ? benchKernels
+    : values.experts
+    ? benchExperts
+    : values.batch.length > 0
+    ? benchBatches
+    : benchModel;
+  const { text, json } = await bench(values, onProgress);
   if (!values.json) write(stdout, `${text}\n\n`);
   write(stdout, `${JSON.stringify(json)}\n`);
   return 0;
@@ -143,14 +163,7 @@ async function benchModel(values: Values, onProgress: (line: string) => void) {
   const workload = await readWorkload(model);
   const { prefill, decode, runs } = values;
   const longest = Math.max(...prefill, prefill[0] + decode);
-  // Pages are 64 tokens, and the first token after a prompt needs room too.
-  const context = Math.ceil((longest + 1) / 64) * 64;
-  if (context > workload.contextLength) {
-    throw new CapacityError(
-      `cannot bench: prompts and answers need a context of ${context} tokens, ` +
-        `must fit the model's ${workload.contextLength}`,
-    );
-  }
+  const context = contextFor(workload, { tokens: longest });
   const { engines, skipped } = chooseEngines({
     model,
     context,
@@ -161,9 +174,7 @@ async function benchModel(values: Values, onProgress: (line: string) => void) {
     nodeLlama: values["node-llama"],
     wllama: values.wllama,
   });
-  const loadBefore = loadAverage();
-  const warning = noiseWarning(loadBefore);
-  if (warning !== undefined) onProgress(warning);
+  const { warning, loadBefore } = quietness(onProgress);
   const results: ThreadReport[] = [];
   for (const threads of threadCounts(values)) {
     const figures = await measure({
@@ -179,7 +190,7 @@ async function benchModel(values: Values, onProgress: (line: string) => void) {
     results.push(interpret(figures, { workload }));
   }
   const json: Report = {
-    model: model.split("/").at(-1) ?? model,
+    model: baseName(model),
     workload,
     machine: describeMachine(),
     loadBefore,
@@ -189,14 +200,50 @@ async function benchModel(values: Values, onProgress: (line: string) => void) {
     skipped,
     results,
   };
-  const text = formatReport(json);
-  return { text: warning === undefined ? text : `${text}\n${warning}`, json };
+  return { text: withWarning(formatReport(json), warning), json };
+}
+
+/** Bare steps of several sequences side by side, in the model's own file. */
+async function benchBatches(values: Values, onProgress: (line: string) => void) {
+  const model = values.model ?? defaultModel();
+  const workload = await readWorkload(model);
+  const { batch, decode, runs, prefill: [prompt] } = values;
+  const context = contextFor(workload, { tokens: prompt + decode });
+  const { warning, ...before } = quietness(onProgress);
+  const batches: BatchFigures[] = [];
+  for (const threads of threadCounts(values)) {
+    for (const activations of precisions(values)) {
+      batches.push(
+        ...await measureBatches({
+          ...{ model, workload, threads, activations, sequences: batch },
+          ...{ prompt, context, decode, runs, onProgress },
+        }),
+      );
+    }
+  }
+  const json = {
+    ...{ model: baseName(model), workload, machine: describeMachine() },
+    ...{ ...before, loadAfter: loadAverage(), prompt, decode, batches },
+  };
+  return { text: withWarning(formatBatches(batches, { workload }), warning), json };
+}
+
+/** Layers of routed experts alone. */
+async function benchExperts(values: Values, onProgress: (line: string) => void) {
+  const { warning, ...before } = quietness(onProgress);
+  const types = values.types.length > 0 ? values.types as TensorType[] : DEFAULT_EXPERT_TYPES;
+  const experts: ExpertFigures[] = [];
+  for (const threads of threadCounts(values)) {
+    for (const activations of precisions(values)) {
+      experts.push(...await measureExpertKernels({ types, threads, activations, onProgress }));
+    }
+  }
+  const json = { machine: describeMachine(), ...before, loadAfter: loadAverage(), experts };
+  return { text: withWarning(formatExpertKernels(experts), warning), json };
 }
 
 async function benchKernels(values: Values, onProgress: (line: string) => void) {
-  const loadBefore = loadAverage();
-  const warning = noiseWarning(loadBefore);
-  if (warning !== undefined) onProgress(warning);
+  const { warning, loadBefore } = quietness(onProgress);
   const types = values.types.length > 0 ? values.types as TensorType[] : kernelTypes();
   const kernels = [];
   for (const threads of threadCounts(values)) {
@@ -206,8 +253,34 @@ async function benchKernels(values: Values, onProgress: (line: string) => void) 
   }
   const machine = describeMachine();
   const json = { machine, loadBefore, loadAfter: loadAverage(), kernels };
-  const text = formatKernels(kernels);
-  return { text: warning === undefined ? text : `${text}\n${warning}`, json };
+  return { text: withWarning(formatKernels(kernels), warning), json };
+}
+
+/** Tokens of context for a prompt with its answer; throws CapacityError where the model has fewer. */
+function contextFor({ contextLength }: Workload, { tokens }: { tokens: number }): number {
+  // Pages are 64 tokens, and the first token after a prompt needs room too.
+  const context = Math.ceil((tokens + 1) / 64) * 64;
+  if (context <= contextLength) return context;
+  throw new CapacityError(
+    `cannot bench: prompts and answers need a context of ${context} tokens, ` +
+      `must fit the model's ${contextLength}`,
+  );
+}
+
+/** The load average before a run, with a warning where others were computing. */
+function quietness(onProgress: (line: string) => void) {
+  const loadBefore = loadAverage();
+  const warning = noiseWarning(loadBefore);
+  if (warning !== undefined) onProgress(warning);
+  return { loadBefore, warning };
+}
+
+function withWarning(text: string, warning: string | undefined): string {
+  return warning === undefined ? text : `${text}\n${warning}`;
+}
+
+function baseName(path: string): string {
+  return path.split("/").at(-1) ?? path;
 }
 
 function precisions({ activations }: Values): readonly ActivationPrecision[] {

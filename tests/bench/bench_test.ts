@@ -45,6 +45,7 @@ Deno.test("bench takes lists of threads, precisions and prompts, and finds peers
   assertEquals([values["llama-python"], values.wllama], ["/opt/python", "/opt/w"]);
   assertEquals([values.runs, values.decode, values.peers, values.json], [5, 64, false, false]);
   assertEquals(parse([]).prefill, [128, 512]);
+  assertEquals([parse([]).batch, parse(["--batch", "1,16"]).batch], [[], [1, 16]]);
 });
 
 Deno.test("bench refuses wrong lists by the flag's name and what is right", async () => {
@@ -57,6 +58,8 @@ Deno.test("bench refuses wrong lists by the flag's name and what is right", asyn
     ["--types", "Q4_1,IQ1_S"],
     ["--runs", "0"],
     ["--prefill", "128,"],
+    ["--batch", "0"],
+    ["--batch", "1,257"],
   ];
   for (const [flag, value] of wrong) {
     const error = await assertRejects(() => main([flag, value]), OptionError);
@@ -140,6 +143,24 @@ Deno.test({
     }
     assertEquals(json.skipped.length + result.failed.length + result.ratios.length, 3);
     assert(lines.some((line) => line.startsWith("1 thread: a plain loop reads ")));
+  },
+});
+
+Deno.test({
+  name: "bench decodes sequences side by side, all at a higher rate than one",
+  ignore: !mayRun,
+  async fn() {
+    const counts = ["--prefill", "16", "--decode", "8", "--runs", "2", "--threads", "1"];
+    const { lines, json } = await run(
+      ...["--model", MODEL, ...counts, "--activations", "q8", "--batch", "1,8"],
+    );
+    assertEquals([json.model, json.prompt, json.decode], ["qwen3.q8_0.gguf", 16, 8]);
+    const [one, eight] = json.batches;
+    assertEquals([one.sequences, eight.sequences], [1, 8]);
+    assertEquals([one.decode.runs, eight.decode.runs], [2, 2]);
+    assert(eight.decode.median > one.decode.median);
+    assertEquals(one.expertsRead, undefined);
+    assert(lines.some((line) => line.startsWith("sequences ")));
   },
 });
 

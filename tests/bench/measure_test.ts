@@ -8,6 +8,8 @@ const WORKLOAD = {
   vocabSize: 512,
   contextLength: 256,
   fileBytes: 4e6,
+  parameters: 40e6,
+  activeParameters: 12.5e6,
   bytesPerToken: 3e6,
   macsPerToken: 1e6,
   outputMacs: 8e6,
@@ -143,6 +145,7 @@ Deno.test("a report divides by the ceilings of its run and by the peers", async 
   const [ours] = result.engines;
   assertEquals(Math.round(ours.decodeBytesPerSecond! / 1e6), 300);
   assertEquals(ours.bandwidthShare!.toFixed(3), "0.100");
+  assertEquals(ours.peakShare, 1);
   // 1000 tokens a second, each 1e6 multiply-adds and its share of 8e6 for the last one.
   assertEquals(ours.multiplyShare[16]!.toFixed(3), "0.500");
   assertEquals(ours.multiplyShare[32]!.toFixed(3), "0.417");
@@ -153,7 +156,7 @@ Deno.test("a report divides by the ceilings of its run and by the peers", async 
 
   const text = formatReport({
     model: "m.gguf",
-    workload: WORKLOAD,
+    workload: { ...WORKLOAD, routed: { layers: 11, experts: 32, topK: 4, bytes: 2e6 } },
     machine: { cpu: "C", cores: 2, memoryBytes: 1e9, os: "linux", deno: "2" },
     loadBefore: 0.25,
     loadAfter: 1,
@@ -162,6 +165,10 @@ Deno.test("a report divides by the ceilings of its run and by the peers", async 
     skipped: [{ name: "wllama", reason: "--wllama is not given" }],
     results: [result],
   });
+  assertStringIncludes(
+    text,
+    "m.gguf: 4 MB; 40.0 M parameters, 12.5 M active (4 of 32 experts in 11 layers); 3 MB of weights",
+  );
   assertStringIncludes(text, "load average 0.25 before, 1.00 after");
   assertStringIncludes(text, "1 thread: a plain loop reads 3.00 GB/s");
   assertStringIncludes(text, "wllama skipped: --wllama is not given");

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { formatSummary, summarize, threeDigits } from "../../src/bench/statistics.ts";
+import { formatGiga, formatSummary, summarize, threeDigits } from "../../src/bench/statistics.ts";
 
 Deno.test("a summary has the median of odd and even counts, the range, and leaves its input alone", () => {
   const values = [5, 1, 9];
@@ -21,4 +21,9 @@ Deno.test("a summary of one run shows no range and a missing one a dash", () => 
   assertEquals(formatSummary(summarize([8, 10, 9])), "9.00 (8.00-10.0)");
   assertEquals(formatSummary(summarize([0.5])), "0.500");
   assertEquals(formatSummary(undefined), "-");
+});
+
+Deno.test("rates are shown in thousands of millions, with their range", () => {
+  assertEquals(formatGiga(summarize([8e9, 10e9, 9e9])), "9.00 (8.00-10.0)");
+  assertEquals(formatGiga(undefined), "-");
 });

@@ -18,6 +18,14 @@ Deno.test("a driver's answers are read as Python and JavaScript write them", () 
   assertEquals(parseTiming(MARK + JSON.stringify({ timing: TIMING })), TIMING);
 });
 
+Deno.test("a driver that counts experts says how many, and need not", () => {
+  const read = (timing: unknown) => parseTiming(MARK + JSON.stringify({ timing }));
+  assertEquals(read({ ...TIMING, expertsRead: 27.5 }), { ...TIMING, expertsRead: 27.5 });
+  for (const wrong of [-1, "27", null]) {
+    assertThrows(() => read({ ...TIMING, expertsRead: wrong }), FormatError, "cannot read");
+  }
+});
+
 Deno.test("an answer that is cut, of another kind, or has impossible numbers is refused", () => {
   const whole = MARK + JSON.stringify({ timing: TIMING });
   const lines = [

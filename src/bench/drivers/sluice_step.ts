@@ -3,29 +3,14 @@
  * What the engine adds shows in the difference. Arguments as those of `sluice.ts`.
  */
 
-import { createBackend } from "../../backend/create.ts";
-import type { ActivationPrecision } from "../../backend/backend.ts";
-import { openCheckpoint } from "../../formats/open.ts";
-import { argmax, Evaluator } from "../../model/evaluate.ts";
-import { loadModel } from "../../model/registry.ts";
-import { DEFAULT_ENGINE_OPTIONS } from "../../text/load.ts";
+import { argmax } from "../../model/evaluate.ts";
 import { serveDriver } from "./_serve.ts";
-
-const [path, threads, activations, context] = Deno.args;
+import { openSteps } from "./_steps.ts";
 
 await serveDriver(async () => {
-  const chunk = DEFAULT_ENGINE_OPTIONS.chunkTokens;
-  const source = await openCheckpoint(path);
-  const backend = await createBackend({
-    backend: "wasm",
-    threads: Number(threads),
-    activations: activations as ActivationPrecision,
-  });
-  const model = await loadModel({ source, backend, maxRows: chunk, maxLogitRows: 1 });
-  const tokens = Number(context);
-  const evaluator = new Evaluator({ model, backend, maxRows: chunk, sequences: 1, tokens });
+  const { backend, evaluator, chunk } = await openSteps(Deno.args, { sequences: 1 });
   return {
-    version: `sluice steps, ${backend.name}, ${activations}`,
+    version: `sluice steps, ${backend.name}, ${backend.activations}`,
     async run({ prompt, generate }) {
       const start = performance.now();
       let next = argmax(await evaluator.prefill(prompt, { chunk }));

@@ -55,12 +55,20 @@ const wasm = createObjectURL(
 );
 
 /**
- * wllama takes text only. A letter behind a space is one token in every byte-level vocabulary; what
- * the prompt came to is in the answer.
+ * wllama takes text only. A letter behind a space is one token in byte-level vocabularies, a bare letter
+ * in those that know no words; what the prompt came to is in the answer.
  */
-function textOf(tokens: number): string {
+function textOf(tokens: number, { spaced }: { spaced: boolean }): string {
   const letter = (i: number) => String.fromCharCode(97 + (i * 7 + (i >> 3)) % 26);
-  return Array.from({ length: tokens }, (_, i) => ` ${letter(i)}`).join("");
+  return Array.from({ length: tokens }, (_, i) => (spaced ? " " : "") + letter(i)).join("");
+}
+
+/** Timings that its core reports with each token. */
+interface CoreTimings {
+  readonly prompt_n: number;
+  readonly prompt_ms: number;
+  readonly predicted_n: number;
+  readonly predicted_ms: number;
 }
 
 await serveDriver(async () => {
@@ -84,40 +92,46 @@ await serveDriver(async () => {
     warmup: false,
     flash_attn: false,
   });
+  const complete = async (prompt: string, { generate }: { generate: number }) => {
+    const start = performance.now();
+    let first: number | undefined;
+    let timings: CoreTimings;
+    const answer = await engine.createCompletion({
+      prompt,
+      stream: true,
+      max_tokens: generate,
+      n_predict: generate,
+      cache_prompt: false,
+      ignore_eos: true,
+      temperature: 0,
+      top_k: 1,
+      samplers: ["top_k"],
+      timings_per_token: true,
+    });
+    for await (const part of answer) {
+      first ??= performance.now();
+      timings = part.timings ?? timings!;
+    }
+    return { firstSeconds: (first! - start) / 1000, timings: timings! };
+  };
+  let spaced: boolean | undefined;
   return {
     version: `wllama ${version} (${engine.getNumThreads()} threads)`,
     async run({ prompt, generate }) {
-      const start = performance.now();
-      let first: number | undefined;
-      let timings: {
-        prompt_n: number;
-        prompt_ms: number;
-        predicted_n: number;
-        predicted_ms: number;
-      };
-      const answer = await engine.createCompletion({
-        prompt: textOf(prompt.length),
-        stream: true,
-        max_tokens: generate,
-        n_predict: generate,
-        cache_prompt: false,
-        ignore_eos: true,
-        temperature: 0,
-        top_k: 1,
-        samplers: ["top_k"],
-        timings_per_token: true,
-      });
-      for await (const part of answer) {
-        first ??= performance.now();
-        timings = part.timings ?? timings!;
+      if (spaced === undefined) {
+        const { timings } = await complete(textOf(8, { spaced: true }), { generate: 1 });
+        spaced = timings.prompt_n < 12;
       }
+      const { firstSeconds, timings } = await complete(textOf(prompt.length, { spaced }), {
+        generate,
+      });
       // Its own clock starts at the first token, so that predicted_ms covers one token less.
       return {
-        promptTokens: timings!.prompt_n,
-        prefillSeconds: timings!.prompt_ms / 1000,
-        firstSeconds: (first! - start) / 1000,
-        decodeTokens: timings!.predicted_n - 1,
-        decodeSeconds: timings!.predicted_ms / 1000,
+        promptTokens: timings.prompt_n,
+        prefillSeconds: timings.prompt_ms / 1000,
+        firstSeconds,
+        decodeTokens: timings.predicted_n - 1,
+        decodeSeconds: timings.predicted_ms / 1000,
       };
     },
   };
