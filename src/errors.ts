@@ -46,6 +46,11 @@ export class OptionError extends Error {
   override readonly name = "OptionError";
 }
 
+/** A read of paged weights failed: what was being computed is lost, later requests may succeed. */
+export class ExpertReadError extends Error {
+  override readonly name = "ExpertReadError";
+}
+
 /** A backend whose threads or device are gone: what it held must be loaded again. */
 export class BackendLostError extends Error {
   override readonly name = "BackendLostError";

@@ -13,6 +13,7 @@ import { type EventSink, EventStream } from "./event_stream.ts";
 import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
 import { PagePool } from "./pages.ts";
 import { checkRequest } from "./request.ts";
+import { RoutingCounter, RoutingRows, type StepRouting } from "./routing.ts";
 import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
 import type { StepRunner } from "./step_runner.ts";
 import type {
@@ -23,13 +24,14 @@ import type {
   EngineStats,
   FinishReason,
   GenerateRequest,
+  RoutingStats,
   Timings,
   TokenLogprob,
 } from "./types.ts";
 
 export interface LocalEngineOptions {
   readonly info: EngineInfo;
-  readonly runner: Pick<StepRunner, "run" | "close">;
+  readonly runner: Pick<StepRunner, "run" | "readRouting" | "expertTraffic" | "close">;
   /** Prompt tokens per step. */
   readonly chunkTokens: number;
   /** Rows of a step that may want logits; at least the slots. */
@@ -38,6 +40,8 @@ export interface LocalEngineOptions {
   readonly pages: number;
   /** Requests that may wait for a slot; DEFAULT_MAX_WAITING where nothing is said. */
   readonly maxWaiting?: number;
+  /** Count what the gates choose; true where nothing is said. */
+  readonly countRouting?: boolean;
   /** Called when the backend is lost: every later step fails, so open the model anew. */
   readonly onLost?: (error: Error) => void;
   /** Called when the events of a step have been handed out. */
@@ -55,6 +59,7 @@ interface LiveRequest {
   readonly sampler: Sampler;
   readonly sink: EventSink;
   readonly promptLogprobs: PromptLogprob[] | null;
+  readonly promptRouting: RoutingRows | null;
   generated: number;
   /** Rows that have been taken; a sequence that gave way has some of them computed again. */
   rowsTaken: number;
@@ -71,6 +76,8 @@ export class LocalEngine implements Engine {
   readonly #options: LocalEngineOptions;
   readonly #scheduler: Scheduler;
   readonly #candidates: Candidates;
+  readonly #counter: RoutingCounter;
+  readonly #counting: boolean;
   readonly #turn = new EventLoopTurn();
   readonly #live = new Map<number, LiveRequest>();
   readonly #loop: Promise<void>;
@@ -93,6 +100,8 @@ export class LocalEngine implements Engine {
       pages: new PagePool(options.pages),
     });
     this.#candidates = new Candidates(options.info.vocabSize);
+    this.#counter = new RoutingCounter(options.info.routedLayers);
+    this.#counting = (options.countRouting ?? true) && options.info.routedLayers.length > 0;
     this.#loop = this.#run();
   }
 
@@ -132,6 +141,11 @@ export class LocalEngine implements Engine {
     };
   }
 
+  routingStats(): Promise<RoutingStats> {
+    const traffic = this.#options.runner.expertTraffic();
+    return Promise.resolve(this.#counter.stats({ counting: this.#counting, traffic }));
+  }
+
   /** Refuses new requests, lets the others finish within the grace, aborts what is left. */
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#shutDown(options.graceMs ?? DEFAULT_GRACE_MS);
@@ -153,9 +167,10 @@ export class LocalEngine implements Engine {
     if (this.#closing !== null) {
       throw new CapacityError("cannot generate: the engine is closing, must be open");
     }
-    const { contextLength, vocabSize } = this.info;
+    const { contextLength, vocabSize, routedLayers } = this.info;
     const { pages, maxWaiting = DEFAULT_MAX_WAITING } = this.#options;
-    const plan = checkRequest(request, { contextLength, vocabSize, pages });
+    const routes = routedLayers.length > 0;
+    const plan = checkRequest(request, { contextLength, vocabSize, pages, routes });
     // A request that finds a free slot does not wait, so it counts only where none is free.
     const { running, waiting } = this.#scheduler;
     if (running + waiting >= this.info.slots + maxWaiting) {
@@ -179,6 +194,9 @@ export class LocalEngine implements Engine {
       }),
       sink,
       promptLogprobs: withPromptLogprobs ? [null] : null,
+      promptRouting: request.routedExperts === "all"
+        ? new RoutingRows(routedLayers, request.tokens.length)
+        : null,
       generated: 0,
       rowsTaken: 0,
       submittedAt: performance.now(),
@@ -223,8 +241,10 @@ export class LocalEngine implements Engine {
       if (live !== undefined) live.startedAt ??= now;
     }
     let logits: Float32Array;
+    let routing: StepRouting | null;
     try {
       logits = await this.#options.runner.run(step);
+      routing = await this.#readRouting(step);
     } catch (error) {
       // What a lost backend held of the other sequences is gone too.
       const lost = error instanceof BackendLostError;
@@ -235,27 +255,51 @@ export class LocalEngine implements Engine {
     }
     const { vocabSize } = this.info;
     let start = 0;
-    for (const row of step.rows) {
+    for (const [index, row] of step.rows.entries()) {
       const rowLogits = row.wantsLogits ? logits.subarray(start, start + vocabSize) : null;
       if (rowLogits !== null) start += vocabSize;
       const live = this.#live.get(row.sequence);
       // Aborted while the step ran.
       if (live === undefined) continue;
       try {
-        this.#takeRow(live, { row, logits: rowLogits });
+        this.#takeRow(live, { row, index, logits: rowLogits, routing });
       } catch (error) {
         this.#fail(row.sequence, error);
       }
     }
   }
 
-  /** Does what follows from a computed row: a prompt token's score, the end of the prompt, a token. */
+  /** What the gates chose in the step; null where nobody wants to know. */
+  async #readRouting({ rows }: Step): Promise<StepRouting | null> {
+    const weights = rows.some((row) => {
+      const live = this.#live.get(row.sequence);
+      return live !== undefined && wantsRouting(live.request, row.position);
+    });
+    if (!weights && !this.#counting) return null;
+    const routing = await this.#options.runner.readRouting(rows.length, { weights });
+    if (this.#counting) this.#counter.add(routing, rows.length);
+    return routing;
+  }
+
+  /**
+   * Does what follows from a computed row: a prompt token's score, a token's routing, the end of the
+   * prompt, a token.
+   */
   #takeRow(
     live: LiveRequest,
-    { row, logits }: { row: StepRow; logits: Float32Array | null },
+    { row, index, logits, routing }: {
+      row: StepRow;
+      /** The row's place in the step. */
+      index: number;
+      logits: Float32Array | null;
+      routing: StepRouting | null;
+    },
   ): void {
     if (row.position < live.rowsTaken) return;
     live.rowsTaken++;
+    if (routing !== null && wantsRouting(live.request, row.position)) {
+      this.#takeRouting(live, { row, index, routing });
+    }
     const { tokens, topLogprobs: top = 0 } = live.request;
     const lastOfPrompt = tokens.length - 1;
     if (row.position < lastOfPrompt) {
@@ -269,16 +313,28 @@ export class LocalEngine implements Engine {
     else this.#chooseToken(live, logits);
   }
 
+  #takeRouting(
+    live: LiveRequest,
+    { row, index, routing }: { row: StepRow; index: number; routing: StepRouting },
+  ): void {
+    if (row.position < live.request.tokens.length) {
+      live.promptRouting?.push(routing, index);
+      return;
+    }
+    const one = new RoutingRows(this.info.routedLayers, 1);
+    one.push(routing, index);
+    live.sink.push({ type: "routing", routing: one.take() });
+  }
+
   #endPrompt(live: LiveRequest): void {
     live.promptAt = performance.now();
     this.#promptTokens += live.request.tokens.length;
-    const { promptLogprobs } = live;
-    live.sink.push(
-      promptLogprobs === null ? { type: "prompt" } : {
-        type: "prompt",
-        promptLogprobs,
-      },
-    );
+    const { promptLogprobs, promptRouting } = live;
+    live.sink.push({
+      type: "prompt",
+      ...(promptLogprobs !== null && { promptLogprobs }),
+      ...(promptRouting !== null && { routing: promptRouting.take() }),
+    });
   }
 
   #chooseToken(live: LiveRequest, logits: Float32Array): void {
@@ -344,6 +400,12 @@ export class LocalEngine implements Engine {
     this.#turn.close();
     this.#options.runner.close();
   }
+}
+
+/** Whether the request asked for the routing of the token at this position. */
+function wantsRouting({ routedExperts, tokens }: GenerateRequest, position: number): boolean {
+  return routedExperts === "all" ||
+    (routedExperts === "completion" && position >= tokens.length);
 }
 
 function timingsOf({ submittedAt, startedAt, promptAt }: LiveRequest): Timings {

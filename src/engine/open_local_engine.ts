@@ -28,22 +28,26 @@ export async function openLocalEngine(
   try {
     const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
     const backend = await createBackend(options);
+    const warnings: string[] = [];
     try {
       const model = await loadModel({
         source,
         backend,
         maxRows: sizes.maxRows,
         maxLogitRows: sizes.logitRows,
+        expertGroups: options.expertGroups,
         onProgress: hooks.onProgress,
+        onWarning: (line) => warnings.push(line),
       });
       const { runner, pages, contextLength } = createRunner({ backend, model, options, sizes });
       return new LocalEngine({
-        info: describe({ source, backend, model, contextLength, slots: options.slots }),
+        info: describe({ source, backend, model, contextLength, warnings, slots: options.slots }),
         runner,
         chunkTokens: options.chunkTokens,
         logitRows: sizes.logitRows,
         pages,
         maxWaiting: options.maxWaiting,
+        countRouting: options.countRouting,
         onStepEnd: hooks.onStepEnd,
         onLost: hooks.onLost,
       });
@@ -90,10 +94,11 @@ function describe(
     backend: Backend;
     model: Model;
     contextLength: number;
+    warnings: readonly string[];
     slots: number;
   },
 ): EngineInfo {
-  const { source, backend, model, contextLength, slots } = options;
+  const { source, backend, model, contextLength, warnings, slots } = options;
   const name = source.metadata.get("general.name");
   return {
     architecture: model.config.architecture,
@@ -109,6 +114,8 @@ function describe(
     activations: backend.activations,
     memory: backend.memory(),
     conversions: [...backend.conversions],
+    warnings,
+    routedLayers: model.routedLayers.map(({ layer, experts, topK }) => ({ layer, experts, topK })),
   };
 }
 

@@ -14,6 +14,8 @@ export interface RequestLimits {
   readonly contextLength: number;
   /** Pages of the KV cache. */
   readonly pages: number;
+  /** The model has routed experts. */
+  readonly routes: boolean;
 }
 
 /** What a checked request comes to. */
@@ -30,13 +32,14 @@ export interface RequestPlan {
  */
 export function checkRequest(request: GenerateRequest, limits: RequestLimits): RequestPlan {
   const { tokens, stopTokens, topLogprobs } = request;
-  const { vocabSize, contextLength, pages } = limits;
+  const { vocabSize, contextLength, pages, routes } = limits;
   if (tokens.length === 0) throw wrong("prompt", "its tokens are none", "at least one");
   checkIds(tokens, { param: "prompt", vocabSize });
   checkIds(stopTokens, { param: "stop", vocabSize });
   checkCount(request.maxTokens, "max_tokens");
   if (topLogprobs !== undefined) checkCount(topLogprobs, "top_logprobs", MAX_TOP_LOGPROBS);
   validateSampling(request.sampling, vocabSize);
+  if (request.routedExperts !== undefined && !routes) throw noRoutedExperts();
   const longest = request.maxTokens > 0 ? contextLength - 1 : contextLength;
   if (tokens.length > longest) {
     const room = request.maxTokens > 0 ? " with room for an answer" : "";
@@ -54,6 +57,14 @@ export function checkRequest(request: GenerateRequest, limits: RequestLimits): R
     );
   }
   return { maxTokens: totalTokens - tokens.length, totalTokens };
+}
+
+/** The refusal of a request that asks a dense model for its routing. */
+export function noRoutedExperts(): RequestError {
+  return new RequestError(
+    "cannot return routed experts: the model is dense, must be a mixture of experts",
+    { param: "return_routed_experts", code: "no_routed_experts" },
+  );
 }
 
 function checkIds(

@@ -4,10 +4,11 @@
  * in the step: nothing here may mix rows.
  */
 
-import type { Backend, Buffer, KvCache, Plan } from "../backend/backend.ts";
+import type { Backend, Buffer, ExpertTraffic, ModelCache, Plan } from "../backend/backend.ts";
 import { fillCosSin } from "../model/rope.ts";
 import type { Model, StepInputs } from "../model/types.ts";
 import { pagesFor } from "./pages.ts";
+import type { StepRouting } from "./routing.ts";
 import type { Step } from "./scheduler.ts";
 
 export interface StepRunnerOptions {
@@ -31,7 +32,7 @@ const NO_PAGE = -1;
 export class StepRunner {
   readonly #backend: Backend;
   readonly #model: Model;
-  readonly #cache: KvCache;
+  readonly #cache: ModelCache;
   readonly #inputs: StepInputs;
   readonly #maxRows: number;
   /** By shape of the step, the least recently used first. */
@@ -108,13 +109,29 @@ export class StepRunner {
     }
     this.#writeRows(rows.length, logitRowCount);
     this.#backend.submit(this.#plan(rows.length, logitRowCount));
-    if (logitRowCount === 0) return new Float32Array(0);
     const wanted = logitRowCount * this.#model.logits.width;
     if (this.#logits.length < wanted) this.#logits = new Float32Array(wanted);
+    // A plan may run behind `submit`, and only reading waits for it: so read, be it no rows.
     return await this.#backend.read(this.#model.logits, {
       rows: logitRowCount,
       into: this.#logits,
     });
+  }
+
+  /** What the gates chose in the last step, which had `rows` rows; read before the next one. */
+  async readRouting(rows: number, options: { weights: boolean }): Promise<StepRouting> {
+    const layers = this.#model.routedLayers;
+    const [experts, weights] = await Promise.all([
+      Promise.all(layers.map((layer) => this.#backend.readIntegers(layer.expertIds, { rows }))),
+      options.weights
+        ? Promise.all(layers.map((layer) => this.#backend.read(layer.weights, { rows })))
+        : null,
+    ]);
+    return { experts, weights };
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return this.#backend.expertTraffic();
   }
 
   /** Closes the backend. */

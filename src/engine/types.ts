@@ -3,6 +3,7 @@
  * text (tokenizers, templates, stop strings) belongs to the layer above (`src/text/`).
  */
 
+import type { ExpertTraffic } from "../backend/backend.ts";
 import type { SamplingParams } from "../sampling/types.ts";
 
 export interface GenerateRequest {
@@ -17,6 +18,47 @@ export interface GenerateRequest {
   readonly topLogprobs?: number;
   /** Also report log-probabilities of the prompt's own tokens (with `topLogprobs`). */
   readonly promptLogprobs?: boolean;
+  /**
+   * Report which experts the gates chose, for the answer's tokens or for the prompt's as well.
+   * RequestError where the model has no routed experts.
+   */
+  readonly routedExperts?: "completion" | "all";
+}
+
+/**
+ * What the gates chose for some tokens. A token's routing is that of its own row: the gates saw its
+ * residual stream after it had been fed in. `choices` is the sum of `topK` over
+ * `EngineInfo.routedLayers`; a row holds layer after layer, in each the best expert first.
+ */
+export interface TokenRouting {
+  /** [tokens, choices] */
+  readonly experts: Int32Array;
+  /** [tokens, choices] */
+  readonly weights: Float32Array;
+}
+
+/** A layer with routed experts. */
+export interface RoutedLayerInfo {
+  readonly layer: number;
+  readonly experts: number;
+  readonly topK: number;
+}
+
+/** What the gates of one layer have chosen so far, and what paging its experts in has cost. */
+export interface LayerRoutingStats extends RoutedLayerInfo {
+  /** How often each expert was chosen. */
+  readonly load: readonly number[];
+  /** Zeros where all of them are resident; undefined where the backend doesn't say. */
+  readonly traffic?: Omit<ExpertTraffic, "layer">;
+}
+
+export interface RoutingStats {
+  /** False where the engine was opened with `countRouting: false`: loads stay zero. */
+  readonly counting: boolean;
+  /** Tokens counted: every row that was computed, prompts included. */
+  readonly tokens: number;
+  /** First to last; none in a dense model. */
+  readonly layers: readonly LayerRoutingStats[];
 }
 
 export interface TokenLogprob {
@@ -39,6 +81,8 @@ export type EngineEvent =
   | {
     readonly type: "prompt";
     readonly promptLogprobs?: readonly ({ chosen: TokenLogprob; top: TokenLogprob[] } | null)[];
+    /** Of all its tokens, with `routedExperts: "all"`. */
+    readonly routing?: TokenRouting;
   }
   | {
     readonly type: "token";
@@ -46,6 +90,12 @@ export type EngineEvent =
     readonly logprob?: number;
     readonly top?: readonly TokenLogprob[];
   }
+  /**
+   * With `routedExperts`: the routing of the first token of the answer that has had none yet. It comes
+   * when that token has been fed in, so behind its token event and before the next one. The last token
+   * of an answer is fed in only where a stop token followed it.
+   */
+  | { readonly type: "routing"; readonly routing: TokenRouting }
   | {
     readonly type: "done";
     readonly reason: FinishReason;
@@ -74,6 +124,10 @@ export interface EngineInfo {
   readonly activations: string;
   readonly memory: { readonly weights: number; readonly kv: number; readonly workspace: number };
   readonly conversions: readonly string[];
+  /** What the model's file leaves open and how that was settled, a line each. */
+  readonly warnings: readonly string[];
+  /** First to last; none in a dense model. */
+  readonly routedLayers: readonly RoutedLayerInfo[];
 }
 
 export interface EngineStats {
@@ -95,6 +149,8 @@ export interface Engine {
     options?: { signal?: AbortSignal },
   ): AsyncIterable<EngineEvent>;
   stats(): EngineStats;
+  /** How the gates have routed since the model was opened. Rejects where the engine has ended. */
+  routingStats(): Promise<RoutingStats>;
   /** Refuses new requests, lets the others finish within the grace, aborts what is left; idempotent. */
   close(options?: CloseOptions): Promise<void>;
 }
@@ -119,6 +175,22 @@ export interface EngineOptions {
   readonly chunkTokens: number;
   /** Requests that may wait for a slot; 256 where nothing is said. */
   readonly maxWaiting?: number;
+  /** Bytes for everything the model holds; routed experts are paged in where that is too little. */
+  readonly memoryBytes?: number;
+  /** Bytes for the routed experts that are kept in memory. */
+  readonly expertCacheBytes?: number;
+  /** Which expert leaves when another one must come in. */
+  readonly expertPolicy?: "lru" | "lfu" | "least-stale";
+  /** For files that don't say in which groups a token's experts must lie. */
+  readonly expertGroups?: ExpertGroups;
+  /** Count what the gates choose, for `routingStats`; true where nothing is said. */
+  readonly countRouting?: boolean;
+}
+
+/** Group-limited routing: experts in `count` equal groups, of which a token uses the `used` best. */
+export interface ExpertGroups {
+  readonly count: number;
+  readonly used: number;
 }
 
 export type LoadProgress = (progress: { loadedBytes: number; totalBytes: number }) => void;

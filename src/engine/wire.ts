@@ -2,6 +2,7 @@
 
 import {
   CapacityError,
+  ExpertReadError,
   FormatError,
   OptionError,
   RequestError,
@@ -13,6 +14,7 @@ import type {
   EngineOptions,
   EngineStats,
   GenerateRequest,
+  RoutingStats,
 } from "./types.ts";
 
 /** To the worker. */
@@ -20,6 +22,8 @@ export type Command =
   | { readonly type: "open"; readonly options: EngineOptions }
   | { readonly type: "generate"; readonly id: number; readonly request: GenerateRequest }
   | { readonly type: "abort"; readonly id: number }
+  /** Answered with a report of the same type and id. */
+  | { readonly type: "routingStats"; readonly id: number }
   | { readonly type: "close"; readonly graceMs: number | undefined };
 
 /** From the worker. */
@@ -29,6 +33,7 @@ export type Report =
   | { readonly type: "failed"; readonly error: WireError }
   /** Everything that happened since the last one; a step's tokens travel together. */
   | { readonly type: "news"; readonly items: readonly NewsItem[]; readonly stats: EngineStats }
+  | { readonly type: "routingStats"; readonly id: number; readonly stats: RoutingStats }
   /** The backend is lost; no request will be answered any more. */
   | { readonly type: "lost"; readonly reason: string }
   | { readonly type: "closed" };
@@ -81,6 +86,8 @@ function rebuild(name: string, message: string): Error {
       return new UnsupportedOpError(message);
     case "CapacityError":
       return new CapacityError(message);
+    case "ExpertReadError":
+      return new ExpertReadError(message);
     case "OptionError":
       return new OptionError(message);
     default: {

@@ -16,6 +16,7 @@ import type {
   EngineStats,
   GenerateRequest,
   LoadProgress,
+  RoutingStats,
 } from "./types.ts";
 import { type Command, decodeError, type MessageEndpoint, type Report } from "./wire.ts";
 
@@ -64,6 +65,8 @@ export class WorkerEngine implements Engine {
   #stats: EngineStats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
   /** Tokens of workers that crashed. */
   #lost = { promptTokens: 0, completionTokens: 0 };
+  /** Who waits for the worker's routing statistics. */
+  readonly #statsAsked = new Map<number, PromiseWithResolvers<RoutingStats>>();
   #onClosed: (() => void) | null = null;
   #closing: Promise<void> | null = null;
 
@@ -93,6 +96,20 @@ export class WorkerEngine implements Engine {
       promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
       completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
     };
+  }
+
+  /** Counts start anew with a new worker. Rejects with CapacityError while there is none. */
+  async routingStats(): Promise<RoutingStats> {
+    if (this.#worker === null) {
+      throw new CapacityError(
+        "cannot read the routing: the engine's worker is gone, must be running",
+      );
+    }
+    const id = this.#nextId++;
+    const asked = Promise.withResolvers<RoutingStats>();
+    this.#statsAsked.set(id, asked);
+    this.#worker.postMessage({ type: "routingStats", id });
+    return await asked.promise;
   }
 
   /** Refuses new requests, lets the others finish within the grace, ends the worker. */
@@ -126,8 +143,17 @@ export class WorkerEngine implements Engine {
     if (open === undefined || this.#worker === null) return;
     try {
       // A copy of the fields: whatever else the caller's object holds need not survive cloning.
-      const { tokens, sampling, maxTokens, stopTokens, topLogprobs, promptLogprobs } = open.request;
-      const request = { tokens, sampling, maxTokens, stopTokens, topLogprobs, promptLogprobs };
+      const { tokens, sampling, maxTokens, stopTokens } = open.request;
+      const { topLogprobs, promptLogprobs, routedExperts } = open.request;
+      const request: GenerateRequest = {
+        tokens,
+        sampling,
+        maxTokens,
+        stopTokens,
+        topLogprobs,
+        promptLogprobs,
+        routedExperts,
+      };
       this.#worker.postMessage({ type: "generate", id, request });
       open.sent = true;
     } catch (error) {
@@ -177,6 +203,10 @@ export class WorkerEngine implements Engine {
 
   #take(report: Report): void {
     if (report.type === "closed") this.#onClosed?.();
+    if (report.type === "routingStats") {
+      this.#statsAsked.get(report.id)?.resolve(report.stats);
+      this.#statsAsked.delete(report.id);
+    }
     if (report.type !== "news") return;
     this.#stats = report.stats;
     for (const item of report.items) {
@@ -204,6 +234,8 @@ export class WorkerEngine implements Engine {
   }
 
   #failAll(error: unknown): void {
+    for (const asked of this.#statsAsked.values()) asked.reject(error);
+    this.#statsAsked.clear();
     for (const id of [...this.#requests.keys()]) this.#forget(id)?.stream.fail(error);
   }
 

@@ -59,6 +59,9 @@ class WorkerHost {
       case "abort":
         this.#abort(command.id);
         break;
+      case "routingStats":
+        void this.#reportRouting(command.id);
+        return;
       case "close":
         void this.#close(command.graceMs);
         return;
@@ -111,6 +114,11 @@ class WorkerHost {
   #abort(id: number): void {
     const number = this.#requests.get(id);
     if (number !== undefined) this.#engine?.abort(number);
+  }
+
+  async #reportRouting(id: number): Promise<void> {
+    const stats = await this.#engine?.routingStats();
+    if (stats !== undefined) this.#endpoint.postMessage({ type: "routingStats", id, stats });
   }
 
   async #close(graceMs: number | undefined): Promise<void> {

@@ -7,8 +7,12 @@
 import {
   type Backend,
   type Buffer,
+  type Experts,
+  type ExpertTraffic,
   type KvCache,
   type KvCacheOptions,
+  type LatentCache,
+  type ModelCache,
   type Ops,
   PAGE_TOKENS,
   type Plan,
@@ -17,7 +21,12 @@ import {
 import { LocalEngine } from "../../src/engine/local_engine.ts";
 import { pagesFor } from "../../src/engine/pages.ts";
 import { StepRunner } from "../../src/engine/step_runner.ts";
-import type { EngineEvent, EngineInfo, GenerateRequest } from "../../src/engine/types.ts";
+import type {
+  EngineEvent,
+  EngineInfo,
+  GenerateRequest,
+  RoutedLayerInfo,
+} from "../../src/engine/types.ts";
 import type { ForwardOptions, Model, ModelConfig } from "../../src/model/types.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 
@@ -57,6 +66,33 @@ export function toyAnswer(prompt: readonly number[], count: number): number[] {
     tokens.push(logits.indexOf(Math.max(...logits)));
   }
   return tokens.slice(prompt.length);
+}
+
+/** Two layers with routed experts, for toys that are a mixture. */
+export const TOY_ROUTED_LAYERS: readonly RoutedLayerInfo[] = [
+  { layer: 1, experts: 8, topK: 2 },
+  { layer: 3, experts: 16, topK: 3 },
+];
+
+/** What the toy's gates choose for the last of `tokens`: first all experts, then all weights. */
+export function toyRouting(tokens: readonly number[]): { experts: number[]; weights: number[] } {
+  const hash = tokens.reduce(extend, 1);
+  const layers = TOY_ROUTED_LAYERS.map((layer) => routingOfHash(hash, layer));
+  return {
+    experts: layers.flatMap(({ experts }) => experts),
+    weights: layers.flatMap(({ weights }) => weights),
+  };
+}
+
+function routingOfHash(
+  hash: number,
+  { experts, topK }: Pick<RoutedLayerInfo, "experts" | "topK">,
+): { experts: number[]; weights: number[] } {
+  const choices = Array.from({ length: topK }, (_, j) => j);
+  return {
+    experts: choices.map((j) => (hash + j) % experts),
+    weights: choices.map((j) => Math.fround((hash % 97 + 1) / (100 * (j + 1)))),
+  };
 }
 
 /** A prompt that differs from others of another seed. */
@@ -103,12 +139,23 @@ export class ToyBackend implements Backend {
   readonly steps: number[] = [];
   plansRecorded = 0;
   closed = false;
+  /** Reads of routing: of how many rows, and whether of weights. */
+  readonly routingReads: { rows: number; weights: boolean }[] = [];
+  traffic: readonly ExpertTraffic[] = [];
   /** Milliseconds that a step of this many rows takes. */
   stepMs: (rows: number) => number = () => 0;
   #busyUntil = 0;
 
   upload(): Promise<Weight> {
     throw new Error("the toy model has no weights");
+  }
+
+  uploadExperts(): Promise<Experts> {
+    throw new Error("the toy model has no weights");
+  }
+
+  createLatentCache(): LatentCache {
+    throw new Error("the toy model has no latents");
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
@@ -145,7 +192,18 @@ export class ToyBackend implements Backend {
   async read(buffer: Buffer, { row = 0, rows = 0 } = {}): Promise<Float32Array> {
     const rest = this.#busyUntil - performance.now();
     if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
+    if (buffer.width < VOCAB) this.routingReads.push({ rows, weights: true });
     return (values(buffer) as Float32Array).slice(row * buffer.width, (row + rows) * buffer.width);
+  }
+
+  readIntegers(buffer: Buffer, { row = 0, rows = 0 } = {}): Promise<Int32Array> {
+    this.routingReads.push({ rows, weights: false });
+    const all = values(buffer) as Int32Array;
+    return Promise.resolve(all.slice(row * buffer.width, (row + rows) * buffer.width));
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return this.traffic;
   }
 
   memory() {
@@ -216,9 +274,27 @@ function toyOps(run: (() => void)[], onStep: (rows: number) => void): Ops {
         }
       });
     },
+    gate({ x, weight: { rows: experts }, topK, expertIds, weights, rows }) {
+      run.push(() => {
+        for (let t = 0; t < rows; t++) {
+          const chosen = routingOfHash(values(x)[t * 2], { experts, topK });
+          values(expertIds).set(chosen.experts, t * topK);
+          values(weights).set(chosen.weights, t * topK);
+        }
+      });
+    },
     rmsNorm: never,
     gatedLinear: never,
+    headLinear: never,
+    rotateAndCacheLatent: never,
+    latentAttention: never,
+    experts: never,
   };
+}
+
+function asKvCache(cache: ModelCache): KvCache {
+  must("keyDim" in cache, "the cache is none of the toy's");
+  return cache;
 }
 
 function placeOf(
@@ -257,6 +333,7 @@ export function toyConfig(contextLength: number): ModelConfig {
     rmsNormEps: 1e-5,
     contextLength,
     tiedEmbeddings: true,
+    cacheWidth: 2,
     rope: {
       dim: 4,
       inverseFrequencies: ROPE_FREQUENCIES,
@@ -268,10 +345,11 @@ export function toyConfig(contextLength: number): ModelConfig {
 
 export function toyModel(
   backend: ToyBackend,
-  { maxRows, logitRows, contextLength }: {
+  { maxRows, logitRows, contextLength, routed = [] }: {
     maxRows: number;
     logitRows: number;
     contextLength: number;
+    routed?: readonly RoutedLayerInfo[];
   },
 ): Model {
   const create = (rows: number, width: number) =>
@@ -280,16 +358,24 @@ export function toyModel(
   const hashes = create(maxRows, 2);
   const gathered = create(logitRows, 2);
   const logits = create(logitRows, VOCAB);
+  const routedLayers = routed.map((layer) => ({
+    ...layer,
+    expertIds: backend.createBuffer({ kind: "i32", rows: maxRows, width: layer.topK }),
+    weights: create(maxRows, layer.topK),
+  }));
   const weight: Weight = { name: "toy", type: "F32", rows: VOCAB, cols: 1, byteLength: 0 };
   return {
     config: toyConfig(contextLength),
     parameters: 10,
     activeParameters: 5,
     logits,
+    routedLayers,
+    hidden: [],
     createKvCache: (pages) =>
       backend.createKvCache({ layers: 1, pages, kvHeads: 1, keyDim: 1, valueDim: 1 }),
     forward(ops: Ops, { inputs, cache, rows, logitRowCount }: ForwardOptions) {
       const { batch, cosSin } = inputs;
+      const kv = asKvCache(cache);
       const heads = 1;
       const layer = 0;
       ops.embed({ table: weight, ids: inputs.ids, out: x, rows });
@@ -300,12 +386,27 @@ export function toyModel(
         heads,
         cosSin,
         pairing: "halves",
-        cache,
+        cache: kv,
         layer,
         batch,
         rows,
       });
-      ops.attention({ q: x, heads, scale: 1, cache, layer, batch, out: hashes, rows });
+      ops.attention({ q: x, heads, scale: 1, cache: kv, layer, batch, out: hashes, rows });
+      for (const { experts, topK, expertIds, weights } of routedLayers) {
+        ops.gate({
+          x: hashes,
+          norm: { weight, eps: 1e-6 },
+          normed: hashes,
+          weight: { ...weight, rows: experts },
+          score: "sigmoid",
+          topK,
+          normalise: true,
+          scale: 1,
+          expertIds,
+          weights,
+          rows,
+        });
+      }
       if (logitRowCount === 0) return;
       ops.gatherRows({ x: hashes, indices: inputs.logitRows, out: gathered, rows: logitRowCount });
       ops.linear({ x: gathered, outputs: [{ weight, out: logits }], rows: logitRowCount });
@@ -321,6 +422,9 @@ export interface ToyEngineOptions {
   /** Pages of the cache; enough for every slot's whole context where nothing is said. */
   readonly pages?: number;
   readonly maxWaiting?: number;
+  /** The model's layers with routed experts; none where nothing is said. */
+  readonly routed?: readonly RoutedLayerInfo[];
+  readonly countRouting?: boolean;
   readonly onStepEnd?: () => void;
   readonly onLost?: (error: Error) => void;
 }
@@ -329,11 +433,11 @@ export interface ToyEngineOptions {
 export function toyEngine(
   options: ToyEngineOptions = {},
 ): { engine: LocalEngine; backend: ToyBackend } {
-  const { slots = 3, chunkTokens = 16, contextLength = 300 } = options;
+  const { slots = 3, chunkTokens = 16, contextLength = 300, routed = [] } = options;
   const { logitRows = slots, pages = slots * pagesFor(contextLength) } = options;
   const backend = new ToyBackend();
   const maxRows = slots + chunkTokens;
-  const model = toyModel(backend, { maxRows, logitRows, contextLength });
+  const model = toyModel(backend, { maxRows, logitRows, contextLength, routed });
   const runner = new StepRunner({ backend, model, slots, maxRows, pages, contextLength });
   const info: EngineInfo = {
     architecture: "toy",
@@ -349,8 +453,10 @@ export function toyEngine(
     activations: backend.activations,
     memory: backend.memory(),
     conversions: [],
+    warnings: [],
+    routedLayers: routed,
   };
-  const { maxWaiting, onStepEnd, onLost } = options;
+  const { maxWaiting, countRouting, onStepEnd, onLost } = options;
   const engine = new LocalEngine({
     info,
     runner,
@@ -358,6 +464,7 @@ export function toyEngine(
     logitRows,
     pages,
     maxWaiting,
+    countRouting,
     onStepEnd,
     onLost,
   });

@@ -1,9 +1,9 @@
 /** A worker with the toy engine; the model's "path" says how it behaves. */
 
-import { BackendLostError, FormatError } from "../../src/errors.ts";
+import { BackendLostError, ExpertReadError, FormatError } from "../../src/errors.ts";
 import type { Command, MessageEndpoint, Report } from "../../src/engine/wire.ts";
 import { serveEngine } from "../../src/engine/worker_host.ts";
-import { toyEngine } from "./toy.ts";
+import { TOY_ROUTED_LAYERS, toyEngine } from "./toy.ts";
 
 /** Steps after which the model "crashing" throws outside any handler and "losing" loses its backend. */
 const CRASH_STEPS = 20;
@@ -32,6 +32,7 @@ serveEngine(
       chunkTokens,
       contextLength,
       maxWaiting,
+      routed: model === "mixture" ? TOY_ROUTED_LAYERS : [],
       onLost,
       onStepEnd: () => {
         onStepEnd?.();
@@ -46,6 +47,13 @@ serveEngine(
       // As a WASM backend after a trap: this step and every later one fails.
       backend.stepMs = () => {
         if (++steps >= CRASH_STEPS) throw new BackendLostError("a kernel failed on purpose");
+        return 0;
+      };
+    }
+    if (model === "unreadable") {
+      // As a backend whose weights cannot be read for a while: its first step fails.
+      backend.stepMs = () => {
+        if (steps++ === 0) throw new ExpertReadError("cannot read experts on purpose");
         return 0;
       };
     }

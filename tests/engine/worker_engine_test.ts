@@ -1,9 +1,19 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { CapacityError, FormatError, RequestError } from "../../src/errors.ts";
+import { CapacityError, ExpertReadError, FormatError, RequestError } from "../../src/errors.ts";
 import type { EngineEvent, EngineOptions, LoadProgress } from "../../src/engine/types.ts";
 import type { Report } from "../../src/engine/wire.ts";
-import { WorkerEngine } from "../../src/engine/worker_engine.ts";
-import { answerOf, collect, FAULT_TOKEN, toyAnswer, toyPrompt, toyRequest, VOCAB } from "./toy.ts";
+import { type EngineWorker, WorkerEngine } from "../../src/engine/worker_engine.ts";
+import {
+  answerOf,
+  collect,
+  FAULT_TOKEN,
+  TOY_ROUTED_LAYERS,
+  toyAnswer,
+  toyEngine,
+  toyPrompt,
+  toyRequest,
+  VOCAB,
+} from "./toy.ts";
 
 const OPTIONS: EngineOptions = {
   model: "toy",
@@ -243,4 +253,60 @@ Deno.test("close aborts what is left after the grace", async () => {
   const events = await running;
   const last = events[events.length - 1];
   assertEquals(last.type === "done" && last.reason, "abort");
+});
+
+Deno.test("routing and its counts cross from the worker as the engine has them", async () => {
+  await withWorker({ model: "mixture" }, async (engine) => {
+    assertEquals(engine.info.routedLayers, TOY_ROUTED_LAYERS);
+    const prompt = toyPrompt(20);
+    const request = toyRequest(prompt, { maxTokens: 4, routedExperts: "all" });
+    const { engine: local } = toyEngine({ routed: TOY_ROUTED_LAYERS, contextLength: 2000 });
+    try {
+      const untimed = (events: EngineEvent[]) => events.filter(({ type }) => type !== "done");
+      assertEquals(
+        untimed(await collect(engine.generate(request))),
+        untimed(await collect(local.generate(request))),
+      );
+      const [stats, again] = await Promise.all([engine.routingStats(), engine.routingStats()]);
+      assertEquals(stats, await local.routingStats());
+      assertEquals([stats.tokens, again], [23, stats]);
+    } finally {
+      await local.close();
+    }
+  });
+});
+
+Deno.test("whoever waits for counts is told when the worker ends, and whoever asks after it", async () => {
+  const { engine: local } = toyEngine();
+  const { info } = local;
+  await local.close();
+  /** A worker that opens and then hears nothing. */
+  const worker: EngineWorker = {
+    onmessage: null,
+    onerror: null,
+    onmessageerror: null,
+    terminate: () => {},
+    postMessage: ({ type }) => {
+      const data: Report = { type: "ready", info };
+      if (type === "open") worker.onmessage?.(new MessageEvent("message", { data }));
+    },
+  };
+  const engine = await WorkerEngine.open({ start: () => worker, engine: OPTIONS });
+  const asked = engine.routingStats();
+  worker.onerror?.(new ErrorEvent("error", { message: "hit by a meteor" }));
+  await assertRejects(() => asked, Error, "hit by a meteor");
+  await assertRejects(() => engine.routingStats(), CapacityError, "worker is gone");
+  await engine.close({ graceMs: 0 });
+});
+
+Deno.test("a failed read of experts keeps its class across the worker, and the next request is answered", async () => {
+  await withWorker({ model: "unreadable" }, async (engine) => {
+    await assertRejects(
+      () => collect(engine.generate(toyRequest(toyPrompt(5)))),
+      ExpertReadError,
+      "on purpose",
+    );
+    const prompt = toyPrompt(6, 2);
+    assertEquals(await answerOf(engine.generate(toyRequest(prompt))), toyAnswer(prompt, 8));
+  });
 });
