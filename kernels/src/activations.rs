@@ -159,8 +159,25 @@ pub unsafe fn prepare(
     precision: Precision,
     base: *mut u8,
 ) {
+    prepare_blocks(x, layout, forms, precision, base, 0..layout.cols);
+}
+
+/// Makes the part of a record that holds columns `cols`, which begin with a block and end with one or
+/// with the row.
+///
+/// # Safety
+/// As for `prepare`.
+pub unsafe fn prepare_blocks(
+    x: *const f32,
+    layout: &Layout,
+    forms: u32,
+    precision: Precision,
+    base: *mut u8,
+    cols: core::ops::Range<usize>,
+) {
     if forms & FLOAT != 0 {
-        core::ptr::copy_nonoverlapping(x, base.add(layout.float) as *mut f32, layout.cols);
+        let to = (base.add(layout.float) as *mut f32).add(cols.start);
+        core::ptr::copy_nonoverlapping(x.add(cols.start), to, cols.len());
     }
     if forms & (NARROW | WIDE) == 0 {
         return;
@@ -170,7 +187,7 @@ pub unsafe fn prepare(
     } else {
         127.0
     };
-    for block in 0..layout.cols / SUB {
+    for block in cols.start / SUB..cols.end / SUB {
         let src = x.add(block * SUB);
         let mut peak = F32x4::splat(0.0);
         for i in 0..8 {

@@ -41,7 +41,7 @@ pub struct Batch {
 
 impl Batch {
     #[inline(always)]
-    unsafe fn table(&self, row: usize) -> *const i32 {
+    pub unsafe fn table(&self, row: usize) -> *const i32 {
         self.tables
             .add(*self.sequences.add(row) as usize * self.table_width)
     }
@@ -130,8 +130,11 @@ impl Rotation {
 pub struct Query {
     pub q: *const f32,
     pub out: *mut f32,
-    /// Keys it sees: its position plus one.
+    /// Keys it sees: from `first` up to its own position, which is `limit - 1`.
+    pub first: usize,
     pub limit: usize,
+    /// A score that takes part in the softmax without a value; negative infinity for none.
+    pub sink: f32,
 }
 
 /// Floats of scratch that `attend` needs.
@@ -153,18 +156,20 @@ pub unsafe fn attend<const N: usize>(
     let mut peak = [f32::NEG_INFINITY; N];
     let mut total = [0f32; N];
     let mut furthest = 0;
+    let mut first = usize::MAX;
     for query in &queries {
         core::ptr::write_bytes(query.out, 0, value_dim);
         furthest = furthest.max(query.limit);
+        first = first.min(query.first / PAGE * PAGE);
     }
-    let mut first = 0;
     while first < furthest {
         let keys = layer.keys(*table.add(first / PAGE), head);
         let count = PAGE.min(furthest - first);
         score_page(&queries, keys, key_dim, count, scale, scores);
         for n in 0..N {
-            let seen = queries[n].limit.saturating_sub(first).min(PAGE);
-            if seen == 0 {
+            let seen = queries[n].first.saturating_sub(first).min(PAGE)
+                ..queries[n].limit.saturating_sub(first).min(PAGE);
+            if seen.is_empty() {
                 core::ptr::write_bytes(scores.add(n * PAGE), 0, PAGE);
                 continue;
             }
@@ -178,6 +183,13 @@ pub unsafe fn attend<const N: usize>(
     }
     for n in 0..N {
         let out = queries[n].out;
+        let sink = queries[n].sink;
+        if sink > f32::NEG_INFINITY {
+            let grown = peak[n].max(sink);
+            let shrink = exp(F32x4::splat(peak[n] - grown)).lanes()[0];
+            total[n] = total[n] * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
+            rescale(out, value_dim, shrink);
+        }
         for d in 0..value_dim {
             *out.add(d) /= total[n];
         }
@@ -216,11 +228,20 @@ unsafe fn score_page<const N: usize>(
     }
 }
 
-/// Turns scores into exp(score - maximum), beyond `seen` into 0, and brings the running maximum and
+/// Turns scores into exp(score - maximum), outside of `seen` into 0, and brings the running maximum and
 /// total up to date; returns the factor that earlier sums must take.
+///
+/// # Safety
+/// `row` has room for `count` scores, rounded up to eights.
 #[inline(always)]
-unsafe fn soften(row: *mut f32, seen: usize, count: usize, peak: &mut f32, total: &mut f32) -> f32 {
-    for i in seen..count.next_multiple_of(8) {
+pub unsafe fn soften(
+    row: *mut f32,
+    seen: core::ops::Range<usize>,
+    count: usize,
+    peak: &mut f32,
+    total: &mut f32,
+) -> f32 {
+    for i in (0..seen.start).chain(seen.end..count.next_multiple_of(8)) {
         *row.add(i) = f32::NEG_INFINITY;
     }
     let mut most = F32x4::splat(*peak);
@@ -252,8 +273,12 @@ unsafe fn soften(row: *mut f32, seen: usize, count: usize, peak: &mut f32, total
     shrink
 }
 
+/// Multiplies `n` values by the factor.
+///
+/// # Safety
+/// `out` points to `n` floats.
 #[inline(always)]
-unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
+pub unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
     if factor == 1.0 {
         return;
     }
@@ -325,6 +350,10 @@ pub struct Attention {
     pub heads: usize,
     pub rows: usize,
     pub scale: f32,
+    /// Keys a row sees, its own included; 0 for all.
+    pub window: usize,
+    /// A score per head, see `Query`; null for none.
+    pub sinks: *const f32,
     pub layer: KvLayer,
     pub batch: Batch,
 }
@@ -357,12 +386,22 @@ impl Attention {
 
     #[inline(always)]
     unsafe fn query(&self, row: usize, head: usize) -> Query {
+        let limit = *self.batch.positions.add(row) as usize + 1;
         Query {
             q: self.q.add((row * self.heads + head) * self.layer.key_dim),
             out: self
                 .out
                 .add((row * self.heads + head) * self.layer.value_dim),
-            limit: *self.batch.positions.add(row) as usize + 1,
+            first: match self.window {
+                0 => 0,
+                window => limit.saturating_sub(window),
+            },
+            limit,
+            sink: if self.sinks.is_null() {
+                f32::NEG_INFINITY
+            } else {
+                *self.sinks.add(head)
+            },
         }
     }
 

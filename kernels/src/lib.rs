@@ -13,8 +13,12 @@
 pub mod activations;
 pub mod attention;
 pub mod dot;
+pub mod experts;
+pub mod gate;
+pub mod latent;
 pub mod linear;
 pub mod math;
+pub mod output;
 pub mod panel;
 pub mod plan;
 pub mod quant;
@@ -47,11 +51,15 @@ pub fn packed_bytes(kind: u32, rows: usize, cols: usize) -> f64 {
     }
 }
 
-/// Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+/// Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
+/// NaN or infinite.
 #[wasm_bindgen]
-pub fn pack(kind: u32, src: usize, rows: usize, cols: usize, dst: usize) {
+pub fn pack(kind: u32, src: usize, rows: usize, cols: usize, dst: usize) -> bool {
     // SAFETY: the caller allocated both by the sizes that `packed_bytes` and the type table give.
-    unsafe { linear::pack(kind, src as *const u8, rows, cols, dst as *mut u8) }
+    unsafe {
+        linear::pack(kind, src as *const u8, rows, cols, dst as *mut u8);
+        linear::all_finite(kind, dst as *const u8, rows, cols)
+    }
 }
 
 /// Forms of activations (a bit set) that a type reads at this precision.
@@ -66,12 +74,11 @@ pub fn activation_bytes(cols: usize, forms: u32, precision: u32) -> usize {
     activations::Layout::new(cols, forms, precision_of(precision)).bytes
 }
 
-/// Bytes of scratch that each thread needs for matrices up to this width.
+/// Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
+/// step with `pairs` choices among `experts`.
 #[wasm_bindgen]
-pub fn scratch_bytes(cols: usize) -> usize {
-    let forms = activations::NARROW | activations::WIDE | activations::FLOAT;
-    let row = activations::Layout::new(cols, forms, activations::Precision::Q16).bytes;
-    linear::scratch_bytes(cols) + cols * 4 + 64 + 2 * row + attention::SCRATCH * 4
+pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize) -> usize {
+    plan::scratch_bytes(cols, pairs, experts)
 }
 
 fn precision_of(precision: u32) -> activations::Precision {
@@ -123,15 +130,16 @@ pub fn set_streams(context: usize, streams: u32) {
     unsafe { (*(context as *mut Context)).streams = streams }
 }
 
-/// Runs a plan on all threads that have come, as thread 0; returns when it is done.
+/// Runs a plan on the first `threads` threads, as thread 0; returns when it is done. The others then
+/// leave `serve` with `next`, or wait on where that is `u32::MAX`.
 #[wasm_bindgen]
-pub fn run_plan(context: usize, plan: usize, ops: u32) {
+pub fn run_plan(context: usize, plan: usize, ops: u32, threads: u32, next: u32) {
     // SAFETY: made by `create_context`; the other threads read it only after `start`.
     unsafe {
         let shared = context as *mut Context;
         (*shared).plan = plan as *const u32;
         (*shared).plan_ops = ops;
-        (*shared).start();
+        (*shared).start(threads, next);
         plan::run(&*shared, plan as *const u32, ops, 0);
     }
 }
@@ -143,15 +151,23 @@ pub fn joined(context: usize) -> u32 {
     unsafe { (*(context as *const Context)).joined() }
 }
 
-/// Joins and runs every plan that `run_plan` starts from then on, until `stop`.
+/// Joins the threads of a backend, in its first memory; returns the thread's number.
 #[wasm_bindgen]
-pub fn serve(context: usize) {
+pub fn join(context: usize) -> u32 {
+    // SAFETY: made by `create_context`.
+    unsafe { (*(context as *const Context)).join() }
+}
+
+/// Runs every plan that `run_plan` starts in this memory from then on, until the threads are sent
+/// elsewhere; returns where.
+#[wasm_bindgen]
+pub fn serve(context: usize, thread: u32) -> u32 {
     // SAFETY: made by `create_context`.
     let context = unsafe { &*(context as *const Context) };
-    context.serve(|thread| {
+    context.serve(thread, || {
         // SAFETY: the plan stays as it is until all threads have passed its last barrier.
         unsafe { plan::run(context, context.plan, context.plan_ops, thread) };
-    });
+    })
 }
 
 /// Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
@@ -161,9 +177,9 @@ pub fn fail(context: usize) {
     unsafe { (*(context as *const Context)).fail() }
 }
 
-/// Lets the threads in `serve` return.
+/// Lets the threads in `serve` return with `code`.
 #[wasm_bindgen]
-pub fn stop(context: usize) {
+pub fn dismiss(context: usize, code: u32) {
     // SAFETY: made by `create_context`; no plan is running.
-    unsafe { (*(context as *mut Context)).dismiss() }
+    unsafe { (*(context as *mut Context)).dismiss(code) }
 }

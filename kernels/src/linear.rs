@@ -2,9 +2,10 @@
 
 use crate::activations::{Layout, Precision, Row, FLOAT, NARROW, WIDE};
 use crate::dot::{float_block, narrow_block, wide_block, Sums};
+use crate::output::Output;
 use crate::panel::{self, NarrowPanel, WidePanel};
-use crate::quant::{Format, Narrow, Wide, GROUP, SUB};
-use crate::simd::F32x4;
+use crate::quant::{float8, Format, Narrow, Wide, GROUP, SUB};
+use crate::simd::{F32x4, I32x4};
 use crate::with_format;
 
 /// A matrix in shared memory.
@@ -20,6 +21,7 @@ pub struct Weight {
 const F32: u32 = 0;
 const F16: u32 = 1;
 const BF16: u32 = 30;
+const F8: u32 = float8::TYPE;
 
 /// Tokens that share a load of panel values.
 const TILE: usize = 4;
@@ -37,6 +39,9 @@ pub fn geometry(kind: u32) -> Option<(usize, usize)> {
     if let Some(bytes) = float_bytes(kind) {
         return Some((1, bytes * GROUP));
     }
+    if kind == F8 {
+        return Some((SUB, float8::BYTES));
+    }
     with_format!(kind,
         narrow F => Some((F::BLOCK, F::BYTES)),
         wide F => Some((F::BLOCK, F::BYTES)),
@@ -51,7 +56,7 @@ pub fn group_bytes(kind: u32, cols: usize) -> usize {
 
 /// Forms of activations that a weight of this type reads.
 pub fn forms(kind: u32, precision: Precision) -> u32 {
-    if precision == Precision::F32 || float_bytes(kind).is_some() {
+    if precision == Precision::F32 || float_bytes(kind).is_some() || kind == F8 {
         return FLOAT;
     }
     with_format!(kind, narrow _F => NARROW, wide _F => WIDE, else => FLOAT)
@@ -89,6 +94,10 @@ pub unsafe fn pack(kind: u32, src: *const u8, rows: usize, cols: usize, dst: *mu
         }
         return;
     }
+    if kind == F8 {
+        float8::pack(src, rows, cols, dst);
+        return;
+    }
     with_format!(kind,
         narrow F => pack_blocks::<F>(src, rows, cols, dst),
         wide F => pack_blocks::<F>(src, rows, cols, dst),
@@ -113,79 +122,16 @@ unsafe fn pack_blocks<F: Format>(src: *const u8, rows: usize, cols: usize, dst: 
     }
 }
 
-/// What becomes of a result.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Epilogue {
-    Store,
-    /// out += y
-    Accumulate,
-    /// out = silu(out) * y
-    Gate,
-}
-
-/// Where results go: `out[t * stride + row]`.
-#[derive(Clone, Copy)]
-pub struct Output {
-    pub out: *mut f32,
-    pub stride: usize,
-    pub bias: *const f32,
-    pub epilogue: Epilogue,
-}
-
-impl Output {
-    pub const NONE: Self = Self {
-        out: core::ptr::null_mut(),
-        stride: 0,
-        bias: core::ptr::null(),
-        epilogue: Epilogue::Store,
-    };
-
-    #[inline(always)]
-    unsafe fn put(&self, token: usize, group: usize, rows: usize, y: Sums) {
-        let first = group * GROUP;
-        let to = self.out.add(token * self.stride + first);
-        if first + GROUP <= rows {
-            for h in 0..2 {
-                let mut v = y[h];
-                if !self.bias.is_null() {
-                    v = v.add(F32x4::load(self.bias.add(first + 4 * h)));
-                }
-                self.finish(v, to.add(4 * h));
-            }
-            return;
-        }
-        // The last group of a matrix: through a buffer, so that nothing beyond its rows is touched.
-        let count = rows - first;
-        let mut buffer = [0f32; GROUP];
-        core::ptr::copy_nonoverlapping(to, buffer.as_mut_ptr(), count);
-        for h in 0..2 {
-            let mut v = y[h];
-            if !self.bias.is_null() {
-                let mut bias = [0f32; GROUP];
-                core::ptr::copy_nonoverlapping(self.bias.add(first), bias.as_mut_ptr(), count);
-                v = v.add(F32x4::load(bias.as_ptr().add(4 * h)));
-            }
-            self.finish(v, buffer.as_mut_ptr().add(4 * h));
-        }
-        core::ptr::copy_nonoverlapping(buffer.as_ptr(), to, count);
-    }
-
-    #[inline(always)]
-    unsafe fn finish(&self, y: F32x4, to: *mut f32) {
-        match self.epilogue {
-            Epilogue::Store => y.store(to),
-            Epilogue::Accumulate => F32x4::load(to).add(y).store(to),
-            Epilogue::Gate => crate::math::silu(F32x4::load(to)).mul(y).store(to),
-        }
-    }
-}
-
 /// Activation rows of a step.
 #[derive(Clone, Copy)]
 pub struct Inputs {
     pub base: *const u8,
     pub layout: Layout,
+    /// Bytes from one row's record to the next.
+    pub stride: usize,
     pub tokens: usize,
+    /// Which record each token reads; null: its own.
+    pub records: *const u32,
     pub precision: Precision,
     /// Groups that a decode kernel walks side by side, each its own stream through memory: 1 suits
     /// processors that fetch far ahead by themselves, 4 those that don't. Which is faster is measured
@@ -196,7 +142,12 @@ pub struct Inputs {
 impl Inputs {
     #[inline(always)]
     unsafe fn row(&self, token: usize) -> Row {
-        Row::new(self.base.add(token * self.layout.bytes), &self.layout)
+        let record = if self.records.is_null() {
+            token
+        } else {
+            *self.records.add(token) as usize
+        };
+        Row::new(self.base.add(record * self.stride), &self.layout)
     }
 }
 
@@ -399,6 +350,10 @@ pub unsafe fn group_to_float(weight: &Weight, group: usize, panel: *mut f32) {
         panel::widen_floats(weight.kind, base, cols, panel);
         return;
     }
+    if weight.kind == F8 {
+        float8::to_float(base, cols, panel);
+        return;
+    }
     with_format!(weight.kind,
         narrow F => for block in 0..cols / F::BLOCK {
             panel::narrow_to_float::<F>(base.add(block * F::BYTES), panel.add(block * F::BLOCK * GROUP));
@@ -407,6 +362,63 @@ pub unsafe fn group_to_float(weight: &Weight, group: usize, panel: *mut f32) {
             panel::wide_to_float::<F>(base.add(block * F::BYTES), panel.add(block * F::BLOCK * GROUP));
         },
         else => unreachable!("checked by geometry"));
+}
+
+/// One group as `[cols][8]` floats: the matrix itself where it holds them, else unpacked to `panel`.
+///
+/// # Safety
+/// As for `group_to_float`.
+pub unsafe fn float_group(weight: &Weight, group: usize, panel: *mut f32) -> *const f32 {
+    if weight.kind == F32 {
+        return (weight.data as *const f32).add(group * weight.cols as usize * GROUP);
+    }
+    group_to_float(weight, group, panel);
+    panel
+}
+
+/// Whether all values of packed rows are finite: those of floats, and the scales and minima of blocks.
+///
+/// # Safety
+/// `packed` holds the groups of `rows` rows of this type.
+pub unsafe fn all_finite(kind: u32, packed: *const u8, rows: usize, cols: usize) -> bool {
+    let groups = rows.div_ceil(GROUP);
+    // Halves are widened without regard to infinities and NaN, which land at 65536 and above; the
+    // exponent that stands for NaN in MXFP4 lands at 2^127.
+    let limit = F32x4::splat(match kind {
+        F16 | 2 | 3 | 6 | 7 | 8 | 20 => 65536.0,
+        39 => 1e38,
+        _ => f32::INFINITY,
+    });
+    let mut good = I32x4::splat(-1);
+    let mut check = |[a, b]: Sums| {
+        good = good.and(a.abs().lt(limit)).and(b.abs().lt(limit));
+    };
+    if let Some(bytes) = float_bytes(kind) {
+        let mut eight = [0f32; GROUP];
+        for at in 0..groups * cols {
+            panel::widen_floats(kind, packed.add(at * GROUP * bytes), 1, eight.as_mut_ptr());
+            check(panel::load_f32(eight.as_ptr() as *const u8));
+        }
+    } else if kind == F8 {
+        return float8::all_finite(packed, groups * cols / SUB);
+    } else {
+        with_format!(kind,
+            narrow F => for block in 0..groups * cols / F::BLOCK {
+                let block = packed.add(block * F::BYTES);
+                for run in 0..F::BLOCK / F::SCALED {
+                    check(F::scales(block, run));
+                    check(F::mins(block, run));
+                }
+            },
+            wide F => for block in 0..groups * cols / F::BLOCK {
+                let block = packed.add(block * F::BYTES);
+                for run in 0..F::BLOCK / F::SCALED {
+                    check(F::scales(block, run));
+                }
+            },
+            else => unreachable!("checked by geometry"));
+    }
+    good.lanes() == [-1; 4]
 }
 
 unsafe fn float_groups(
@@ -419,7 +431,7 @@ unsafe fn float_groups(
 ) {
     let cols = weight.cols as usize;
     for group in from..to {
-        group_to_float(weight, group, panel);
+        let panel = float_group(weight, group, panel);
         token_tiles!(inputs.tokens, t, N, {
             let xs: [*const f32; N] = core::array::from_fn(|i| inputs.row(t + i).float);
             let mut y = [no_sums(); N];

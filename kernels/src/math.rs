@@ -37,6 +37,17 @@ pub fn silu(x: F32x4) -> F32x4 {
     x.div(exp(x.neg()).add(F32x4::splat(1.0)))
 }
 
+/// The gated activation of GPT-OSS: `g * sigmoid(1.702 g) * (u + 1)` with g at most 7 and u within 7.
+#[inline(always)]
+pub fn clamped_swiglu(gate: F32x4, up: F32x4) -> F32x4 {
+    let limit = F32x4::splat(7.0);
+    let at_most = |x: F32x4| x.neg().max(limit.neg()).neg();
+    let g = at_most(gate);
+    let u = at_most(up).max(limit.neg());
+    let sigmoid = exp(g.mul(F32x4::splat(-1.702))).add(F32x4::splat(1.0));
+    g.div(sigmoid).mul(u.add(F32x4::splat(1.0)))
+}
+
 /// Eight half-precision floats to single precision: the exponent is re-biased by one multiplication.
 #[inline(always)]
 pub fn f16_to_f32(h: I16x8) -> [F32x4; 2] {

@@ -21,9 +21,11 @@ pub struct Context {
     /// How decode kernels walk through memory, see `linear::Inputs`.
     pub streams: u32,
     pub scratch: *mut u8,
-    /// The plan of the present generation; null tells the threads to leave.
+    /// The plan of the present generation; null tells the threads to leave at once.
     pub plan: *const u32,
     pub plan_ops: u32,
+    /// Where the threads go when they are through with it: STAY, or what `serve` is to return.
+    next: u32,
     /// Counts plans in its upper bits; the lowest eight say how many threads take part, so that a
     /// thread that has just come knows whether it is one of them.
     generation: Flag,
@@ -33,15 +35,21 @@ pub struct Context {
     phase: Flag,
     /// A thread has trapped: nobody may wait for it.
     failed: AtomicU32,
-    /// Tasks handed out of each thread's share, for an op's preparation and for the op itself.
-    cursors: [[Cursor; MAX_THREADS]; 2],
+    /// Tasks handed out of each thread's share, for each of an op's rounds.
+    cursors: [[Cursor; MAX_THREADS]; 3],
+    /// The generation that each thread has seen last, kept while it is away in another memory.
+    seen: [AtomicU32; MAX_THREADS],
 }
 
-/// Which of an op's two rounds of tasks.
+/// After the plan the threads wait for the next one here.
+pub const STAY: u32 = u32::MAX;
+
+/// Which of an op's rounds of tasks.
 #[derive(Clone, Copy)]
 pub enum Round {
     Prepare = 0,
     Main = 1,
+    Last = 2,
 }
 
 /// Hands out tasks: first a thread's own share, which is one run of neighbours, so that it reads memory
@@ -167,19 +175,23 @@ impl Context {
             scratch: core::ptr::null_mut(),
             plan: core::ptr::null(),
             plan_ops: 0,
+            next: STAY,
             generation: Flag::new(),
             joined: AtomicU32::new(0),
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
             failed: AtomicU32::new(0),
             cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
+            seen: [const { AtomicU32::new(0) }; MAX_THREADS],
         }
     }
 
-    /// Calls all threads that have come to the plan that has been set, this one included.
-    pub fn start(&mut self) {
-        self.threads = 1 + self.joined();
-        if self.threads > 1 {
+    /// Calls the first `threads` threads, this one included, to the plan that has been set; after it
+    /// the others go on to `next`.
+    pub fn start(&mut self, threads: u32, next: u32) {
+        self.threads = threads;
+        self.next = next;
+        if threads > 1 {
             self.call();
         }
     }
@@ -188,9 +200,10 @@ impl Context {
         self.joined.load(SeqCst)
     }
 
-    /// Tells the other threads to leave. No plan may be running.
-    pub fn dismiss(&mut self) {
+    /// Tells the other threads to leave with `code`. No plan may be running.
+    pub fn dismiss(&mut self, code: u32) {
         self.plan = core::ptr::null();
+        self.next = code;
         self.call();
     }
 
@@ -199,20 +212,34 @@ impl Context {
         self.generation.set(count << 8 | self.threads);
     }
 
-    /// Joins as one of the threads and calls `work` with its number for each plan that it is to take
-    /// part in, until the threads are dismissed.
-    pub fn serve(&self, mut work: impl FnMut(u32)) {
+    /// Joins as one of the threads; returns its number.
+    pub fn join(&self) -> u32 {
         // Read before joining: the first plan that counts on this thread comes after.
-        let mut seen = self.generation.get();
+        let seen = self.generation.get();
         let thread = 1 + self.joined.fetch_add(1, SeqCst);
+        self.seen[thread as usize].store(seen, Relaxed);
+        thread
+    }
+
+    /// Calls `work` for each plan that the thread is to take part in, until one sends the threads
+    /// elsewhere; returns where.
+    pub fn serve(&self, thread: u32, mut work: impl FnMut()) -> u32 {
+        let seen = &self.seen[thread as usize];
         loop {
-            self.generation.wait_while(seen, self.idle_spin);
-            seen = self.generation.get();
+            self.generation
+                .wait_while(seen.load(Relaxed), self.idle_spin);
+            let generation = self.generation.get();
+            seen.store(generation, Relaxed);
+            // Read before the plan's last barrier, after which both may change.
+            let next = self.next;
             if self.plan.is_null() {
-                return;
+                return next;
             }
-            if thread < seen & 0xff {
-                work(thread);
+            if thread < generation & 0xff {
+                work();
+                if next != STAY {
+                    return next;
+                }
             }
         }
     }

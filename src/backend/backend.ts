@@ -367,6 +367,8 @@ export interface LatentCacheOptions {
 export interface UploadOptions {
   /** Keep the values exactly: a quantised type becomes float32 (the gate's weights). */
   readonly exact?: boolean;
+  /** The layer it belongs to, for placement; undefined for what belongs to none. */
+  readonly layer?: number;
 }
 
 /** Bytes a backend holds, by purpose. */

@@ -55,11 +55,30 @@ export function describe_weight(at, kind, rows, cols, data) {
 }
 
 /**
+ * Lets the threads in `serve` return with `code`.
+ * @param {number} context
+ * @param {number} code
+ */
+export function dismiss(context, code) {
+    wasm.dismiss(context, code);
+}
+
+/**
  * Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
  * @param {number} context
  */
 export function fail(context) {
     wasm.fail(context);
+}
+
+/**
+ * Joins the threads of a backend, in its first memory; returns the thread's number.
+ * @param {number} context
+ * @returns {number}
+ */
+export function join(context) {
+    const ret = wasm.join(context);
+    return ret >>> 0;
 }
 
 /**
@@ -73,15 +92,18 @@ export function joined(context) {
 }
 
 /**
- * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+ * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
+ * NaN or infinite.
  * @param {number} kind
  * @param {number} src
  * @param {number} rows
  * @param {number} cols
  * @param {number} dst
+ * @returns {boolean}
  */
 export function pack(kind, src, rows, cols, dst) {
-    wasm.pack(kind, src, rows, cols, dst);
+    const ret = wasm.pack(kind, src, rows, cols, dst);
+    return ret !== 0;
 }
 
 /**
@@ -97,31 +119,41 @@ export function packed_bytes(kind, rows, cols) {
 }
 
 /**
- * Runs a plan on all threads that have come, as thread 0; returns when it is done.
+ * Runs a plan on the first `threads` threads, as thread 0; returns when it is done. The others then
+ * leave `serve` with `next`, or wait on where that is `u32::MAX`.
  * @param {number} context
  * @param {number} plan
  * @param {number} ops
+ * @param {number} threads
+ * @param {number} next
  */
-export function run_plan(context, plan, ops) {
-    wasm.run_plan(context, plan, ops);
+export function run_plan(context, plan, ops, threads, next) {
+    wasm.run_plan(context, plan, ops, threads, next);
 }
 
 /**
- * Bytes of scratch that each thread needs for matrices up to this width.
+ * Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
+ * step with `pairs` choices among `experts`.
  * @param {number} cols
+ * @param {number} pairs
+ * @param {number} experts
  * @returns {number}
  */
-export function scratch_bytes(cols) {
-    const ret = wasm.scratch_bytes(cols);
+export function scratch_bytes(cols, pairs, experts) {
+    const ret = wasm.scratch_bytes(cols, pairs, experts);
     return ret >>> 0;
 }
 
 /**
- * Joins and runs every plan that `run_plan` starts from then on, until `stop`.
+ * Runs every plan that `run_plan` starts in this memory from then on, until the threads are sent
+ * elsewhere; returns where.
  * @param {number} context
+ * @param {number} thread
+ * @returns {number}
  */
-export function serve(context) {
-    wasm.serve(context);
+export function serve(context, thread) {
+    const ret = wasm.serve(context, thread);
+    return ret >>> 0;
 }
 
 /**
@@ -142,14 +174,6 @@ export function set_scratch(context, at, bytes) {
  */
 export function set_streams(context, streams) {
     wasm.set_streams(context, streams);
-}
-
-/**
- * Lets the threads in `serve` return.
- * @param {number} context
- */
-export function stop(context) {
-    wasm.stop(context);
 }
 function __wbg_get_imports(memory) {
     const import0 = {

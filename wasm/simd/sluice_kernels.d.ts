@@ -27,9 +27,19 @@ export function create_context(): number;
 export function describe_weight(at: number, kind: number, rows: number, cols: number, data: number): void;
 
 /**
+ * Lets the threads in `serve` return with `code`.
+ */
+export function dismiss(context: number, code: number): void;
+
+/**
  * Says that the calling thread has trapped in `serve`, so that the others don't wait for it.
  */
 export function fail(context: number): void;
+
+/**
+ * Joins the threads of a backend, in its first memory; returns the thread's number.
+ */
+export function join(context: number): number;
 
 /**
  * Threads that have joined so far, besides the one that runs plans.
@@ -37,9 +47,10 @@ export function fail(context: number): void;
 export function joined(context: number): number;
 
 /**
- * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`.
+ * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
+ * NaN or infinite.
  */
-export function pack(kind: number, src: number, rows: number, cols: number, dst: number): void;
+export function pack(kind: number, src: number, rows: number, cols: number, dst: number): boolean;
 
 /**
  * Bytes of a packed matrix, or 0 where the type has no kernel or the width isn't whole blocks.
@@ -47,19 +58,22 @@ export function pack(kind: number, src: number, rows: number, cols: number, dst:
 export function packed_bytes(kind: number, rows: number, cols: number): number;
 
 /**
- * Runs a plan on all threads that have come, as thread 0; returns when it is done.
+ * Runs a plan on the first `threads` threads, as thread 0; returns when it is done. The others then
+ * leave `serve` with `next`, or wait on where that is `u32::MAX`.
  */
-export function run_plan(context: number, plan: number, ops: number): void;
+export function run_plan(context: number, plan: number, ops: number, threads: number, next: number): void;
 
 /**
- * Bytes of scratch that each thread needs for matrices up to this width.
+ * Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
+ * step with `pairs` choices among `experts`.
  */
-export function scratch_bytes(cols: number): number;
+export function scratch_bytes(cols: number, pairs: number, experts: number): number;
 
 /**
- * Joins and runs every plan that `run_plan` starts from then on, until `stop`.
+ * Runs every plan that `run_plan` starts in this memory from then on, until the threads are sent
+ * elsewhere; returns where.
  */
-export function serve(context: number): void;
+export function serve(context: number, thread: number): number;
 
 /**
  * Gives each thread `bytes` of scratch from `at` on. No plan may be running.
@@ -72,11 +86,6 @@ export function set_scratch(context: number, at: number, bytes: number): void;
  */
 export function set_streams(context: number, streams: number): void;
 
-/**
- * Lets the threads in `serve` return.
- */
-export function stop(context: number): void;
-
 export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembly.Module;
 
 export interface InitOutput {
@@ -84,16 +93,17 @@ export interface InitOutput {
     readonly activation_forms: (a: number, b: number) => number;
     readonly create_context: () => number;
     readonly describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly join: (a: number) => number;
     readonly joined: (a: number) => number;
+    readonly pack: (a: number, b: number, c: number, d: number, e: number) => number;
     readonly packed_bytes: (a: number, b: number, c: number) => number;
-    readonly run_plan: (a: number, b: number, c: number) => void;
-    readonly scratch_bytes: (a: number) => number;
-    readonly serve: (a: number) => void;
+    readonly run_plan: (a: number, b: number, c: number, d: number, e: number) => void;
+    readonly scratch_bytes: (a: number, b: number, c: number) => number;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
+    readonly serve: (a: number, b: number) => number;
+    readonly dismiss: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;
-    readonly pack: (a: number, b: number, c: number, d: number, e: number) => void;
-    readonly stop: (a: number) => void;
     readonly fail: (a: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;
     readonly __wbindgen_thread_destroy: (a?: number, b?: number, c?: number) => void;

@@ -5,6 +5,7 @@
 //! of a *narrow* format holds four neighbouring values of four rows, one of a *wide* format two
 //! neighbouring values of eight rows. `pack` makes this layout once, when a model is loaded.
 
+pub mod float8;
 pub mod k_quants;
 pub mod legacy;
 pub mod lookup;

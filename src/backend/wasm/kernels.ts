@@ -1,7 +1,5 @@
 /** Loads the generated bindings of the Rust kernels: which build suits the machine, and instances. */
 
-import { CapacityError } from "../../errors.ts";
-
 /** The bindings that wasm-pack generated. */
 export type Kernels = typeof import("../../../wasm/relaxed/sluice_kernels.js");
 
@@ -11,10 +9,11 @@ export type Variant = "relaxed" | "simd";
 export interface SharedModule {
   readonly variant: Variant;
   readonly module: WebAssembly.Module;
-  readonly memory: WebAssembly.Memory;
+  /** One for each bank. */
+  readonly memories: readonly WebAssembly.Memory[];
 }
 
-const PAGE_BYTES = 65536;
+/** Pages of 64 KiB that a memory may have at most: 4 GiB. */
 const MAX_PAGES = 65536;
 const STACK_BYTES = 1 << 20;
 
@@ -31,21 +30,23 @@ export function chooseVariant(): Variant {
   return WebAssembly.validate(RELAXED_PROBE) ? "relaxed" : "simd";
 }
 
-/** Compiles the build and makes the shared memory. */
-export async function loadModule(variant: Variant): Promise<SharedModule> {
+/** Compiles the build and makes the shared memories, which take address space only. */
+export async function loadModule(
+  variant: Variant,
+  options: { banks: number },
+): Promise<SharedModule> {
   const url = new URL(`../../../wasm/${variant}/sluice_kernels_bg.wasm`, import.meta.url);
   const response = await fetch(url);
   const module = await WebAssembly.compile(await response.arrayBuffer());
-  const memory = new WebAssembly.Memory({
-    initial: 32,
-    maximum: MAX_PAGES,
-    shared: true,
-  });
-  return { variant, module, memory };
+  const memories = Array.from(
+    { length: options.banks },
+    () => new WebAssembly.Memory({ initial: 32, maximum: MAX_PAGES, shared: true }),
+  );
+  return { variant, module, memories };
 }
 
-/** An instance over the shared memory. The bindings keep one per loaded script, hence the query. */
-export async function instantiate(shared: SharedModule): Promise<Kernels> {
+/** An instance over a bank's memory. The bindings keep one per loaded script, hence the query. */
+export async function instantiate(shared: SharedModule, bank: number): Promise<Kernels> {
   const script = shared.variant === "relaxed"
     ? "../../../wasm/relaxed/sluice_kernels.js"
     : "../../../wasm/simd/sluice_kernels.js";
@@ -54,50 +55,8 @@ export async function instantiate(shared: SharedModule): Promise<Kernels> {
   const kernels: Kernels = await import(url.href);
   kernels.initSync({
     module: shared.module,
-    memory: shared.memory,
+    memory: shared.memories[bank],
     thread_stack_size: STACK_BYTES,
   });
   return kernels;
-}
-
-/** Hands out zeroed regions of the shared memory, 64-byte aligned; nothing is given back. */
-export class Arena {
-  readonly #memory: WebAssembly.Memory;
-  #at = 0;
-  #end = 0;
-  #used = 0;
-
-  constructor(memory: WebAssembly.Memory) {
-    this.#memory = memory;
-  }
-
-  /** Bytes handed out. */
-  get used(): number {
-    return this.#used;
-  }
-
-  /** Address of `bytes` zeroed bytes for `purpose`; throws CapacityError beyond 4 GiB. */
-  allocate(bytes: number, purpose: string): number {
-    const size = Math.ceil(Math.max(bytes, 1) / 64) * 64;
-    if (this.#at + size > this.#end) {
-      const pages = Math.ceil(Math.max(size, 1 << 20) / PAGE_BYTES);
-      let first: number;
-      try {
-        first = this.#memory.grow(pages);
-      } catch {
-        const held = this.#memory.buffer.byteLength;
-        throw new CapacityError(
-          `cannot allocate ${purpose}: ${size} bytes are asked for and ${held} held, ` +
-            `must be at most ${MAX_PAGES * PAGE_BYTES} together`,
-        );
-      }
-      // Whoever else grew the memory in between owns the pages between, so only adjoining ones merge.
-      if (first * PAGE_BYTES !== this.#end) this.#at = first * PAGE_BYTES;
-      this.#end = (first + pages) * PAGE_BYTES;
-    }
-    const at = this.#at;
-    this.#at += size;
-    this.#used += size;
-    return at;
-  }
 }

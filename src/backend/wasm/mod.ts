@@ -1,40 +1,49 @@
 /**
- * The CPU backend: Rust kernels in WebAssembly, one instance per thread over one shared memory.
+ * The CPU backend: Rust kernels in WebAssembly, one instance per thread and bank over shared memories.
  *
  * Ops are recorded as words; `submit` copies them into the shared memory and runs them in Rust on all
  * threads, without JavaScript or messages in between. The thread that calls `submit` computes too.
  */
 
 import { BackendLostError, CapacityError, UnsupportedOpError } from "../../errors.ts";
-import {
-  type ActivationPrecision,
-  type Backend,
-  type BackendMemory,
-  type Buffer,
-  type KvCache,
-  type KvCacheOptions,
-  type Ops,
-  PAGE_TOKENS,
-  type Plan,
-  type TensorData,
-  type Weight,
+import type {
+  ActivationPrecision,
+  Backend,
+  BackendMemory,
+  Buffer,
+  Experts,
+  ExpertTensors,
+  ExpertTraffic,
+  KvCache,
+  KvCacheOptions,
+  LatentCache,
+  LatentCacheOptions,
+  Ops,
+  Plan,
+  TensorData,
+  UploadOptions,
+  Weight,
 } from "../backend.ts";
+import { MEMORY_BYTES } from "./arena.ts";
+import { Bank } from "./bank.ts";
+import { Placer } from "./placer.ts";
 import {
-  Arena,
   chooseVariant,
   instantiate,
-  type Kernels,
   loadModule,
   type SharedModule,
   type Variant,
 } from "./kernels.ts";
-import type { WasmBuffer, WasmKvCache, WasmWeight } from "./memory.ts";
-import { PlanRecorder, PRECISIONS, type WasmPlan } from "./plan.ts";
-import type { ThreadStart } from "./thread.ts";
+import { WasmBuffer, type WasmKvCache, type WasmLatentCache } from "./memory.ts";
+import type { Segment, WasmPlan } from "./plan.ts";
+import { PlanRecorder } from "./recorder.ts";
+import { LEAVE, type ThreadStart } from "./thread.ts";
 import { StreamChoice } from "./stream_choice.ts";
-import { Uploader } from "./upload.ts";
 
 const MAX_THREADS = 64;
+const MAX_BANKS = 512;
+/** The threads stay in the bank where they are. */
+const STAY = 0xffffffff;
 
 export interface WasmBackendOptions {
   /** Threads that compute, the calling one included; 1 to 64. */
@@ -44,29 +53,33 @@ export interface WasmBackendOptions {
   readonly joinLate?: boolean;
   /** The build to use; by default the best one that the machine runs. */
   readonly variant?: Variant;
+  /** Memories that the model may be spread over; 1 by default. */
+  readonly banks?: number;
+  /** What each of them may grow to; 4 GiB by default. */
+  readonly bankBytes?: number;
 }
 
 /**
- * Starts the threads and makes an empty backend. Throws CapacityError where threads are too many and
- * BackendLostError where one doesn't start. With `joinLate` it returns at once: plans run on the
- * threads that have come by then, with the same results.
+ * Starts the threads and makes an empty backend. Throws CapacityError where threads or banks are too
+ * many and BackendLostError where a thread doesn't start. With `joinLate` it returns at once: plans run
+ * on the threads that have come by then, with the same results.
  */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
-  const { threads, activations } = options;
-  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
-    throw new CapacityError(
-      `cannot start compute threads: threads is ${threads}, must be 1 to ${MAX_THREADS}`,
-    );
+  const { threads, activations, banks: bankCount = 1, bankBytes = MEMORY_BYTES } = options;
+  checkCount("start compute threads", { what: "threads", is: threads, max: MAX_THREADS });
+  checkCount("make memories", { what: "banks", is: bankCount, max: MAX_BANKS });
+  const shared = await loadModule(options.variant ?? chooseVariant(), { banks: bankCount });
+  const banks: Bank[] = [];
+  for (const [index, memory] of shared.memories.entries()) {
+    const kernels = await instantiate(shared, index);
+    banks.push(new Bank({ index, memory, kernels, threads, maxBytes: bankBytes }));
   }
-  const shared = await loadModule(options.variant ?? chooseVariant());
-  const kernels = await instantiate(shared);
-  const context = kernels.create_context();
   const workers = Array.from(
     { length: threads - 1 },
     () => new Worker(new URL("./thread.ts", import.meta.url), { type: "module" }),
   );
-  const backend = new WasmBackend({ kernels, shared, context, workers, threads, activations });
-  const start: ThreadStart = { shared, context };
+  const backend = new WasmBackend({ shared, banks, workers, threads, activations });
+  const start: ThreadStart = { shared, contexts: banks.map(({ context }) => context) };
   for (const worker of workers) {
     worker.onerror = (event) => {
       event.preventDefault();
@@ -78,28 +91,29 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
   return backend;
 }
 
+function checkCount(action: string, count: { what: string; is: number; max: number }): void {
+  const { what, is, max } = count;
+  if (Number.isInteger(is) && is >= 1 && is <= max) return;
+  throw new CapacityError(`cannot ${action}: ${what} is ${is}, must be 1 to ${max}`);
+}
+
 class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly threads: number;
   readonly activations: ActivationPrecision;
-  readonly #kernels: Kernels;
-  readonly #memory: WebAssembly.Memory;
-  readonly #arena: Arena;
-  readonly #context: number;
+  readonly #banks: readonly Bank[];
+  /** Where the threads wait, and where the host's values are. */
+  readonly #first: Bank;
   readonly #workers: readonly Worker[];
-  readonly #uploader: Uploader;
-  readonly #used = { weights: 0, kv: 0 };
+  readonly #placer: Placer;
   readonly #streams: StreamChoice;
+  #kvBytes = 0;
   #lost: BackendLostError | null = null;
-  #scratchCols = 0;
-  #activationArea = { address: 0, bytes: 0 };
-  #planArea = { address: 0, bytes: 0 };
 
   constructor(
-    { kernels, shared, context, workers, threads, activations }: {
-      kernels: Kernels;
+    { banks, workers, threads, activations }: {
       shared: SharedModule;
-      context: number;
+      banks: readonly Bank[];
       workers: readonly Worker[];
       threads: number;
       activations: ActivationPrecision;
@@ -107,113 +121,123 @@ class WasmBackend implements Backend {
   ) {
     this.threads = threads;
     this.activations = activations;
-    this.#kernels = kernels;
-    this.#memory = shared.memory;
-    this.#arena = new Arena(shared.memory);
-    this.#context = context;
-    this.#streams = new StreamChoice((streams) => kernels.set_streams(context, streams));
+    this.#banks = banks;
+    this.#first = banks[0];
     this.#workers = workers;
-    this.#uploader = new Uploader({
-      kernels,
-      memory: shared.memory,
-      arena: this.#arena,
-      activations,
+    this.#placer = new Placer({ banks, activations });
+    this.#streams = new StreamChoice((streams) => {
+      for (const { kernels, context } of banks) kernels.set_streams(context, streams);
     });
-    this.#reserveScratch(1);
   }
 
   get conversions(): readonly string[] {
-    return this.#uploader.conversions;
+    return this.#placer.conversions;
   }
 
-  async upload(tensor: TensorData): Promise<Weight> {
-    const weight = await this.#uploader.upload(tensor);
-    this.#used.weights += weight.byteLength;
-    this.#reserveScratch(weight.cols);
-    return weight;
+  upload(tensor: TensorData, options: UploadOptions = {}): Promise<Weight> {
+    return this.#placer.upload(tensor, options);
   }
 
-  createBuffer({ kind, rows, width }: { kind: "f32" | "i32"; rows: number; width: number }) {
-    const address = this.#arena.allocate(rows * width * 4, "a buffer");
-    const buffer: WasmBuffer = { kind, rows, width, address };
-    return buffer;
+  uploadExperts(tensors: ExpertTensors): Promise<Experts> {
+    return this.#placer.uploadExperts(tensors);
   }
 
-  createKvCache({ layers, pages, kvHeads, keyDim, valueDim }: KvCacheOptions): KvCache {
-    const layerBytes = pages * kvHeads * PAGE_TOKENS * (keyDim + valueDim) * 4;
+  createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
+    return new WasmBuffer(options, this.#first);
+  }
+
+  createKvCache(options: KvCacheOptions): KvCache {
+    const { layers, pages, kvHeads, keyDim, valueDim } = options;
+    const layerBytes = pages * Bank.pageBytes(kvHeads * (keyDim + valueDim));
+    const places = this.#placer.placeCache({ layers, layerBytes });
     const byteLength = layers * layerBytes;
-    const address = this.#arena.allocate(byteLength, "the KV cache");
-    this.#used.kv += byteLength;
-    const cache: WasmKvCache = {
-      layers,
-      pages,
-      kvHeads,
-      keyDim,
-      valueDim,
-      byteLength,
-      address,
-      layerBytes,
-    };
+    this.#kvBytes += byteLength;
+    const cache: WasmKvCache = { ...options, byteLength, places };
     return cache;
   }
 
-  write(buffer: Buffer, data: Float32Array | Int32Array, row = 0): void {
-    const { address, width, rows, kind } = buffer as WasmBuffer;
+  createLatentCache(options: LatentCacheOptions): LatentCache {
+    const { layers, pages, latentDim, ropeDim } = options;
+    if (latentDim % 4 !== 0 || ropeDim % 4 !== 0) {
+      throw new UnsupportedOpError(
+        `cannot cache latents: their widths are ${latentDim} and ${ropeDim}, must be multiples of 4`,
+      );
+    }
+    const layerBytes = pages * Bank.pageBytes(latentDim + ropeDim);
+    const places = this.#placer.placeCache({ layers, layerBytes });
+    const byteLength = layers * layerBytes;
+    this.#kvBytes += byteLength;
+    const cache: WasmLatentCache = { ...options, byteLength, places };
+    return cache;
+  }
+
+  write(of: Buffer, data: Float32Array | Int32Array, row = 0): void {
+    const buffer = of as WasmBuffer;
+    const { width, rows, kind } = buffer;
     const offset = row * width;
     if (offset + data.length > rows * width) {
       throw new UnsupportedOpError(
         `cannot write ${data.length} values at row ${row}: the buffer is ${rows} x ${width}`,
       );
     }
-    const start = address + offset * 4;
-    if (kind === "f32") new Float32Array(this.#memory.buffer, start, data.length).set(data);
-    else new Int32Array(this.#memory.buffer, start, data.length).set(data);
+    // The rows that are not written stay as they are.
+    this.#bringHome(buffer);
+    const start = buffer.in(this.#first) + offset * 4;
+    const memory = this.#first.memory.buffer;
+    if (kind === "f32") new Float32Array(memory, start, data.length).set(data);
+    else new Int32Array(memory, start, data.length).set(data);
   }
 
   record(build: (ops: Ops) => void): Plan {
-    const recorder = new PlanRecorder({
-      activations: this.activations,
-      formsOf: (weight: WasmWeight) =>
-        this.#kernels.activation_forms(weight.kind, PRECISIONS[this.activations]),
-      activationSpace: (shape) => this.#activationSpace(shape),
-    });
+    const recorder = new PlanRecorder({ first: this.#first, activations: this.activations });
     build(recorder);
     return recorder.finish();
   }
 
-  submit(plan: Plan): void {
-    const { words, length, decodes } = plan as WasmPlan;
-    if (this.#planArea.bytes < words.byteLength) {
-      const bytes = Math.max(words.byteLength, 1 << 16);
-      this.#planArea = { address: this.#arena.allocate(bytes, "a plan"), bytes };
-    }
-    const { address } = this.#planArea;
-    new Uint32Array(this.#memory.buffer, address, words.length).set(words);
+  submit(of: Plan): void {
+    if (this.#lost !== null) throw this.#lost;
+    const plan = of as WasmPlan;
+    for (const buffer of plan.expected) this.#bringHome(buffer);
     const start = performance.now();
-    this.#run(address, length);
-    if (decodes) this.#streams.measured(performance.now() - start);
+    const threads = 1 + this.#first.kernels.joined(this.#first.context);
+    const { segments } = plan;
+    const placeAfter = (i: number) => (segments[i + 1]?.bank ?? this.#first).index;
+    if (segments.length > 0 && segments[0].bank !== this.#first) {
+      this.#run(this.#first, { plan: 0, ops: 0, threads, next: segments[0].bank.index });
+    }
+    for (const [i, segment] of segments.entries()) {
+      const after = placeAfter(i);
+      const next = after === segment.bank.index ? STAY : after;
+      this.#runSegment(segment, { threads, next });
+    }
+    for (const [buffer, bank] of plan.homes) buffer.home = bank;
+    if (plan.decodes) this.#streams.measured(performance.now() - start);
   }
 
-  read(
-    buffer: Buffer,
+  // deno-lint-ignore require-await -- a method of the seam: other backends do wait
+  async read(
+    of: Buffer,
     options: { row?: number; rows?: number; into?: Float32Array } = {},
   ): Promise<Float32Array> {
-    const { address, width, rows } = buffer as WasmBuffer;
-    const row = options.row ?? 0;
-    const count = options.rows ?? rows - row;
-    if (row < 0 || row + count > rows) {
-      throw new UnsupportedOpError(
-        `cannot read rows ${row}..${row + count}: the buffer has ${rows}`,
-      );
-    }
-    const into = options.into?.subarray(0, count * width) ?? new Float32Array(count * width);
-    into.set(new Float32Array(this.#memory.buffer, address + row * width * 4, count * width));
-    return Promise.resolve(into);
+    const { address, length } = rangeOf(of as WasmBuffer, options);
+    const into = options.into?.subarray(0, length) ?? new Float32Array(length);
+    into.set(new Float32Array((of as WasmBuffer).home.memory.buffer, address, length));
+    return into;
+  }
+
+  // deno-lint-ignore require-await -- as above
+  async readIntegers(
+    of: Buffer,
+    options: { row?: number; rows?: number } = {},
+  ): Promise<Int32Array> {
+    const { address, length } = rangeOf(of as WasmBuffer, options);
+    return new Int32Array((of as WasmBuffer).home.memory.buffer, address, length).slice();
   }
 
   /** Waits until all threads take part. */
   async allJoined(): Promise<void> {
-    while (this.#kernels.joined(this.#context) < this.#workers.length) {
+    const { kernels, context } = this.#first;
+    while (kernels.joined(context) < this.#workers.length) {
       if (this.#lost !== null) throw this.#lost;
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
@@ -224,41 +248,75 @@ class WasmBackend implements Backend {
     this.#lost ??= new BackendLostError(message);
   }
 
-  /** Runs a plan; after a trap the threads and what they share are lost. */
-  #run(address: number, ops: number): void {
+  memory(): BackendMemory {
+    const { weightBytes: weights } = this.#placer;
+    const used = this.#banks.reduce((sum, { arena }) => sum + arena.used, 0);
+    return { weights, kv: this.#kvBytes, workspace: used - weights - this.#kvBytes };
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return this.#placer.expertTraffic();
+  }
+
+  close(): void {
+    if (this.#lost === null) this.#first.kernels.dismiss(this.#first.context, LEAVE);
+    for (const worker of this.#workers) worker.terminate();
+    this.#placer.close();
+  }
+
+  #runSegment(segment: Segment, { threads, next }: { threads: number; next: number }): void {
+    const { bank, transfers, words, ops, demand } = segment;
+    for (const { from, to, bytes } of transfers) {
+      const source = new Uint8Array(from.bank.memory.buffer, from.address, bytes);
+      new Uint8Array(to.bank.memory.buffer, to.address, bytes).set(source);
+    }
+    const plan = bank.area("plan", Math.max(words.byteLength, 1 << 16));
+    new Uint32Array(bank.memory.buffer, plan, words.length).set(words);
+    if (demand === null) {
+      this.#run(bank, { plan, ops, threads, next });
+      return;
+    }
+    const pager = demand.experts.pager!;
+    for (const _turn of pager.turns(demand)) this.#run(bank, { plan, ops, threads, next: STAY });
+    if (next !== STAY) this.#run(bank, { plan, ops: 0, threads, next });
+  }
+
+  /** Runs ops in a bank; after a trap the threads and what they share are lost. */
+  #run(
+    { kernels, context }: Bank,
+    run: { plan: number; ops: number; threads: number; next: number },
+  ): void {
     if (this.#lost !== null) throw this.#lost;
     try {
-      this.#kernels.run_plan(this.#context, address, ops);
+      kernels.run_plan(context, run.plan, run.ops, run.threads, run.next);
     } catch (error) {
       this.lose(`cannot compute: a kernel failed (${error})`);
       throw this.#lost;
     }
   }
 
-  memory(): BackendMemory {
-    const { weights, kv } = this.#used;
-    return { weights, kv, workspace: this.#arena.used - weights - kv };
+  /** Makes the first bank's copy of a buffer the valid one. */
+  #bringHome(buffer: WasmBuffer): void {
+    const { home, rows, width } = buffer;
+    if (home === this.#first) return;
+    const bytes = rows * width * 4;
+    const source = new Uint8Array(home.memory.buffer, buffer.in(home), bytes);
+    new Uint8Array(this.#first.memory.buffer, buffer.in(this.#first), bytes).set(source);
+    buffer.home = this.#first;
   }
+}
 
-  close(): void {
-    if (this.#lost === null) this.#kernels.stop(this.#context);
-    for (const worker of this.#workers) worker.terminate();
+function rangeOf(
+  buffer: WasmBuffer,
+  options: { row?: number; rows?: number },
+): { address: number; length: number } {
+  const { rows, width, home } = buffer;
+  const row = options.row ?? 0;
+  const count = options.rows ?? rows - row;
+  if (row < 0 || row + count > rows) {
+    throw new UnsupportedOpError(
+      `cannot read rows ${row}..${row + count}: the buffer has ${rows}`,
+    );
   }
-
-  #activationSpace({ rows, cols, forms }: { rows: number; cols: number; forms: number }): number {
-    const precision = PRECISIONS[this.activations];
-    const bytes = rows * this.#kernels.activation_bytes(cols, forms, precision);
-    if (this.#activationArea.bytes < bytes) {
-      this.#activationArea = { address: this.#arena.allocate(bytes, "activations"), bytes };
-    }
-    return this.#activationArea.address;
-  }
-
-  #reserveScratch(cols: number): void {
-    if (cols <= this.#scratchCols) return;
-    this.#scratchCols = cols;
-    const bytes = Math.ceil(this.#kernels.scratch_bytes(cols) / 64) * 64;
-    const address = this.#arena.allocate(bytes * this.threads, "scratch");
-    this.#kernels.set_scratch(this.#context, address, bytes);
-  }
+  return { address: buffer.in(home) + row * width * 4, length: count * width };
 }

@@ -1,215 +1,204 @@
 /**
- * Writes plans for the kernels' interpreter (`kernels/src/plan.rs`, which reads the fields in the order
- * they are written here). An op is: opcode, length in words, then its fields.
+ * A recorded forward pass as segments, each a list of ops that run in one bank, and the writer of their
+ * words. The kernels' interpreter (`kernels/src/plan/`) reads the fields in the order in which
+ * `recorder.ts` writes them; an op is: opcode, length in words, then its fields.
  */
 
-import { UnsupportedOpError } from "../../errors.ts";
-import type {
-  ActivationPrecision,
-  AttentionParams,
-  BatchBuffers,
-  Buffer,
-  EmbedParams,
-  GatedLinearParams,
-  GatherRowsParams,
-  KvCache,
-  LinearParams,
-  Norm,
-  Ops,
-  Plan,
-  RmsNormParams,
-  RotateAndCacheParams,
-  Weight,
-} from "../backend.ts";
-import type { WasmBuffer, WasmKvCache, WasmWeight } from "./memory.ts";
+import type { Buffer, Plan } from "../backend.ts";
+import type { Bank } from "./bank.ts";
+import type { WasmBuffer, WasmExperts } from "./memory.ts";
 
-const OPCODES = { embed: 1, rmsNorm: 2, linear: 3, rotate: 4, attention: 5, gather: 6 } as const;
-export const PRECISIONS: Record<ActivationPrecision, number> = { q8: 0, q16: 1, f32: 2 };
-const EPILOGUES = { store: 0, accumulate: 1, gate: 2 } as const;
-const MAX_OUTPUTS = 4;
+/** Numbers of the ops. */
+export const OPCODES = {
+  embed: 1,
+  rmsNorm: 2,
+  linear: 3,
+  rotate: 4,
+  attention: 5,
+  gather: 6,
+  headLinear: 7,
+  rotateLatent: 8,
+  latentAttention: 9,
+  gate: 10,
+  experts: 11,
+} as const;
+
+/** Rows of a buffer that go from one bank to another before a segment runs. */
+export interface Transfer {
+  readonly from: { readonly bank: Bank; readonly address: number };
+  readonly to: { readonly bank: Bank; readonly address: number };
+  readonly bytes: number;
+}
+
+/** Experts that must be brought in before a segment runs, and who says which. */
+export interface ExpertDemand {
+  readonly experts: WasmExperts;
+  readonly expertIds: Buffer;
+  readonly rows: number;
+  readonly topK: number;
+}
+
+export interface Segment {
+  readonly bank: Bank;
+  readonly transfers: readonly Transfer[];
+  readonly words: Uint32Array<ArrayBuffer>;
+  readonly ops: number;
+  /** The segment is one experts op whose experts are paged. */
+  readonly demand: ExpertDemand | null;
+}
 
 export interface WasmPlan extends Plan {
-  readonly words: Uint32Array<ArrayBuffer>;
+  readonly segments: readonly Segment[];
   /** It multiplies matrices by single rows only, so its time is that of reading weights. */
   readonly decodes: boolean;
+  readonly rows: number;
+  /** Buffers that it leaves in another bank than the first, and buffers that it expects in the first. */
+  readonly homes: ReadonlyMap<WasmBuffer, Bank>;
+  readonly expected: ReadonlySet<WasmBuffer>;
 }
 
-/** What the recorder asks of the backend. */
-export interface PlanHost {
-  readonly activations: ActivationPrecision;
-  /** Forms of activations that a weight type reads, a bit set. */
-  formsOf(weight: WasmWeight): number;
-  /** Address of room for `rows` rows of activations of this width and these forms. */
-  activationSpace(shape: { rows: number; cols: number; forms: number }): number;
-}
-
-type Output = {
-  weight: Weight;
-  bias?: Weight;
-  out: Buffer;
-  epilogue: keyof typeof EPILOGUES;
-};
-
-export class PlanRecorder implements Ops {
-  readonly #host: PlanHost;
-  readonly #words: number[] = [];
+/**
+ * Cuts a recording into segments and moves buffers between banks: each op says in which bank it runs
+ * and what it reads and writes there. Buffers that the host has written are in the first bank.
+ */
+export class SegmentWriter {
+  readonly #first: Bank;
+  readonly #segments: Segment[] = [];
+  /** The banks in which each buffer's present content lies. */
+  readonly #valid = new Map<WasmBuffer, Set<Bank>>();
+  readonly #expected = new Set<WasmBuffer>();
+  readonly #written = new Set<WasmBuffer>();
+  #bank: Bank | null = null;
+  #words: number[] = [];
   #ops = 0;
-  #decodes = true;
+  #transfers: Transfer[] = [];
+  #length = 0;
+  #rows = 0;
   readonly #float = new Float32Array(1);
   readonly #bits = new Uint32Array(this.#float.buffer);
 
-  constructor(host: PlanHost) {
-    this.#host = host;
+  constructor(first: Bank) {
+    this.#first = first;
   }
 
-  finish(): WasmPlan {
-    return { length: this.#ops, words: Uint32Array.from(this.#words), decodes: this.#decodes };
+  /** The bank in which the next op runs. */
+  enter(bank: Bank): void {
+    if (this.#bank === bank) return;
+    this.#cut(null);
+    this.#bank = bank;
   }
 
-  embed({ table, ids, out, rows }: EmbedParams): void {
-    this.#op(OPCODES.embed, [rows, matrixOf(table).descriptor, at(ids), at(out)]);
+  /** A bank that holds the buffer's content. */
+  bankOf(buffer: Buffer): Bank {
+    const [bank] = this.#banksOf(buffer as WasmBuffer);
+    return bank;
   }
 
-  rmsNorm({ x, weight: scale, eps, out, rows }: RmsNormParams): void {
-    this.#op(OPCODES.rmsNorm, [rows, at(x), x.width, vector(scale), this.#f32(eps), at(out)]);
-  }
-
-  gatherRows({ x, indices, out, rows }: GatherRowsParams): void {
-    this.#op(OPCODES.gather, [rows, at(x), x.width, at(indices), at(out)]);
-  }
-
-  linear({ x, norm, outputs, rows }: LinearParams): void {
-    const list = outputs.map(({ weight, bias, out, accumulate }): Output => ({
-      weight,
-      bias,
-      out,
-      epilogue: accumulate ? "accumulate" : "store",
-    }));
-    this.#linear({ x, norm, outputs: list, rows, paired: false });
-  }
-
-  gatedLinear({ x, norm, gate, up, out, rows }: GatedLinearParams): void {
-    const outputs: Output[] = [
-      { weight: gate, out, epilogue: "store" },
-      { weight: up, out, epilogue: "gate" },
-    ];
-    this.#linear({ x, norm, outputs, rows, paired: true });
-  }
-
-  rotateAndCache(params: RotateAndCacheParams): void {
-    const { q, k, v, heads, qNorm, kNorm, cosSin, pairing, cache, layer, batch, rows } = params;
-    this.#op(OPCODES.rotate, [
-      rows,
-      at(q),
-      at(k),
-      at(v),
-      heads,
-      at(cosSin),
-      cosSin.width,
-      pairing === "interleaved" ? 1 : 0,
-      qNorm ? vector(qNorm.weight) : 0,
-      kNorm ? vector(kNorm.weight) : 0,
-      this.#f32(qNorm?.eps ?? kNorm?.eps ?? 0),
-      ...layerFields(cache, layer),
-      ...batchFields(batch),
-    ]);
-  }
-
-  attention({ q, heads, scale, cache, layer, batch, out, rows }: AttentionParams): void {
-    this.#op(OPCODES.attention, [
-      rows,
-      at(q),
-      at(out),
-      heads,
-      this.#f32(scale),
-      ...layerFields(cache, layer),
-      ...batchFields(batch),
-    ]);
-  }
-
-  #linear({ x, norm, outputs, rows, paired }: {
-    x: Buffer;
-    norm?: Norm;
-    outputs: Output[];
-    rows: number;
-    paired: boolean;
-  }): void {
-    if (outputs.length > MAX_OUTPUTS) {
-      throw new UnsupportedOpError(
-        `cannot record linear: it has ${outputs.length} outputs, must be at most ${MAX_OUTPUTS}`,
-      );
+  /** Address of a buffer whose first `rows` rows the present op reads. */
+  read(of: Buffer, rows: number): number {
+    const buffer = of as WasmBuffer;
+    const bank = this.#here();
+    const banks = this.#banksOf(buffer);
+    if (!banks.has(bank)) {
+      const [from] = banks;
+      // Ops recorded already may write it, so what moves is what they leave.
+      if (this.#ops > 0) this.#cut(null);
+      this.#bank = bank;
+      this.#transfers.push({
+        from: { bank: from, address: buffer.in(from) },
+        to: { bank, address: buffer.in(bank) },
+        bytes: rows * buffer.width * 4,
+      });
+      banks.add(bank);
     }
-    this.#decodes &&= rows === 1;
-    let forms = 0;
-    for (const { weight: matrix, out } of outputs) {
-      if (out === x) {
-        throw new UnsupportedOpError("cannot record linear: the output is the input's own buffer");
-      }
-      forms |= this.#host.formsOf(matrixOf(matrix));
-    }
-    this.#op(OPCODES.linear, [
-      rows,
-      at(x),
-      x.width,
-      norm ? vector(norm.weight) : 0,
-      this.#f32(norm?.eps ?? 0),
-      PRECISIONS[this.#host.activations],
-      forms,
-      this.#host.activationSpace({ rows, cols: x.width, forms }),
-      paired ? 1 : 0,
-      outputs.length,
-      ...outputs.flatMap(({ weight: matrix, bias, out, epilogue }) => [
-        matrixOf(matrix).descriptor,
-        bias ? vector(bias) : 0,
-        at(out),
-        out.width,
-        EPILOGUES[epilogue],
-      ]),
-    ]);
+    return buffer.in(bank);
   }
 
-  #op(opcode: number, fields: number[]): void {
-    this.#words.push(opcode, fields.length + 2, ...fields);
+  /** Address of a buffer that the present op writes. */
+  write(of: Buffer): number {
+    const buffer = of as WasmBuffer;
+    const bank = this.#here();
+    this.#valid.set(buffer, new Set([bank]));
+    this.#written.add(buffer);
+    return buffer.in(bank);
+  }
+
+  /** Address of a buffer that the present op reads and writes. */
+  update(buffer: Buffer, rows: number): number {
+    this.read(buffer, rows);
+    return this.write(buffer);
+  }
+
+  /** Writes the op whose buffers have been asked for. */
+  op(opcode: number, rows: number, fields: readonly number[]): void {
+    this.#words.push(opcode, fields.length + 3, rows, ...fields);
     this.#ops += 1;
+    this.#length += 1;
+    this.#rows = Math.max(this.#rows, rows);
   }
 
-  #f32(value: number): number {
+  /** As `op`, in a segment of its own that waits for experts to be brought in. */
+  demandOp(
+    demand: ExpertDemand,
+    op: { opcode: number; fields: readonly number[] },
+  ): void {
+    const bank = this.#here();
+    // What the op reads from elsewhere has cut the recording already.
+    if (this.#ops > 0) this.#cut(null);
+    this.#bank = bank;
+    this.op(op.opcode, demand.rows, op.fields);
+    this.#cut(demand);
+    this.#bank = bank;
+  }
+
+  /** The bits of a float32 as a word. */
+  f32(value: number): number {
     this.#float[0] = value;
     return this.#bits[0];
   }
-}
 
-function at(buffer: Buffer): number {
-  return (buffer as WasmBuffer).address;
-}
-
-/** A weight of two rows and up: one row is kept as a vector. */
-function matrixOf(of: Weight): WasmWeight {
-  const weight = of as WasmWeight;
-  if (weight.descriptor === 0) {
-    throw new UnsupportedOpError(
-      `cannot use ${of.name} as a matrix: it has ${of.rows} row, must be at least 2`,
-    );
+  finish(decodes: boolean): WasmPlan {
+    this.#cut(null);
+    const homes = new Map<WasmBuffer, Bank>();
+    for (const buffer of this.#written) homes.set(buffer, this.bankOf(buffer));
+    return {
+      length: this.#length,
+      segments: this.#segments,
+      decodes,
+      rows: this.#rows,
+      homes,
+      expected: this.#expected,
+    };
   }
-  return weight;
-}
 
-/** Address of a one-row weight's float32 values. */
-function vector(of: Weight): number {
-  const { vector } = of as WasmWeight;
-  if (vector === 0) {
-    throw new UnsupportedOpError(
-      `cannot use ${of.name} as a vector: it has ${of.rows} rows, must be 1`,
-    );
+  #here(): Bank {
+    if (this.#bank === null) throw new Error("an op has been recorded without a bank");
+    return this.#bank;
   }
-  return vector;
-}
 
-function layerFields(cache: KvCache, layer: number): number[] {
-  const { address, layerBytes } = cache as WasmKvCache;
-  return [address + layer * layerBytes, cache.kvHeads, cache.keyDim, cache.valueDim];
-}
+  #banksOf(buffer: WasmBuffer): Set<Bank> {
+    let banks = this.#valid.get(buffer);
+    if (banks === undefined) {
+      banks = new Set([this.#first]);
+      this.#valid.set(buffer, banks);
+      this.#expected.add(buffer);
+    }
+    return banks;
+  }
 
-function batchFields({ positions, sequences, pageTables }: BatchBuffers): number[] {
-  return [at(positions), at(sequences), at(pageTables), pageTables.width];
+  #cut(demand: ExpertDemand | null): void {
+    if (this.#bank !== null && this.#ops > 0) {
+      this.#segments.push({
+        bank: this.#bank,
+        transfers: this.#transfers,
+        words: Uint32Array.from(this.#words),
+        ops: this.#ops,
+        demand,
+      });
+      this.#transfers = [];
+    }
+    this.#words = [];
+    this.#ops = 0;
+    this.#bank = null;
+  }
 }

@@ -1,24 +1,34 @@
-/** A compute thread: joins the shared memory and runs every plan until it is told to stop. */
+/** A compute thread: joins the shared memories and runs every plan until it is told to stop. */
 
-import { instantiate, type SharedModule } from "./kernels.ts";
+import { instantiate, type Kernels, type SharedModule } from "./kernels.ts";
 
 export interface ThreadStart {
   readonly shared: SharedModule;
-  readonly context: number;
+  /** Address of what the threads share, in each bank. */
+  readonly contexts: readonly number[];
 }
+
+/** What `serve` returns when the backend closes; anything else is the bank to go on in. */
+export const LEAVE = 0xfffffffe;
 
 const scope = self as unknown as {
   onmessage: ((event: MessageEvent<ThreadStart>) => void) | null;
   close(): void;
 };
 
-scope.onmessage = async ({ data }) => {
-  const kernels = await instantiate(data.shared);
-  try {
-    kernels.serve(data.context);
-  } catch (error) {
-    kernels.fail(data.context);
-    throw error;
+scope.onmessage = async ({ data: { shared, contexts } }) => {
+  const banks: Kernels[] = [];
+  for (const bank of contexts.keys()) banks.push(await instantiate(shared, bank));
+  const thread = banks[0].join(contexts[0]);
+  let bank = 0;
+  while (bank !== LEAVE) {
+    try {
+      // Unsigned, as the kernels mean it.
+      bank = banks[bank].serve(contexts[bank], thread) >>> 0;
+    } catch (error) {
+      banks[bank].fail(contexts[bank]);
+      throw error;
+    }
   }
   scope.close();
 };

@@ -4,64 +4,78 @@ import { CapacityError, FormatError } from "../../errors.ts";
 import { quantizeQ8_0 } from "../../quant/classic.ts";
 import { dequantize } from "../../quant/dequantize.ts";
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../../quant/types.ts";
-import type { ActivationPrecision, TensorData } from "../backend.ts";
-import type { Arena, Kernels } from "./kernels.ts";
-import type { WasmWeight } from "./memory.ts";
+import type { ActivationPrecision, TensorData, UploadOptions } from "../backend.ts";
+import type { Bank } from "./bank.ts";
+import { SmallVector, type WasmWeight } from "./memory.ts";
 
 const GROUP_ROWS = 8;
 const STAGING_BYTES = 512 << 10;
 
+/** A matrix as it is going to lie in memory. */
+export interface PackedShape {
+  readonly type: TensorType;
+  readonly kind: number;
+  readonly byteLength: number;
+}
+
 export class Uploader {
-  readonly #kernels: Kernels;
-  readonly #memory: WebAssembly.Memory;
-  readonly #arena: Arena;
   readonly #activations: ActivationPrecision;
   readonly conversions: string[] = [];
-  /** Address and bytes of the shared memory that rows pass through. */
-  #staging = { address: 0, bytes: 0 };
+  /** Address and bytes of each bank's memory that rows pass through. */
+  readonly #staging = new Map<Bank, { address: number; bytes: number }>();
   #file = new Uint8Array(0);
 
-  constructor(
-    { kernels, memory, arena, activations }: {
-      kernels: Kernels;
-      memory: WebAssembly.Memory;
-      arena: Arena;
-      activations: ActivationPrecision;
-    },
-  ) {
-    this.#kernels = kernels;
-    this.#memory = memory;
-    this.#arena = arena;
+  constructor(activations: ActivationPrecision) {
     this.#activations = activations;
   }
 
-  upload(tensor: TensorData): Promise<WasmWeight> {
-    return tensor.rows === 1 ? this.#vector(tensor) : this.#matrix(tensor);
-  }
-
-  async #vector(tensor: TensorData): Promise<WasmWeight> {
+  async vector(tensor: TensorData, bank: Bank): Promise<WasmWeight> {
     const bytes = new Uint8Array(rowBytes(tensor.type, tensor.cols));
     await tensor.read(0, bytes);
     const values = new Float32Array(tensor.cols);
     dequantize(tensor.type, bytes, values);
-    const byteLength = values.byteLength;
-    const address = this.#arena.allocate(byteLength, tensor.name);
-    new Float32Array(this.#memory.buffer, address, tensor.cols).set(values);
+    if (!values.every(Number.isFinite)) throw notFinite(tensor);
+    const vector = new SmallVector(tensor.name, values);
+    vector.in(bank);
     const { name, rows, cols } = tensor;
-    return { name, rows, cols, type: "F32", byteLength, kind: 0, descriptor: 0, vector: address };
+    const { byteLength } = values;
+    return { name, rows, cols, type: "F32", byteLength, bank, kind: 0, descriptor: 0, vector };
   }
 
-  async #matrix(tensor: TensorData): Promise<WasmWeight> {
+  /** The form a matrix takes; throws FormatError for one that cannot be packed. */
+  shapeOf(tensor: TensorData, options: UploadOptions & { bank: Bank }): PackedShape {
     const { name, rows, cols } = tensor;
-    const type = this.#packedType(tensor.type, cols);
-    if (type !== tensor.type) this.conversions.push(`${name}: ${tensor.type} -> ${type}`);
+    const type = this.#packedType(tensor.type, { cols, exact: options.exact === true });
     const kind = TENSOR_TYPES[type].ggmlId;
-    const byteLength = this.#kernels.packed_bytes(kind, rows, cols);
+    const byteLength = options.bank.kernels.packed_bytes(kind, rows, cols);
     if (byteLength === 0) {
       const { blockValues } = TENSOR_TYPES[type];
       throw FormatError.of(`load ${name}`, "its row length", cols, `a multiple of ${blockValues}`);
     }
-    const address = this.#arena.allocate(byteLength, name);
+    return { type, kind, byteLength };
+  }
+
+  async matrix(
+    tensor: TensorData,
+    { bank, shape }: { bank: Bank; shape: PackedShape },
+  ): Promise<WasmWeight> {
+    const { name, rows, cols } = tensor;
+    const { type, kind, byteLength } = shape;
+    const address = bank.arena.allocate(byteLength, name);
+    await this.packInto(tensor, { bank, shape, address });
+    const descriptor = bank.arena.allocate(16, name);
+    bank.kernels.describe_weight(descriptor, kind, rows, cols, address);
+    return { name, rows, cols, type, byteLength, bank, kind, descriptor, vector: null };
+  }
+
+  /** Packs a matrix to `address`. Throws FormatError where a value is NaN or infinite. */
+  async packInto(
+    tensor: TensorData,
+    { bank, shape, address }: { bank: Bank; shape: PackedShape; address: number },
+  ): Promise<void> {
+    const { rows, cols } = tensor;
+    const { type, kind, byteLength } = shape;
+    if (type !== tensor.type) this.conversions.push(`${tensor.name}: ${tensor.type} -> ${type}`);
     const groupBytes = byteLength / Math.ceil(rows / GROUP_ROWS);
     const fileRow = rowBytes(tensor.type, cols);
     const packedRow = rowBytes(type, cols);
@@ -73,19 +87,19 @@ export class Uploader {
       const count = Math.min(batch, rows - row);
       const file = this.#fileBytes(count * fileRow);
       await tensor.read(row * fileRow, file);
-      const staged = convert({ from: tensor.type, to: type, bytes: file, values: count * cols });
-      const staging = this.#stage(staged);
-      this.#kernels.pack(kind, staging, count, cols, address + (row / GROUP_ROWS) * groupBytes);
+      const staged = convert(tensor, { to: type, bytes: file, values: count * cols });
+      const staging = this.#stage(bank, staged);
+      const to = address + (row / GROUP_ROWS) * groupBytes;
+      if (!bank.kernels.pack(kind, staging, count, cols, to)) throw notFinite(tensor);
     }
-    const descriptor = this.#arena.allocate(16, name);
-    this.#kernels.describe_weight(descriptor, kind, rows, cols, address);
-    return { name, rows, cols, type, byteLength, kind, descriptor, vector: 0 };
   }
 
   /** The type a tensor is kept in: its own where kernels read it, else one that holds its values. */
-  #packedType(type: TensorType, cols: number): TensorType {
-    if (TENSOR_TYPES[type].kernel !== null) return type;
-    return this.#activations === "f32" || cols % 32 !== 0 ? "F32" : "Q8_0";
+  #packedType(type: TensorType, options: { cols: number; exact: boolean }): TensorType {
+    const { kernel } = TENSOR_TYPES[type];
+    if (options.exact) return kernel === "float" ? type : "F32";
+    if (kernel !== null) return type;
+    return this.#activations === "f32" || options.cols % 32 !== 0 ? "F32" : "Q8_0";
   }
 
   #fileBytes(bytes: number): Uint8Array {
@@ -93,30 +107,33 @@ export class Uploader {
     return this.#file.subarray(0, bytes);
   }
 
-  #stage(bytes: Uint8Array): number {
-    if (this.#staging.bytes < bytes.byteLength) {
+  #stage(bank: Bank, bytes: Uint8Array): number {
+    let staging = this.#staging.get(bank);
+    if (staging === undefined || staging.bytes < bytes.byteLength) {
       const size = Math.max(bytes.byteLength, STAGING_BYTES);
-      const address = this.#kernels.allocate(size);
+      const address = bank.kernels.allocate(size);
       if (address === 0) {
         throw new CapacityError(`cannot stage tensor rows: ${size} bytes are not to be had`);
       }
-      this.#staging = { address, bytes: size };
+      staging = { address, bytes: size };
+      this.#staging.set(bank, staging);
     }
-    new Uint8Array(this.#memory.buffer, this.#staging.address, bytes.byteLength).set(bytes);
-    return this.#staging.address;
+    new Uint8Array(bank.memory.buffer, staging.address, bytes.byteLength).set(bytes);
+    return staging.address;
   }
 }
 
+function notFinite(tensor: TensorData): FormatError {
+  return FormatError.of(`load ${tensor.name}`, "one of its values", "NaN or infinite", "finite");
+}
+
 function convert(
-  { from, to, bytes, values }: {
-    from: TensorType;
-    to: TensorType;
-    bytes: Uint8Array;
-    values: number;
-  },
+  tensor: TensorData,
+  { to, bytes, values }: { to: TensorType; bytes: Uint8Array; values: number },
 ): Uint8Array {
-  if (from === to) return bytes;
+  if (tensor.type === to) return bytes;
   const floats = new Float32Array(values);
-  dequantize(from, bytes, floats);
+  dequantize(tensor.type, bytes, floats);
+  if (!floats.every(Number.isFinite)) throw notFinite(tensor);
   return to === "Q8_0" ? quantizeQ8_0(floats) : new Uint8Array(floats.buffer);
 }

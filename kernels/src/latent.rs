@@ -1,0 +1,247 @@
+//! Multi-head latent attention in its absorbed form (DeepSeek-V2, section 2.1.2): all heads of a token
+//! read the same row of latent and rotary key, `[latent | ropeKey]`, and average the latents. A page
+//! holds 64 such rows. Softmax runs page by page as in `attention`, so a token's result does not depend
+//! on its company.
+
+use crate::activations::rms_norm;
+use crate::attention::{rescale, rotate, soften, Batch, PAGE};
+use crate::simd::F32x4;
+
+/// One layer of the cache. Both widths are multiples of 4.
+#[derive(Clone, Copy)]
+pub struct LatentLayer {
+    pub base: *mut f32,
+    pub latent: usize,
+    pub rope: usize,
+}
+
+impl LatentLayer {
+    fn width(&self) -> usize {
+        self.latent + self.rope
+    }
+
+    #[inline(always)]
+    unsafe fn row(&self, page: i32, slot: usize) -> *mut f32 {
+        self.base.add((page as usize * PAGE + slot) * self.width())
+    }
+}
+
+/// Parameters of `rotateAndCacheLatent`.
+#[derive(Clone, Copy)]
+pub struct LatentRotation {
+    pub q: *mut f32,
+    pub heads: usize,
+    pub nope: usize,
+    /// `[rows, latent + rope]`
+    pub kv: *const f32,
+    pub norm: *const f32,
+    pub eps: f32,
+    pub cos_sin: *const f32,
+    pub interleaved: bool,
+    pub layer: LatentLayer,
+    pub batch: Batch,
+}
+
+impl LatentRotation {
+    /// Rotates the last values of a query head in place.
+    ///
+    /// # Safety
+    /// The pointers cover the row.
+    pub unsafe fn query(&self, row: usize, head: usize) {
+        let width = self.nope + self.layer.rope;
+        let at = self.q.add((row * self.heads + head) * width + self.nope);
+        rotate(at, self.angles(row), self.layer.rope, self.interleaved);
+    }
+
+    /// Writes the row's normalised latent and its rotated key into the cache.
+    ///
+    /// # Safety
+    /// As for `query`; the page table covers the row's position.
+    pub unsafe fn key(&self, row: usize) {
+        let LatentLayer { latent, rope, .. } = self.layer;
+        let from = self.kv.add(row * (latent + rope));
+        let position = *self.batch.positions.add(row) as usize;
+        let page = *self.batch.table(row).add(position / PAGE);
+        let to = self.layer.row(page, position % PAGE);
+        rms_norm(from, self.norm, latent, self.eps, to);
+        core::ptr::copy_nonoverlapping(from.add(latent), to.add(latent), rope);
+        rotate(to.add(latent), self.angles(row), rope, self.interleaved);
+    }
+
+    unsafe fn angles(&self, row: usize) -> *const f32 {
+        self.cos_sin.add(row * self.layer.rope)
+    }
+}
+
+/// Heads that share a load of a cached row.
+const HEADS: usize = 4;
+/// Keys whose rows stay in the nearest cache while values are added.
+const KEYS: usize = 16;
+
+/// What latent attention runs over.
+#[derive(Clone, Copy)]
+pub struct LatentAttention {
+    /// `[rows, heads * latent]`
+    pub latent_query: *const f32,
+    /// `[rows, heads * (nope + rope)]`
+    pub q: *const f32,
+    pub out: *mut f32,
+    pub heads: usize,
+    pub nope: usize,
+    pub rows: usize,
+    pub scale: f32,
+    pub layer: LatentLayer,
+    pub batch: Batch,
+}
+
+#[derive(Clone, Copy)]
+struct Head {
+    latent: *const f32,
+    rope: *const f32,
+    out: *mut f32,
+}
+
+impl LatentAttention {
+    pub fn tasks(&self) -> usize {
+        self.rows * self.heads.div_ceil(HEADS)
+    }
+
+    /// # Safety
+    /// All pointers cover what the shapes state; `scores` has room for `attention::SCRATCH` floats.
+    pub unsafe fn run(&self, task: usize, scores: *mut f32) {
+        let parts = self.heads.div_ceil(HEADS);
+        // The last rows see most keys: they come first, so that no thread ends late.
+        let (row, first) = (self.rows - 1 - task / parts, task % parts * HEADS);
+        let head = |i: usize| {
+            let at = row * self.heads + first + i;
+            Head {
+                latent: self.latent_query.add(at * self.layer.latent),
+                rope: self.q.add(at * (self.nope + self.layer.rope) + self.nope),
+                out: self.out.add(at * self.layer.latent),
+            }
+        };
+        match self.heads - first {
+            1 => self.attend([head(0)], row, scores),
+            2 => self.attend([head(0), head(1)], row, scores),
+            3 => self.attend([head(0), head(1), head(2)], row, scores),
+            _ => self.attend([head(0), head(1), head(2), head(3)], row, scores),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn attend<const N: usize>(&self, heads: [Head; N], row: usize, scores: *mut f32) {
+        let latent = self.layer.latent;
+        let limit = *self.batch.positions.add(row) as usize + 1;
+        let table = self.batch.table(row);
+        let mut peak = [f32::NEG_INFINITY; N];
+        let mut total = [0f32; N];
+        for head in &heads {
+            core::ptr::write_bytes(head.out, 0, latent);
+        }
+        let mut first = 0;
+        while first < limit {
+            let rows = self.layer.row(*table.add(first / PAGE), 0);
+            let count = PAGE.min(limit - first);
+            for at in (0..count).step_by(2) {
+                self.score(&heads, rows, at, scores);
+            }
+            for n in 0..N {
+                let row = scores.add(n * PAGE);
+                let shrink = soften(row, 0..count, count, &mut peak[n], &mut total[n]);
+                rescale(heads[n].out, latent, shrink);
+            }
+            let mut at = 0;
+            while at < count {
+                self.add_latents(&heads, rows, at..count.min(at + KEYS), scores);
+                at += KEYS;
+            }
+            first += PAGE;
+        }
+        for n in 0..N {
+            for d in 0..latent {
+                *heads[n].out.add(d) /= total[n];
+            }
+        }
+    }
+
+    /// Scores of two neighbouring keys; the second may lie beyond the last one, within the page.
+    #[inline(always)]
+    unsafe fn score<const N: usize>(
+        &self,
+        heads: &[Head; N],
+        rows: *const f32,
+        at: usize,
+        scores: *mut f32,
+    ) {
+        let LatentLayer { latent, rope, .. } = self.layer;
+        let a = rows.add(at * self.layer.width());
+        let b = a.add(self.layer.width());
+        let mut acc = [[F32x4::splat(0.0); 2]; N];
+        let mut d = 0;
+        while d < latent {
+            let k = [F32x4::load(a.add(d)), F32x4::load(b.add(d))];
+            for n in 0..N {
+                let q = F32x4::load(heads[n].latent.add(d));
+                acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
+            }
+            d += 4;
+        }
+        let (a, b) = (a.add(latent), b.add(latent));
+        d = 0;
+        while d < rope {
+            let k = [F32x4::load(a.add(d)), F32x4::load(b.add(d))];
+            for n in 0..N {
+                let q = F32x4::load(heads[n].rope.add(d));
+                acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
+            }
+            d += 4;
+        }
+        for n in 0..N {
+            let to = scores.add(n * PAGE + at);
+            *to = acc[n][0].sum() * self.scale;
+            *to.add(1) = acc[n][1].sum() * self.scale;
+        }
+    }
+
+    /// out += scores x latents, key by key.
+    #[inline(always)]
+    unsafe fn add_latents<const N: usize>(
+        &self,
+        heads: &[Head; N],
+        rows: *const f32,
+        keys: core::ops::Range<usize>,
+        scores: *const f32,
+    ) {
+        let (latent, width) = (self.layer.latent, self.layer.width());
+        let mut d = 0;
+        while d + 8 <= latent {
+            let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
+                let out = heads[n].out.add(d);
+                [F32x4::load(out), F32x4::load(out.add(4))]
+            });
+            for key in keys.clone() {
+                let v = rows.add(key * width + d);
+                let v = [F32x4::load(v), F32x4::load(v.add(4))];
+                for n in 0..N {
+                    let p = F32x4::load_splat(scores.add(n * PAGE + key));
+                    acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
+                }
+            }
+            for n in 0..N {
+                acc[n][0].store(heads[n].out.add(d));
+                acc[n][1].store(heads[n].out.add(d + 4));
+            }
+            d += 8;
+        }
+        if d < latent {
+            for (n, head) in heads.iter().enumerate() {
+                let mut acc = F32x4::load(head.out.add(d));
+                for key in keys.clone() {
+                    let p = F32x4::load_splat(scores.add(n * PAGE + key));
+                    acc = F32x4::load(rows.add(key * width + d)).mul_add(p, acc);
+                }
+                acc.store(head.out.add(d));
+            }
+        }
+    }
+}

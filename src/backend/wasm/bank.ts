@@ -1,0 +1,83 @@
+/**
+ * One WebAssembly memory with the kernels' instance of the thread that runs plans. A model larger than
+ * a memory lies in several banks; an op runs in the bank that holds its weights.
+ */
+
+import { type ActivationPrecision, PAGE_TOKENS } from "../backend.ts";
+import { Arena } from "./arena.ts";
+import type { Kernels } from "./kernels.ts";
+
+/** Numbers of the precisions in plans. */
+export const PRECISIONS: Record<ActivationPrecision, number> = { q8: 0, q16: 1, f32: 2 };
+
+/** What scratch must suffice for. */
+interface ScratchNeed {
+  readonly cols?: number;
+  /** Choices of experts in a step. */
+  readonly pairs?: number;
+  readonly experts?: number;
+}
+
+/** Regions that ops share, each as large as the largest recorded op needs. */
+export type Area = "inputs" | "expert inputs" | "expert activations" | "gate logits" | "plan";
+
+export class Bank {
+  readonly index: number;
+  readonly memory: WebAssembly.Memory;
+  readonly kernels: Kernels;
+  /** Address of what the threads share. */
+  readonly context: number;
+  readonly arena: Arena;
+  readonly #threads: number;
+  readonly #areas = new Map<Area, { address: number; bytes: number }>();
+  #scratch = { cols: 1, pairs: 0, experts: 0, bytes: 0 };
+
+  constructor(
+    options: {
+      index: number;
+      memory: WebAssembly.Memory;
+      kernels: Kernels;
+      threads: number;
+      maxBytes: number;
+    },
+  ) {
+    this.index = options.index;
+    this.memory = options.memory;
+    this.kernels = options.kernels;
+    this.#threads = options.threads;
+    this.context = options.kernels.create_context();
+    this.arena = new Arena(options.memory, options.maxBytes);
+    this.reserveScratch({});
+  }
+
+  /** Address of a region of at least `bytes`, which any op may overwrite. */
+  area(name: Area, bytes: number): number {
+    const known = this.#areas.get(name);
+    if (known !== undefined && known.bytes >= bytes) return known.address;
+    const address = this.arena.allocate(bytes, name);
+    this.#areas.set(name, { address, bytes });
+    return address;
+  }
+
+  /** Makes each thread's scratch large enough. No plan may be running. */
+  reserveScratch(need: ScratchNeed): void {
+    const { cols, pairs, experts, bytes } = this.#scratch;
+    const wanted = {
+      cols: Math.max(cols, need.cols ?? 0),
+      pairs: Math.max(pairs, need.pairs ?? 0),
+      experts: Math.max(experts, need.experts ?? 0),
+    };
+    const each = Math.ceil(
+      this.kernels.scratch_bytes(wanted.cols, wanted.pairs, wanted.experts) / 64,
+    ) * 64;
+    this.#scratch = { ...wanted, bytes: Math.max(bytes, each) };
+    if (each <= bytes) return;
+    const address = this.arena.allocate(each * this.#threads, "scratch");
+    this.kernels.set_scratch(this.context, address, each);
+  }
+
+  /** Bytes of one page of 64 tokens with `width` numbers each. */
+  static pageBytes(width: number): number {
+    return PAGE_TOKENS * width * 4;
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * Decides in which bank each weight and each layer's cache lies, and uploads there. Weights fill one
+ * bank after the other in the order in which a step reads them; a layer's experts may be spread over
+ * several banks, its cache lies where its first matrix does.
+ */
+
+import { CapacityError } from "../../errors.ts";
+import type {
+  ActivationPrecision,
+  ExpertTensors,
+  ExpertTraffic,
+  TensorData,
+  UploadOptions,
+  Weight,
+} from "../backend.ts";
+import type { Bank } from "./bank.ts";
+import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
+import type { ExpertTable, LayerPlace, WasmExperts } from "./memory.ts";
+import { type PackedShape, Uploader } from "./upload.ts";
+
+/** The share of a bank that weights leave to caches and workspace, where there are several banks. */
+const RESERVED = 1 / 8;
+
+export class Placer {
+  readonly #banks: readonly Bank[];
+  readonly #uploader: Uploader;
+  /** The bank that is being filled. */
+  #current = 0;
+  readonly #layers = new Map<number, Bank>();
+  readonly #experts: WasmExperts[] = [];
+  #weightBytes = 0;
+
+  constructor(options: { banks: readonly Bank[]; activations: ActivationPrecision }) {
+    this.#banks = options.banks;
+    this.#uploader = new Uploader(options.activations);
+  }
+
+  get conversions(): readonly string[] {
+    return this.#uploader.conversions;
+  }
+
+  /** Bytes of all weights in memory. */
+  get weightBytes(): number {
+    return this.#weightBytes;
+  }
+
+  async upload(tensor: TensorData, options: UploadOptions): Promise<Weight> {
+    if (tensor.rows === 1) {
+      const vector = await this.#uploader.vector(tensor, this.#banks[this.#current]);
+      this.#weightBytes += vector.byteLength;
+      return vector;
+    }
+    const shape = this.#uploader.shapeOf(tensor, { ...options, bank: this.#banks[0] });
+    const bank = this.#bankFor(shape.byteLength);
+    if (options.layer !== undefined) this.#settle(options.layer, bank);
+    bank.reserveScratch({ cols: tensor.cols });
+    const weight = await this.#uploader.matrix(tensor, { bank, shape });
+    this.#weightBytes += weight.byteLength;
+    return weight;
+  }
+
+  async uploadExperts(tensors: ExpertTensors): Promise<WasmExperts> {
+    const { layer, gate, up, down, biases } = tensors;
+    const shapes = [gate[0], up[0], down[0]].map((tensor) =>
+      this.#uploader.shapeOf(tensor, { bank: this.#banks[0] })
+    );
+    const bytesEach = shapes.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const tables: ExpertTable[] = [];
+    for (const index of gate.keys()) {
+      const bank = this.#bankFor(bytesEach);
+      this.#settle(layer, bank);
+      let table = tables.at(-1);
+      if (table?.bank !== bank) {
+        table = { bank, address: bank.arena.allocate(gate.length * EXPERT_BYTES, "experts") };
+        tables.push(table);
+        bank.reserveScratch({ cols: Math.max(gate[0].cols, down[0].cols) });
+      }
+      const matrices = [gate, up, down].map((list, i) => ({
+        tensor: list[index],
+        shape: shapes[i],
+        address: bank.arena.allocate(shapes[i].byteLength, list[index].name),
+      }));
+      for (const { tensor, shape, address } of matrices) {
+        await this.#uploader.packInto(tensor, { bank, shape, address });
+      }
+      const vectors = biases === undefined
+        ? []
+        : await Promise.all([biases.gate, biases.up, biases.down].map(async (list) => {
+          const { vector } = await this.#uploader.vector(list[index], bank);
+          return vector!.in(bank);
+        }));
+      writeExpert(table, { index, matrices, biases: vectors });
+    }
+    this.#weightBytes += gate.length * bytesEach;
+    const experts: WasmExperts = {
+      layer,
+      count: gate.length,
+      hidden: gate[0].cols,
+      intermediate: gate[0].rows,
+      byteLength: gate.length * bytesEach,
+      kinds: kindsOf(shapes),
+      tables,
+      pager: null,
+    };
+    this.#experts.push(experts);
+    return experts;
+  }
+
+  /** A place for each layer's part of a cache; throws CapacityError before anything is taken. */
+  placeCache(options: { layers: number; layerBytes: number }): LayerPlace[] {
+    const { layers, layerBytes } = options;
+    const banks = Array.from(
+      { length: layers },
+      (_, layer) => this.#layers.get(layer) ?? this.#banks[0],
+    );
+    for (const bank of new Set(banks)) {
+      const wanted = banks.filter((other) => other === bank).length * layerBytes;
+      if (wanted > bank.arena.free) {
+        throw new CapacityError(
+          `cannot allocate the KV cache: ${wanted} bytes are asked for, must be at most the ` +
+            `${bank.arena.free} that are left`,
+        );
+      }
+    }
+    return banks.map((bank) => ({
+      bank,
+      address: bank.arena.allocate(layerBytes, "the KV cache"),
+    }));
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return this.#experts.map(({ layer, count }) => ({
+      layer,
+      resident: count,
+      hits: 0,
+      prefetched: 0,
+      misses: 0,
+      bytesRead: 0,
+    }));
+  }
+
+  close(): void {}
+
+  /** The bank that takes the next `bytes` of weights. */
+  #bankFor(bytes: number): Bank {
+    while (this.#current < this.#banks.length - 1) {
+      const { free, used } = this.#banks[this.#current].arena;
+      if (free - bytes >= (free + used) * RESERVED) break;
+      this.#current += 1;
+    }
+    return this.#banks[this.#current];
+  }
+
+  /** A layer belongs to the bank of its first matrix. */
+  #settle(layer: number, bank: Bank): void {
+    if (!this.#layers.has(layer)) this.#layers.set(layer, bank);
+  }
+}
+
+function kindsOf([gate, up, down]: readonly PackedShape[]): WasmExperts["kinds"] {
+  return { gate: gate.kind, up: up.kind, down: down.kind };
+}
