@@ -7,6 +7,7 @@ import { chatCompletions } from "./chat.ts";
 import { completions } from "./completions.ts";
 import { errorResponse, isFault } from "./errors.ts";
 import { guard, LOOPBACK_HOSTS } from "./guard.ts";
+import { moeStats, MoeStreams } from "./moe.ts";
 import { Serving } from "./serving.ts";
 import { health, listModels, showModel } from "./status.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokens.ts";
@@ -28,6 +29,10 @@ export interface AppOptions {
   readonly maxBodyBytes?: number;
   /** Milliseconds of silence after which a stream gets a comment. Default 10 s. */
   readonly keepAliveMs?: number;
+  /** Milliseconds between two events of `/v1/moe/stream`. Default 1 s. */
+  readonly moeIntervalMs?: number;
+  /** Aborting it ends streams that would go on for ever (`/v1/moe/stream`); answers go on. */
+  readonly draining?: AbortSignal;
   /** Aborting it ends running streams with an error event and refuses new requests. */
   readonly shutdown?: AbortSignal;
   /** Hears of faults whose cause the client is not told. */
@@ -36,6 +41,7 @@ export interface AppOptions {
 
 const DEFAULT_BODY_BYTES = 10 * 2 ** 20;
 const DEFAULT_KEEP_ALIVE_MS = 10_000;
+const DEFAULT_MOE_INTERVAL_MS = 1_000;
 
 /** FNV-1a: a short name for a configuration, not a safeguard. */
 function fingerprintOf(text: string): string {
@@ -60,6 +66,10 @@ export function createApp(options: AppOptions): Hono {
     keepAliveMs: options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS,
     shutdown: options.shutdown,
     onError: report,
+  });
+  const moeStreams = new MoeStreams({
+    intervalMs: options.moeIntervalMs ?? DEFAULT_MOE_INTERVAL_MS,
+    draining: options.draining,
   });
   const created = nowSeconds();
   /** What produced an answer: model, type, backend, precision. */
@@ -98,6 +108,8 @@ export function createApp(options: AppOptions): Hono {
     "/models/:id{.+}",
     (context) => showModel(context, { ...listed, id: context.req.param("id") ?? "" }),
   );
+  register("GET", "/moe/stats", (context) => moeStats(context, { serving }));
+  register("GET", "/moe/stream", (context) => moeStreams.respond(context, { serving }));
   register("GET", "/tokenizer_info", (context) => tokenizerInfo(context, { serving }));
   register("POST", "/tokenize", (context) => tokenize(context, { serving }));
   register("POST", "/detokenize", (context) => detokenize(context, { serving }));

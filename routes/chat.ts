@@ -1,11 +1,13 @@
 /** `POST /v1/chat/completions`: a conversation in, an answer out, whole or streamed. */
 
 import type { Context } from "hono";
+import type { TokenRouting } from "../src/engine/types.ts";
 import type { Prompt, TextEvent, TextModel, TokenScore, Usage } from "../src/text/types.ts";
 import { readJsonObject } from "./body.ts";
 import { type ChatRequest, readChatRequest } from "./chat_request.ts";
-import { samplingOfChoice } from "./generation_fields.ts";
+import { factsOf, samplingOfChoice } from "./generation_fields.ts";
 import { merge } from "./merge.ts";
+import { wirePromptRouting, wireRouting } from "./routing.ts";
 import type { Serving } from "./serving.ts";
 import { chatLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
 
@@ -21,14 +23,16 @@ interface Job {
   readonly prompt: Prompt;
 }
 
-/** One stream of events per choice. */
+/** One stream of events per choice; the prompt's routing comes with the first, as it is all the same. */
 function answers({ model, request, prompt }: Job, signal: AbortSignal) {
+  const { routedExperts } = request;
   const sources = Array.from({ length: request.n }, (_, i) => () =>
     model.answer(prompt, {
       sampling: samplingOfChoice(request.sampling, i),
       maxTokens: request.maxTokens,
       stop: request.stop,
       topLogprobs: request.topLogprobs,
+      routedExperts: routedExperts === "all" && i > 0 ? "completion" : routedExperts,
       ignoreEos: request.ignoreEos,
       signal,
     }));
@@ -36,13 +40,16 @@ function answers({ model, request, prompt }: Job, signal: AbortSignal) {
 }
 
 async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { request, prompt } = job;
+  const { model, request, prompt } = job;
+  const layers = model.info.routedLayers;
   const choices = Array.from({ length: request.n }, () => ({
     content: [] as string[],
     reasoning: [] as string[],
     scores: [] as TokenScore[],
+    routing: [] as TokenRouting[],
     finish: "stop",
   }));
+  let promptRouting: TokenRouting | undefined;
   const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     const choice = choices[index];
@@ -50,10 +57,11 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       choice.content.push(event.content);
       choice.reasoning.push(event.reasoning);
       choice.scores.push(...event.scores);
+      choice.routing.push(...event.routing ?? []);
     } else if (event.type === "done") {
       choice.finish = event.reason;
       usages.push(event.usage);
-    }
+    } else promptRouting ??= event.routing;
   }
   return {
     id: newId("chatcmpl"),
@@ -72,15 +80,18 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       logprobs: request.topLogprobs === undefined
         ? null
         : chatLogprobs(choice.scores, request.topLogprobs),
+      ...(request.routedExperts !== undefined && wireRouting(choice.routing, layers)),
       finish_reason: choice.finish,
     })),
+    ...(promptRouting !== undefined && wirePromptRouting(promptRouting, layers)),
     usage: wireUsage(usages, prompt.tokens.length),
   };
 }
 
 async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { request, prompt } = job;
+  const { model, request, prompt } = job;
   const { topLogprobs } = request;
+  const layers = model.info.routedLayers;
   const head = {
     id: newId("chatcmpl"),
     object: "chat.completion.chunk",
@@ -92,7 +103,12 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
   const chunk = (
     index: number,
     delta: Record<string, string>,
-    rest: { finish?: string; scores?: readonly TokenScore[] } = {},
+    rest: {
+      finish?: string;
+      scores?: readonly TokenScore[];
+      routing?: readonly TokenRouting[];
+      promptRouting?: TokenRouting;
+    } = {},
   ) => ({
     ...head,
     choices: [{
@@ -101,21 +117,24 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       logprobs: topLogprobs === undefined || rest.scores === undefined || rest.scores.length === 0
         ? null
         : chatLogprobs(rest.scores, topLogprobs),
+      ...(rest.routing !== undefined && wireRouting(rest.routing, layers)),
       finish_reason: rest.finish ?? null,
     }],
+    ...(rest.promptRouting !== undefined && wirePromptRouting(rest.promptRouting, layers)),
     ...tail,
   });
   const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     if (event.type === "prompt") {
-      yield chunk(index, { role: "assistant", content: "" });
+      const role = { role: "assistant", content: "" };
+      yield chunk(index, role, { promptRouting: event.routing });
     } else if (event.type === "delta") {
-      const { content, reasoning, scores } = event;
+      const { content, reasoning, scores, routing } = event;
       const delta = {
         ...(reasoning !== "" && { reasoning_content: reasoning }),
         ...((content !== "" || reasoning === "") && { content }),
       };
-      yield chunk(index, delta, { scores });
+      yield chunk(index, delta, { scores, routing });
     } else {
       usages.push(event.usage);
       yield chunk(index, {}, { finish: event.reason });
@@ -132,7 +151,7 @@ export async function chatCompletions(
 ): Promise<Response> {
   const model = serving.model();
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
-  const request = readChatRequest(body, model.info.vocabSize);
+  const request = readChatRequest(body, factsOf(model));
   const prompt = await model.chatPrompt(request.messages);
   model.checkLength(prompt, { maxTokens: request.maxTokens, param: "messages" });
   const job = { model, request, prompt };

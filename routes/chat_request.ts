@@ -5,6 +5,7 @@ import { fieldError, Fields, unsupportedField } from "./fields.ts";
 import {
   type GenerationFields,
   MAX_TOP_LOGPROBS,
+  type ModelFacts,
   readGenerationFields,
   readMaxTokens,
 } from "./generation_fields.ts";
@@ -94,11 +95,11 @@ function readMessages(fields: Fields): TextMessage[] {
 /** Throws RequestError naming the field that is wrong or not supported. */
 export function readChatRequest(
   body: Readonly<Record<string, unknown>>,
-  vocabSize: number,
+  model: ModelFacts,
 ): ChatRequest {
   const fields = new Fields(body);
   const messages = readMessages(fields);
-  const generation = readGenerationFields(fields, vocabSize);
+  const generation = readGenerationFields(fields, model);
   const logprobs = fields.boolean("logprobs") ?? false;
   const topLogprobs = fields.integer("top_logprobs", { min: 0, max: MAX_TOP_LOGPROBS });
   if (topLogprobs !== undefined && topLogprobs > 0 && !logprobs) {

@@ -1,12 +1,14 @@
 /** `POST /v1/completions`: texts or token ids in, their continuations out, whole or streamed. */
 
 import type { Context } from "hono";
+import type { TokenRouting } from "../src/engine/types.ts";
 import type { Prompt, PromptScore, TextEvent, TextModel, Usage } from "../src/text/types.ts";
 import { readJsonObject } from "./body.ts";
 import type { ServedName } from "./chat.ts";
 import { type CompletionsRequest, readCompletionsRequest } from "./completions_request.ts";
-import { samplingOfChoice } from "./generation_fields.ts";
+import { factsOf, samplingOfChoice } from "./generation_fields.ts";
 import { merge } from "./merge.ts";
+import { wirePromptRouting, wireRouting } from "./routing.ts";
 import type { Serving } from "./serving.ts";
 import { codePoints, completionLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
 
@@ -29,6 +31,7 @@ function answers({ model, request, prompts }: Job, signal: AbortSignal) {
         stop: request.stop,
         topLogprobs,
         scorePrompt,
+        routedExperts: request.routedExperts,
         // Whoever scores a prompt counts on the one token behind it, whatever it is.
         ignoreEos: request.ignoreEos || (scorePrompt && maxTokens === 1),
         signal,
@@ -43,21 +46,27 @@ function promptTokens({ prompts }: Job): number {
 }
 
 async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { request, prompts } = job;
+  const { model, request, prompts } = job;
   const { n, echo, topLogprobs } = request;
+  const layers = model.info.routedLayers;
   const choices = Array.from({ length: prompts.length * n }, (_, i) => ({
     texts: echo ? [prompts[Math.floor(i / n)].text] : [],
     promptScores: [] as readonly PromptScore[],
     scores: [] as PromptScore[],
+    promptRouting: undefined as TokenRouting | undefined,
+    routing: [] as TokenRouting[],
     finish: "stop",
   }));
   const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     const choice = choices[index];
-    if (event.type === "prompt") choice.promptScores = event.scores ?? [];
-    else if (event.type === "delta") {
+    if (event.type === "prompt") {
+      choice.promptScores = event.scores ?? [];
+      choice.promptRouting = event.routing;
+    } else if (event.type === "delta") {
       choice.texts.push(event.content);
       choice.scores.push(...event.scores);
+      choice.routing.push(...event.routing ?? []);
     } else {
       choice.finish = event.reason;
       usages.push(event.usage);
@@ -81,6 +90,8 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
         logprobs: topLogprobs === undefined
           ? null
           : completionLogprobs(scores, { topLogprobs, offset: 0 }),
+        ...(request.routedExperts !== undefined && wireRouting(choice.routing, layers)),
+        ...(choice.promptRouting !== undefined && wirePromptRouting(choice.promptRouting, layers)),
         finish_reason: choice.finish,
       };
     }),
@@ -89,8 +100,9 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
 }
 
 async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { request, prompts } = job;
+  const { model, request, prompts } = job;
   const { n, echo, topLogprobs } = request;
+  const layers = model.info.routedLayers;
   const head = {
     id: newId("cmpl"),
     object: "text_completion",
@@ -102,7 +114,13 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
   const chunk = (
     index: number,
     text: string,
-    rest: { finish?: string; scores?: readonly PromptScore[]; offset?: number } = {},
+    rest: {
+      finish?: string;
+      scores?: readonly PromptScore[];
+      offset?: number;
+      routing?: readonly TokenRouting[];
+      promptRouting?: TokenRouting;
+    } = {},
   ) => ({
     ...head,
     choices: [{
@@ -111,6 +129,8 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       logprobs: topLogprobs === undefined || rest.scores === undefined || rest.scores.length === 0
         ? null
         : completionLogprobs(rest.scores, { topLogprobs, offset: rest.offset ?? 0 }),
+      ...(rest.routing !== undefined && wireRouting(rest.routing, layers)),
+      ...(rest.promptRouting !== undefined && wirePromptRouting(rest.promptRouting, layers)),
       finish_reason: rest.finish ?? null,
     }],
     ...tail,
@@ -119,10 +139,14 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
   for await (const { index, event } of answers(job, signal)) {
     const prompt = prompts[Math.floor(index / n)];
     if (event.type === "prompt") {
-      if (echo) yield chunk(index, prompt.text, { scores: event.scores });
+      const { scores, routing } = event;
+      if (echo || routing !== undefined) {
+        yield chunk(index, echo ? prompt.text : "", { scores, promptRouting: routing });
+      }
     } else if (event.type === "delta") {
       const offset = echo ? codePoints(prompt.text) : 0;
-      yield chunk(index, event.content, { scores: event.scores, offset });
+      const { scores, routing } = event;
+      yield chunk(index, event.content, { scores, offset, routing });
     } else {
       usages.push(event.usage);
       yield chunk(index, "", { finish: event.reason });
@@ -139,7 +163,7 @@ export async function completions(
 ): Promise<Response> {
   const model = serving.model();
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
-  const request = readCompletionsRequest(body, model.info.vocabSize);
+  const request = readCompletionsRequest(body, factsOf(model));
   const { addSpecial, parseSpecial, maxTokens } = request;
   const prompts: Prompt[] = [];
   for (const prompt of request.prompts) {

@@ -1,7 +1,12 @@
 /** `POST /v1/completions`: from the wire to prompts and their options. */
 
 import { fieldError, Fields, unsupportedField } from "./fields.ts";
-import { type GenerationFields, readGenerationFields, readMaxTokens } from "./generation_fields.ts";
+import {
+  type GenerationFields,
+  type ModelFacts,
+  readGenerationFields,
+  readMaxTokens,
+} from "./generation_fields.ts";
 import { refuseUnsupported } from "./unsupported.ts";
 
 export interface CompletionsRequest extends GenerationFields {
@@ -49,11 +54,11 @@ function readPrompts(fields: Fields, vocabSize: number): (string | readonly numb
 /** Throws RequestError naming the field that is wrong or not supported. */
 export function readCompletionsRequest(
   body: Readonly<Record<string, unknown>>,
-  vocabSize: number,
+  model: ModelFacts,
 ): CompletionsRequest {
   const fields = new Fields(body);
-  const prompts = readPrompts(fields, vocabSize);
-  const generation = readGenerationFields(fields, vocabSize);
+  const prompts = readPrompts(fields, model.vocabSize);
+  const generation = readGenerationFields(fields, model);
   const { n } = generation;
   if (prompts.length * n > MAX_COMPLETIONS) {
     throw fieldError("n", n, `at most ${MAX_COMPLETIONS} choices with ${prompts.length} prompts`);

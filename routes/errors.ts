@@ -2,7 +2,7 @@
 
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { CapacityError, RequestError } from "../src/errors.ts";
+import { CapacityError, ExpertReadError, RequestError } from "../src/errors.ts";
 
 export interface ErrorBody {
   readonly error: {
@@ -49,6 +49,12 @@ export function describeError(error: unknown): HttpError {
   }
   if (error instanceof CapacityError) {
     const described = body(error.message, { type: "server_error", code: "overloaded" });
+    return { status: 503, body: described, retryAfter: 1 };
+  }
+  if (error instanceof ExpertReadError) {
+    // Where the weights lie is the operator's business.
+    const message = "the model's weights cannot be read at present";
+    const described = body(message, { type: "server_error", code: "expert_read_failed" });
     return { status: 503, body: described, retryAfter: 1 };
   }
   return { status: 500, body: body("internal error", { type: "server_error" }) };

@@ -1,7 +1,10 @@
 /** The fields that chat and text completions share, from wire names to ours. */
 
+import type { GenerateRequest } from "../src/engine/types.ts";
 import { RequestError } from "../src/errors.ts";
+import { noRoutedExperts } from "../src/engine/request.ts";
 import type { SamplingParams } from "../src/sampling/types.ts";
+import type { TextModel } from "../src/text/types.ts";
 import { fieldError, type Fields } from "./fields.ts";
 
 export const MAX_STOP_STRINGS = 16;
@@ -19,6 +22,21 @@ export interface GenerationFields {
   readonly stream: boolean;
   readonly includeUsage: boolean;
   readonly ignoreEos: boolean;
+  readonly routedExperts: GenerateRequest["routedExperts"];
+}
+
+/** What reading a request needs to know of the model. */
+export interface ModelFacts {
+  readonly vocabSize: number;
+  /** It has routed experts. */
+  readonly routes: boolean;
+  /** What holds where a request says nothing. */
+  readonly defaultSampling: Partial<SamplingParams>;
+}
+
+export function factsOf({ info, defaultSampling }: TextModel): ModelFacts {
+  const { vocabSize, routedLayers } = info;
+  return { vocabSize, routes: routedLayers.length > 0, defaultSampling };
 }
 
 function readStop(fields: Fields): string[] {
@@ -59,15 +77,29 @@ function readLogitBias(fields: Fields, vocabSize: number): [number, number][] {
   });
 }
 
-/** OpenAI's defaults; temperature 1 is what its clients expect where they send none. */
-function readSampling(fields: Fields, vocabSize: number): SamplingParams {
-  const topK = fields.integer("top_k", { min: -1, max: 2 ** 31 }) ?? 0;
+/** What holds where neither the request nor the model's file says anything: OpenAI's defaults. */
+const OPENAI_SAMPLING = Object.freeze({
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+});
+
+/** The request's own parameters, then what the model's makers recommend, then OpenAI's defaults. */
+function readSampling(
+  fields: Fields,
+  { vocabSize, defaultSampling }: ModelFacts,
+): SamplingParams {
+  const fallback = { ...OPENAI_SAMPLING, ...defaultSampling };
+  const topK = fields.integer("top_k", { min: -1, max: 2 ** 31 });
   return {
-    temperature: fields.number("temperature", { min: 0, max: 2 }) ?? 1,
-    topK: Math.max(topK, 0),
-    topP: fields.number("top_p", { min: 0, max: 1 }) ?? 1,
-    minP: fields.number("min_p", { min: 0, max: 1 }) ?? 0,
-    repetitionPenalty: fields.number("repetition_penalty", { min: 0.01, max: 100 }) ?? 1,
+    temperature: fields.number("temperature", { min: 0, max: 2 }) ?? fallback.temperature,
+    topK: topK === undefined ? fallback.topK : Math.max(topK, 0),
+    topP: fields.number("top_p", { min: 0, max: 1 }) ?? fallback.topP,
+    minP: fields.number("min_p", { min: 0, max: 1 }) ?? fallback.minP,
+    repetitionPenalty: fields.number("repetition_penalty", { min: 0.01, max: 100 }) ??
+      fallback.repetitionPenalty,
     presencePenalty: fields.number("presence_penalty", { min: -2, max: 2 }) ?? 0,
     frequencyPenalty: fields.number("frequency_penalty", { min: -2, max: 2 }) ?? 0,
     logitBias: readLogitBias(fields, vocabSize),
@@ -78,18 +110,28 @@ function readSampling(fields: Fields, vocabSize: number): SamplingParams {
   };
 }
 
+/** `return_routed_experts` for the answer's tokens; `return_prompt_routed_experts` adds the prompt's. */
+function readRoutedExperts(fields: Fields, routes: boolean): GenerateRequest["routedExperts"] {
+  const answer = fields.boolean("return_routed_experts") ?? false;
+  const prompt = fields.boolean("return_prompt_routed_experts") ?? false;
+  if (!answer && !prompt) return undefined;
+  if (!routes) throw noRoutedExperts();
+  return prompt ? "all" : "completion";
+}
+
 /** Reads what both kinds of completion take. Throws RequestError naming the first wrong field. */
-export function readGenerationFields(fields: Fields, vocabSize: number): GenerationFields {
+export function readGenerationFields(fields: Fields, model: ModelFacts): GenerationFields {
   // Any model name is accepted: one model is served, and the answer says which.
   fields.string("model");
   fields.string("user");
   return {
-    sampling: readSampling(fields, vocabSize),
+    sampling: readSampling(fields, model),
     stop: readStop(fields),
     n: fields.integer("n", { min: 1, max: MAX_CHOICES }) ?? 1,
     stream: fields.boolean("stream") ?? false,
     includeUsage: fields.object("stream_options")?.boolean("include_usage") ?? false,
     ignoreEos: fields.boolean("ignore_eos") ?? false,
+    routedExperts: readRoutedExperts(fields, model.routes),
   };
 }
 

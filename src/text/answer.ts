@@ -4,7 +4,7 @@
  */
 
 import { ReasoningSplitter, StopMatcher } from "../chat/mod.ts";
-import type { Engine, EngineEvent } from "../engine/types.ts";
+import type { Engine, EngineEvent, TokenRouting } from "../engine/types.ts";
 import type { StreamDecoder } from "../tokenizer/stream_decoder.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { codePointsOf, promptScores, scoredPiece, ScoreQueue } from "./scores.ts";
@@ -28,6 +28,8 @@ class AnswerText {
   readonly #splitter: ReasoningSplitter | null;
   readonly #stops: StopMatcher;
   readonly #scores = new ScoreQueue();
+  /** Of tokens whose deltas have gone out already. */
+  #routing: TokenRouting[] = [];
   #thinking: boolean;
   #tokens = 0;
   #reasoningTokens = 0;
@@ -56,6 +58,11 @@ class AnswerText {
       completionTokens: this.#tokens,
       reasoningTokens: this.#reasoningTokens,
     };
+  }
+
+  /** Keeps a routing for the next delta, since it comes with the next token. */
+  route(routing: TokenRouting): void {
+    this.#routing.push(routing);
   }
 
   push(event: TokenEvent): Delta {
@@ -110,12 +117,14 @@ class AnswerText {
     const scores = this.stopString === undefined
       ? this.#scores.take(this.#contentOut)
       : this.#scores.takeUntil(this.#contentOut);
-    return { type: "delta", ...texts, scores };
+    const routing = this.#routing;
+    this.#routing = [];
+    return { type: "delta", ...texts, scores, ...(routing.length > 0 && { routing }) };
   }
 }
 
-function isEmpty({ content, reasoning, scores }: Delta): boolean {
-  return content === "" && reasoning === "" && scores.length === 0;
+function isEmpty({ content, reasoning, scores, routing }: Delta): boolean {
+  return content === "" && reasoning === "" && scores.length === 0 && routing === undefined;
 }
 
 /** Runs one request of the engine and gives its answer as text. See `TextModel.answer`. */
@@ -136,6 +145,7 @@ export async function* answer(
     stopTokens: options.ignoreEos === true ? [] : tokenizer.eosTokens,
     topLogprobs,
     promptLogprobs: options.scorePrompt,
+    routedExperts: options.routedExperts,
   }, { signal });
   for await (const event of events) {
     if (event.type === "prompt") {
@@ -143,7 +153,10 @@ export async function* answer(
       yield {
         type: "prompt",
         ...(scored && { scores: promptScores(tokenizer, { prompt, event }) }),
+        ...(event.routing !== undefined && { routing: event.routing }),
       };
+    } else if (event.type === "routing") {
+      text.route(event.routing);
     } else if (event.type === "token") {
       const delta = text.push(event);
       if (!isEmpty(delta)) yield delta;

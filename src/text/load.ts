@@ -5,6 +5,7 @@ import { openEngine } from "../engine/open_engine.ts";
 import type { EngineOptions, LoadProgress } from "../engine/types.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import { loadTokenizer } from "../tokenizer/mod.ts";
+import { readDefaultSampling } from "./default_sampling.ts";
 import { createTextModel } from "./text_model.ts";
 import type { TextModel } from "./types.ts";
 
@@ -44,12 +45,13 @@ export async function loadModel(options: LoadModelOptions): Promise<TextModel> {
   try {
     const tokenizer = await loadTokenizer(source);
     const template = await loadChatTemplate(source, { tokenizer });
+    const defaultSampling = await readDefaultSampling(source);
     const engine = await openEngine({
       ...DEFAULT_ENGINE_OPTIONS,
       threads: defaultThreads(),
       ...rest,
     }, { onProgress });
-    return createTextModel({ engine, tokenizer, template });
+    return createTextModel({ engine, tokenizer, template, defaultSampling });
   } finally {
     source.close();
   }

@@ -3,6 +3,7 @@
 import { type ChatTemplate, promptOpensReasoning } from "../chat/mod.ts";
 import type { Engine } from "../engine/types.ts";
 import { CapacityError, RequestError } from "../errors.ts";
+import type { SamplingParams } from "../sampling/types.ts";
 import type { Tokenizer } from "../tokenizer/mod.ts";
 import { answer } from "./answer.ts";
 import { controlTokenPattern, Disarmed } from "./chat_prompt.ts";
@@ -20,6 +21,8 @@ export interface TextModelParts {
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
+  /** What the model's file says about sampling; nothing where absent. */
+  readonly defaultSampling?: Partial<SamplingParams>;
 }
 
 /** The engine, the tokenizer and the template as one. `close` closes the engine. */
@@ -30,6 +33,7 @@ export function createTextModel(parts: TextModelParts): TextModel {
 class EngineTextModel implements TextModel {
   readonly tokenizerFacts: TokenizerFacts;
   readonly hasTemplate: boolean;
+  readonly defaultSampling: Partial<SamplingParams>;
   readonly #parts: TextModelParts;
   /** Texts that messages may hold as plain text only. */
   readonly #control: RegExp | null;
@@ -45,6 +49,7 @@ class EngineTextModel implements TextModel {
       chatTemplate: template.isFallback ? null : template.source,
     };
     this.hasTemplate = !template.isFallback;
+    this.defaultSampling = parts.defaultSampling ?? {};
     this.#control = controlTokenPattern(tokenizer, template.source);
   }
 
@@ -126,6 +131,10 @@ class EngineTextModel implements TextModel {
 
   stats() {
     return this.#parts.engine.stats();
+  }
+
+  async routingStats() {
+    return await this.#parts.engine.routingStats();
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,14 @@
  * (`src/engine`), above it there is HTTP or a terminal.
  */
 
-import type { EngineInfo, EngineStats, Timings } from "../engine/types.ts";
+import type {
+  EngineInfo,
+  EngineStats,
+  GenerateRequest,
+  RoutingStats,
+  Timings,
+  TokenRouting,
+} from "../engine/types.ts";
 import type { SamplingParams } from "../sampling/types.ts";
 
 /** One message of a conversation, as chat templates read it. */
@@ -60,14 +67,26 @@ export interface Usage {
 }
 
 export type TextEvent =
-  /** The prompt has been evaluated; `scores` where `scorePrompt` asked for them. */
-  | { readonly type: "prompt"; readonly scores?: readonly PromptScore[] }
+  /**
+   * The prompt has been evaluated; `scores` where `scorePrompt` asked for them, `routing` of all its
+   * tokens with `routedExperts: "all"`.
+   */
+  | {
+    readonly type: "prompt";
+    readonly scores?: readonly PromptScore[];
+    readonly routing?: TokenRouting;
+  }
   /** More of the answer; texts may be empty where only scores have become certain. */
   | {
     readonly type: "delta";
     readonly content: string;
     readonly reasoning: string;
     readonly scores: readonly TokenScore[];
+    /**
+     * With `routedExperts`: of tokens of the answer in their order, each as soon as it has been fed in,
+     * which is with the token after it. A stop string cuts text off, and no routing.
+     */
+    readonly routing?: readonly TokenRouting[];
   }
   | {
     readonly type: "done";
@@ -89,6 +108,8 @@ export interface TextOptions {
   readonly topLogprobs?: number;
   /** Score the prompt's own tokens as well (with `topLogprobs`). */
   readonly scorePrompt?: boolean;
+  /** Tell which experts the gates chose. Throws RequestError where the model has none. */
+  readonly routedExperts?: GenerateRequest["routedExperts"];
   /** Go on where the model would end its answer. */
   readonly ignoreEos?: boolean;
   readonly signal?: AbortSignal;
@@ -115,6 +136,8 @@ export interface TextModel {
   readonly tokenizerFacts: TokenizerFacts;
   /** False where the model's file has no chat template, so that conversations follow ChatML. */
   readonly hasTemplate: boolean;
+  /** How the model's makers say to sample where the asker does not; empty where they say nothing. */
+  readonly defaultSampling: Partial<SamplingParams>;
   /** Encodes a text, or takes token ids. Throws RequestError where there are no tokens. */
   textPrompt(prompt: string | readonly number[], options?: TextPromptOptions): Promise<Prompt>;
   /** Renders a conversation through the template. Throws RequestError where that refuses it. */
@@ -129,5 +152,7 @@ export interface TextModel {
   encode(text: string, options?: TextPromptOptions): Promise<number[]>;
   decode(tokens: readonly number[]): string;
   stats(): EngineStats;
+  /** How the gates have routed since the model was opened. */
+  routingStats(): Promise<RoutingStats>;
   close(): Promise<void>;
 }

@@ -7,7 +7,10 @@ import type {
   EngineInfo,
   EngineStats,
   GenerateRequest,
+  RoutedLayerInfo,
+  RoutingStats,
   TokenLogprob,
+  TokenRouting,
 } from "../../src/engine/types.ts";
 
 /** Token ids, or an error that is thrown in their place. */
@@ -17,6 +20,8 @@ export interface FakeEngineOptions {
   readonly vocabSize: number;
   readonly contextLength?: number;
   readonly slots?: number;
+  /** Layers with routed experts; none where nothing is said. */
+  readonly routedLayers?: readonly RoutedLayerInfo[];
   /** Requests beyond this many are refused with CapacityError. */
   readonly capacity?: number;
   /** Milliseconds per token. */
@@ -32,6 +37,10 @@ export class FakeEngine implements Engine {
   running = 0;
   mostRunning = 0;
   closed = false;
+  /** What `routingStats` gives, or throws. */
+  routing: RoutingStats | Error = { counting: true, tokens: 0, layers: [] };
+  /** How often it was asked for. */
+  routingReads = 0;
   readonly #options: FakeEngineOptions;
 
   constructor(options: FakeEngineOptions) {
@@ -50,6 +59,8 @@ export class FakeEngine implements Engine {
       activations: "f32",
       memory: { weights: 1, kv: 1, workspace: 1 },
       conversions: [],
+      warnings: [],
+      routedLayers: options.routedLayers ?? [],
     };
   }
 
@@ -77,15 +88,21 @@ export class FakeEngine implements Engine {
       if (answer[0] instanceof Error && answer.length === 1) throw answer[0];
       yield {
         type: "prompt",
+        ...(request.routedExperts === "all" && { routing: this.#routing(request.tokens) }),
         ...(request.promptLogprobs && {
           promptLogprobs: request.tokens.map((token, i) =>
             i === 0 ? null : { chosen: { token, logprob: -i }, top: this.#top(token, request, -i) }
           ),
         }),
       };
+      let last: number | undefined;
       for (const token of answer) {
         if (token instanceof Error) throw token;
         if (completionTokens >= request.maxTokens) break;
+        if (last !== undefined && request.routedExperts !== undefined) {
+          yield { type: "routing", routing: this.#routing([last]) };
+        }
+        last = token;
         if (request.stopTokens.includes(token)) {
           yield done("stop");
           return;
@@ -117,9 +134,31 @@ export class FakeEngine implements Engine {
     return { running: this.running - waiting, waiting, promptTokens: 0, completionTokens: 0 };
   }
 
+  async routingStats(): Promise<RoutingStats> {
+    this.routingReads++;
+    if (this.routing instanceof Error) throw this.routing;
+    return await Promise.resolve(this.routing);
+  }
+
   close(): Promise<void> {
     this.closed = true;
     return Promise.resolve();
+  }
+
+  /** Choice j of a token is expert `token + j`, its weight a tenth of `j + 1`. */
+  #routing(tokens: readonly number[]): TokenRouting {
+    const each = tokens.flatMap((token) =>
+      this.info.routedLayers.flatMap(({ experts, topK }) =>
+        Array.from(
+          { length: topK },
+          (_, j) => ({ id: (token + j) % experts, weight: (j + 1) / 10 }),
+        )
+      )
+    );
+    return {
+      experts: Int32Array.from(each, ({ id }) => id),
+      weights: Float32Array.from(each, ({ weight }) => weight),
+    };
   }
 
   /** The token itself, then its neighbours. */

@@ -4,6 +4,7 @@ import type { Hono } from "hono";
 import { type AppOptions, createApp } from "../../routes/mod.ts";
 import { ChatTemplate } from "../../src/chat/mod.ts";
 import type { GenerateRequest } from "../../src/engine/types.ts";
+import type { SamplingParams } from "../../src/sampling/types.ts";
 import { createTextModel } from "../../src/text/text_model.ts";
 import type { TextModel } from "../../src/text/types.ts";
 import { type Tokenizer, tokenizerFromHuggingFace } from "../../src/tokenizer/mod.ts";
@@ -49,6 +50,7 @@ export interface FixtureOptions extends Partial<Omit<FakeEngineOptions, "script"
   readonly app?: Partial<AppOptions>;
   /** Instead of the tokenizer's own. */
   readonly template?: ChatTemplate;
+  readonly defaultSampling?: Partial<SamplingParams>;
 }
 
 export function fixture(options: FixtureOptions = {}): Fixture {
@@ -65,7 +67,8 @@ export function fixture(options: FixtureOptions = {}): Fixture {
     },
   });
   const faults: unknown[] = [];
-  const model = createTextModel({ engine, tokenizer, template });
+  const { defaultSampling } = options;
+  const model = createTextModel({ engine, tokenizer, template, defaultSampling });
   const app = createApp({
     model,
     modelId: "tiny",
