@@ -4,6 +4,16 @@ import { type Backend, PAGE_TOKENS } from "../../src/backend/backend.ts";
 import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
 import { generator, normals } from "./_random.ts";
+import {
+  batchOf,
+  cosSinOf,
+  isChecked,
+  joined,
+  LENGTHS,
+  mixedSteps,
+  PAGES,
+  type Place,
+} from "./_sequences.ts";
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
 
 /** Shapes of attention: grouped heads or one each, odd widths, partial rotation, both pairings. */
@@ -16,6 +26,9 @@ interface Shape {
   readonly rotaryDim: number;
   readonly pairing: "halves" | "interleaved";
   readonly headNorms: boolean;
+  /** How many of the last positions a token sees; all where absent. */
+  readonly window?: number;
+  readonly sinks?: boolean;
 }
 
 const SHAPES: readonly Shape[] = [
@@ -69,23 +82,71 @@ const SHAPES: readonly Shape[] = [
     pairing: "halves",
     headNorms: false,
   },
+  {
+    name: "a window within a page, and sinks",
+    heads: 6,
+    kvHeads: 2,
+    keyDim: 16,
+    valueDim: 16,
+    rotaryDim: 16,
+    pairing: "halves",
+    headNorms: false,
+    window: 5,
+    sinks: true,
+  },
+  {
+    name: "a window longer than a page, no sinks",
+    heads: 4,
+    kvHeads: 1,
+    keyDim: 64,
+    valueDim: 64,
+    rotaryDim: 64,
+    pairing: "halves",
+    headNorms: false,
+    window: PAGE_TOKENS + 6,
+  },
+  {
+    name: "a window of one page",
+    heads: 2,
+    kvHeads: 2,
+    keyDim: 20,
+    valueDim: 12,
+    rotaryDim: 20,
+    pairing: "interleaved",
+    headNorms: false,
+    window: PAGE_TOKENS,
+  },
+  {
+    name: "a window of one token, and sinks",
+    heads: 3,
+    kvHeads: 3,
+    keyDim: 8,
+    valueDim: 8,
+    rotaryDim: 8,
+    pairing: "halves",
+    headNorms: false,
+    window: 1,
+    sinks: true,
+  },
+  {
+    name: "sinks over all positions",
+    heads: 8,
+    kvHeads: 2,
+    keyDim: 32,
+    valueDim: 32,
+    rotaryDim: 32,
+    pairing: "halves",
+    headNorms: false,
+    sinks: true,
+  },
 ];
 
 const LAYERS = 2;
 const LAYER = 1;
 const EPS = 1e-6;
 
-/** Sequences of these lengths: within a page, across one border, across two, on a border. */
-const LENGTHS = [3, 70, 141, PAGE_TOKENS];
-/** Pages of each sequence, out of order and interleaved. */
-const PAGE_TABLES = [[7, 1, 1], [4, 0, 1], [2, 6, 3], [5, 1, 1]];
-const PAGES = 8;
-const TABLE_WIDTH = 3;
-
 /** One token of a sequence with its inputs. */
-interface Token {
-  readonly sequence: number;
-  readonly position: number;
+interface Token extends Place {
   readonly q: Float32Array;
   readonly k: Float32Array;
   readonly v: Float32Array;
@@ -98,25 +159,21 @@ interface Inputs {
   readonly sequences: readonly (readonly Token[])[];
   readonly qNorm: Float32Array;
   readonly kNorm: Float32Array;
+  /** [heads] */
+  readonly sinks: Float32Array;
 }
 
 function inputsOf(shape: Shape, seed: number): Inputs {
   const random = generator(seed);
   const { heads, kvHeads, keyDim, valueDim, rotaryDim } = shape;
-  const token = (sequence: number, position: number): Token => {
-    const angles = Array.from(
-      { length: rotaryDim / 2 },
-      (_, i) => position * 10000 ** (-2 * i / rotaryDim),
-    );
-    return {
-      sequence,
-      position,
-      q: normals(random, { length: heads * keyDim, scale: 1.5 }),
-      k: normals(random, { length: kvHeads * keyDim }),
-      v: normals(random, { length: kvHeads * valueDim }),
-      cosSin: Float32Array.from([...angles.map(Math.cos), ...angles.map(Math.sin)]),
-    };
-  };
+  const token = (sequence: number, position: number): Token => ({
+    sequence,
+    position,
+    q: normals(random, { length: heads * keyDim, scale: 1.5 }),
+    k: normals(random, { length: kvHeads * keyDim }),
+    v: normals(random, { length: kvHeads * valueDim }),
+    cosSin: cosSinOf(position, rotaryDim),
+  });
   return {
     shape,
     sequences: LENGTHS.map((length, sequence) =>
@@ -124,13 +181,14 @@ function inputsOf(shape: Shape, seed: number): Inputs {
     ),
     qNorm: normals(random, { length: keyDim }),
     kNorm: normals(random, { length: keyDim }),
+    sinks: normals(random, { length: heads, scale: 2 }),
   };
 }
 
 /** A cache on a backend, to which steps of tokens are fed. */
 async function attentionRunner(backend: Backend, inputs: Inputs) {
   const { shape, qNorm, kNorm } = inputs;
-  const { heads, kvHeads, keyDim, valueDim, rotaryDim, pairing, headNorms } = shape;
+  const { heads, kvHeads, keyDim, valueDim, rotaryDim, pairing, headNorms, window } = shape;
   const cache = backend.createKvCache({ layers: LAYERS, pages: PAGES, kvHeads, keyDim, valueDim });
   const norms = headNorms
     ? {
@@ -138,9 +196,7 @@ async function attentionRunner(backend: Backend, inputs: Inputs) {
       kNorm: { weight: await uploadVector(backend, kNorm), eps: EPS },
     }
     : {};
-  const pageTables = filled(backend, TABLE_WIDTH, Int32Array.from(PAGE_TABLES.flat()));
-  const joined = (parts: readonly Float32Array[]) =>
-    Float32Array.from(parts.flatMap((part) => Array.from(part)));
+  const sinks = shape.sinks ? await uploadVector(backend, inputs.sinks) : undefined;
 
   /** Runs one step; gives the rotated queries and keys, and the attention's output. */
   return async (tokens: readonly Token[]) => {
@@ -149,17 +205,13 @@ async function attentionRunner(backend: Backend, inputs: Inputs) {
     const k = filled(backend, kvHeads * keyDim, joined(tokens.map((token) => token.k)));
     const v = filled(backend, kvHeads * valueDim, joined(tokens.map((token) => token.v)));
     const cosSin = filled(backend, rotaryDim, joined(tokens.map((token) => token.cosSin)));
-    const batch = {
-      positions: filled(backend, 1, Int32Array.from(tokens, (token) => token.position)),
-      sequences: filled(backend, 1, Int32Array.from(tokens, (token) => token.sequence)),
-      pageTables,
-    };
+    const batch = batchOf(backend, tokens);
     const out = backend.createBuffer({ kind: "f32", rows, width: heads * valueDim });
     const scale = keyDim ** -0.5;
     const shared = { q, heads, cache, layer: LAYER, batch, rows };
     backend.submit(backend.record((ops) => {
       ops.rotateAndCache({ ...shared, ...norms, k, v, cosSin, pairing });
-      ops.attention({ ...shared, scale, out });
+      ops.attention({ ...shared, scale, window, sinks, out });
     }));
     return { q: await backend.read(q), k: await backend.read(k), out: await backend.read(out) };
   };
@@ -207,8 +259,9 @@ function tallyAttention(
   options: { inputs: Inputs; token: Token; out: Float32Array },
 ): void {
   const { inputs, token, out } = options;
-  const { heads, kvHeads, keyDim, valueDim } = inputs.shape;
-  const seen = inputs.sequences[token.sequence].slice(0, token.position + 1);
+  const { heads, kvHeads, keyDim, valueDim, window = Infinity } = inputs.shape;
+  const end = token.position + 1;
+  const seen = inputs.sequences[token.sequence].slice(Math.max(0, end - window), end);
   const scale = keyDim ** -0.5;
   for (let head = 0; head < heads; head++) {
     const kvHead = Math.floor(head * kvHeads / heads);
@@ -220,10 +273,11 @@ function tallyAttention(
     const values = seen.map(({ v }) => Float64Array.from(rowOf(v, kvHead, valueDim)));
     // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
     const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
+    const sink = inputs.shape.sinks ? inputs.sinks[head] : undefined;
     const relative = 4 * sumRounding(keyDim, scores) + 16 * UNIT_ROUNDOFF;
     const largest = Math.max(...values.flatMap((value) => Array.from(value, Math.abs)));
     const rounding = relative * largest + sumRounding(seen.length, largest);
-    attended(query, { keys, values, scale }).forEach((expected, i) =>
+    attended(query, { keys, values, scale, sink }).forEach((expected, i) =>
       tally.add(out[head * valueDim + i], {
         expected,
         tolerance: { rounding, deviation: 0 },
@@ -231,21 +285,6 @@ function tallyAttention(
       })
     );
   }
-}
-
-/** Positions at page borders and some between: the float64 evaluation of all takes seconds. */
-function isChecked({ position }: Token): boolean {
-  const slot = position % PAGE_TOKENS;
-  return position < 3 || slot < 2 || slot === PAGE_TOKENS - 1 || position % 9 === 0;
-}
-
-/** All sequences in steps of at most `chunk` rows each, taken in turn so that batches are mixed. */
-function mixedSteps(inputs: Inputs, chunk: number): Token[][] {
-  const steps: Token[][] = [];
-  for (let start = 0; start < Math.max(...LENGTHS); start += chunk) {
-    steps.push(inputs.sequences.flatMap((tokens) => tokens.slice(start, start + chunk)));
-  }
-  return steps;
 }
 
 export function attentionTests({ name, open, openTwin }: Conformance): void {
@@ -257,7 +296,7 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
           const run = await attentionRunner(backend, inputs);
           const rotation = new ErrorTally("rotation");
           const attention = new ErrorTally("attention");
-          for (const step of mixedSteps(inputs, 30)) {
+          for (const step of mixedSteps(inputs.sequences, 30)) {
             const { q, k, out } = await run(step);
             for (const [row, token] of step.entries()) {
               tallyRotation(rotation, {
@@ -299,7 +338,7 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
             }
           }
           const run = await attentionRunner(backend, inputs);
-          for (const step of mixedSteps(inputs, 33)) {
+          for (const step of mixedSteps(inputs.sequences, 33)) {
             const { out } = await run(step);
             for (const [row, { sequence, position }] of step.entries()) {
               if (sequence !== 2) continue;
@@ -319,7 +358,7 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
         for (const [index, shape] of SHAPES.entries()) {
           const inputs = inputsOf(shape, 80 + index);
           const runs = await Promise.all([one, other].map((b) => attentionRunner(b, inputs)));
-          for (const step of mixedSteps(inputs, 47)) {
+          for (const step of mixedSteps(inputs.sequences, 47)) {
             const [a, b] = [await runs[0](step), await runs[1](step)];
             assertSameBits(a.q, b.q, `queries, ${shape.name}`);
             assertSameBits(a.k, b.k, `keys, ${shape.name}`);

@@ -44,16 +44,16 @@ export function rotated(
   return out;
 }
 
-/** Softmax attention of one query over its keys and values, all of one head. */
+/** Softmax attention of one query over its keys and values; a sink takes part without a value. */
 export function attended(
   query: Float64Array,
-  options: { keys: Float64Array[]; values: Float64Array[]; scale: number },
+  options: { keys: Float64Array[]; values: Float64Array[]; scale: number; sink?: number },
 ): Float64Array {
-  const { keys, values, scale } = options;
+  const { keys, values, scale, sink = -Infinity } = options;
   const scores = keys.map((key) => product(query, key) * scale);
-  const largest = Math.max(...scores);
+  const largest = Math.max(sink, ...scores);
   const weights = scores.map((score) => Math.exp(score - largest));
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const total = weights.reduce((sum, weight) => sum + weight, Math.exp(sink - largest));
   return values[0].map((_, i) =>
     values.reduce((sum, value, p) => sum + weights[p] / total * value[i], 0)
   );

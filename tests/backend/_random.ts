@@ -82,6 +82,7 @@ export function randomWeight(
       if (type === "MXFP4") bytes[block] = 119 + Math.floor(random() * 4);
       // Four positive e4m3 scales between 2^-3 and 2^-1.
       if (type === "NVFP4") { for (let i = 0; i < 4; i++) bytes[block + i] = 0x20 + random() * 16; }
+      if (type === "F8_E4M3") scaleFloats(view, { block, factor: 0.002 + 0.001 * random() });
       if (type === "IQ1_M") scatterScale(view, { at: block + 48, bits: 0x2000 + random() * 0x800 });
     }
   }
@@ -98,6 +99,14 @@ export function randomWeight(
     },
   };
   return { data, values };
+}
+
+/** Gives a block of e4m3 numbers its factor, and makes numbers of those that are none. */
+function scaleFloats(view: DataView, { block, factor }: { block: number; factor: number }): void {
+  view.setFloat32(block, factor, true);
+  for (let at = block + 4; at < block + 36; at++) {
+    if ((view.getUint8(at) & 0x7f) === 0x7f) view.setUint8(at, 0x30);
+  }
 }
 
 /** IQ1_M keeps a float16 as the top four bits of each of its four words of scales. */

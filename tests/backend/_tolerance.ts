@@ -56,12 +56,12 @@ export function dotTolerance(
 ): Tolerance {
   const { type, precision, weight, x, added } = options;
   const { kernel, blockValues } = TENSOR_TYPES[type];
-  // Kernels add scaled integers and offsets apart: each term may be as large as the row's largest.
+  // Integer kernels add scaled integers and offsets apart: a term may be as large as the row's largest.
   let largest = 0;
   for (const w of weight) largest = Math.max(largest, Math.abs(w));
   let magnitude = added;
   for (let i = 0; i < x.length; i++) {
-    magnitude += Math.abs(x[i]) * (blockValues === 1 ? Math.abs(weight[i]) : 2 * largest);
+    magnitude += Math.abs(x[i]) * (kernel === "float" ? Math.abs(weight[i]) : 2 * largest);
   }
   const rounding = sumRounding(x.length, magnitude);
   if (kernel !== "integer" || precision === "f32") return { rounding, deviation: 0 };

@@ -8,6 +8,11 @@ import { assertEquals } from "@std/assert";
 import type { Backend, LinearParams } from "../../src/backend/backend.ts";
 import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
 import { attentionTests } from "./_attention_conformance.ts";
+import { expertsTests } from "./_experts_conformance.ts";
+import { gateTests } from "./_gate_conformance.ts";
+import { headLinearTests } from "./_head_linear_conformance.ts";
+import { latentTests } from "./_latent_conformance.ts";
+import { uploadTests } from "./_upload_conformance.ts";
 import { magnitudeOf, normed, product, rowOf, silu } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
 import { generator, normals, randomWeight, type TestWeight } from "./_random.ts";
@@ -40,6 +45,8 @@ interface LinearCase {
   readonly bias: TestWeight | undefined;
   /** Content of the output before, where the op adds to it. */
   readonly previous: Float32Array | undefined;
+  /** Factor on the product. */
+  readonly scale: number;
 }
 
 function linearCase(
@@ -59,6 +66,7 @@ function linearCase(
       ? randomWeight(random, { name: "bias", type: "F32", rows: 1, cols: outputs })
       : undefined,
     previous: variant & 4 ? normals(random, { length: rows * outputs }) : undefined,
+    scale: variant % 3 === 1 ? 0.22 : 1,
   };
 }
 
@@ -74,6 +82,7 @@ async function runLinear(backend: Backend, test: LinearCase): Promise<Float32Arr
       ...(bias && { bias: await backend.upload(bias.data) }),
       out,
       ...(test.previous && { accumulate: true }),
+      ...(test.scale !== 1 && { scale: test.scale }),
     }],
     rows,
   };
@@ -86,7 +95,7 @@ function tallyLinear(
   options: { test: LinearCase; actual: Float32Array; precision: Backend["activations"] },
 ): void {
   const { test, actual, precision } = options;
-  const { type, weight, rows, cols, bias, previous } = test;
+  const { type, weight, rows, cols, bias, previous, scale } = test;
   const outputs = weight.data.rows;
   for (let t = 0; t < rows; t++) {
     const raw = rowOf(test.x, t, cols);
@@ -94,15 +103,16 @@ function tallyLinear(
     for (let r = 0; r < outputs; r++) {
       const row = rowOf(weight.values, r, cols);
       const added = [bias?.values[r] ?? 0, previous?.[t * outputs + r] ?? 0];
+      const { rounding, deviation } = dotTolerance({
+        type,
+        precision,
+        weight: row,
+        x,
+        added: Math.abs(added[0]) + Math.abs(added[1] / scale),
+      });
       tally.add(actual[t * outputs + r], {
-        expected: product(row, x) + added[0] + added[1],
-        tolerance: dotTolerance({
-          type,
-          precision,
-          weight: row,
-          x,
-          added: Math.abs(added[0]) + Math.abs(added[1]),
-        }),
+        expected: scale * (product(row, x) + added[0]) + added[1],
+        tolerance: { rounding: scale * rounding, deviation: scale * deviation },
         at: `row ${t}, output ${r} of ${rows}x${cols} by ${outputs}`,
       });
     }
@@ -147,8 +157,10 @@ export function conformance(suite: Conformance): void {
         ...linearCase(type, { outputs: 24 + 9 * i, cols, rows, variant: 2, seed: 70 + i }),
         x,
         norm,
+        scale: [1, 0.5, 3][i],
       }));
-      const outputs = await Promise.all(tests.map(async ({ weight, bias }) => ({
+      const outputs = await Promise.all(tests.map(async ({ weight, bias, scale }) => ({
+        scale,
         weight: await backend.upload(weight.data),
         bias: await backend.upload((bias as TestWeight).data),
         out: backend.createBuffer({ kind: "f32", rows, width: weight.data.rows }),
@@ -222,25 +234,32 @@ export function conformance(suite: Conformance): void {
           const cols = Math.max(96, TENSOR_TYPES[type].blockValues);
           const table = randomWeight(random, { name: "table", type, rows: 37, cols });
           const ids = Int32Array.of(36, 0, 5, 5, 17);
-          const out = backend.createBuffer({ kind: "f32", rows: ids.length, width: cols });
+          const rows = ids.length;
+          const out = backend.createBuffer({ kind: "f32", rows, width: cols });
+          const scaled = backend.createBuffer({ kind: "f32", rows, width: cols });
           const weight = await backend.upload(table.data);
           const input = filled(backend, 1, ids);
-          backend.submit(
-            backend.record((ops) =>
-              ops.embed({ table: weight, ids: input, out, rows: ids.length })
-            ),
-          );
-          const actual = await backend.read(out);
+          backend.submit(backend.record((ops) => {
+            ops.embed({ table: weight, ids: input, out, rows });
+            ops.embed({ table: weight, ids: input, out: scaled, scale: 12, rows });
+          }));
           const tally = new ErrorTally(`embed of ${type}`);
-          ids.forEach((id, row) => {
-            const expected = rowOf(table.values, id, cols);
-            // A scale times a number plus an offset, each rounded.
-            const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-            const tolerance = { rounding: 4 * UNIT_ROUNDOFF * largest, deviation: 0 };
-            expected.forEach((value, i) =>
-              tally.add(actual[row * cols + i], { expected: value, tolerance, at: `${row}, ${i}` })
-            );
-          });
+          for (const [buffer, scale] of [[out, 1], [scaled, 12]] as const) {
+            const actual = await backend.read(buffer);
+            ids.forEach((id, row) => {
+              const expected = rowOf(table.values, id, cols).map((value) => scale * value);
+              // A scale times a number plus an offset, times the op's scale, each rounded.
+              const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+              const tolerance = { rounding: 5 * UNIT_ROUNDOFF * largest, deviation: 0 };
+              expected.forEach((value, i) =>
+                tally.add(actual[row * cols + i], {
+                  expected: value,
+                  tolerance,
+                  at: `${row}, ${i}`,
+                })
+              );
+            });
+          }
           tally.finish();
         });
       }
@@ -276,10 +295,12 @@ export function conformance(suite: Conformance): void {
         const out = backend.createBuffer({ kind: "f32", rows, width });
         const input = filled(backend, width, x);
         const weight = await uploadVector(backend, norm);
-        backend.submit(
-          backend.record((ops) => ops.rmsNorm({ x: input, weight, eps: EPS, out, rows })),
-        );
+        backend.submit(backend.record((ops) => {
+          ops.rmsNorm({ x: input, weight, eps: EPS, out, rows });
+          ops.rmsNorm({ x: input, weight, eps: EPS, out: input, rows });
+        }));
         const actual = await backend.read(out);
+        assertSameBits(await backend.read(input), actual, `in place, ${width} wide`);
         const tally = new ErrorTally(`rmsNorm of ${width}`);
         for (let row = 0; row < rows; row++) {
           normed(rowOf(x, row, width), { weight: norm, eps: EPS }).forEach((expected, i) =>
@@ -382,6 +403,11 @@ export function conformance(suite: Conformance): void {
   }
 
   attentionTests(suite);
+  latentTests(suite);
+  headLinearTests(suite);
+  gateTests(suite);
+  expertsTests(suite);
+  uploadTests(suite);
 }
 
 async function checkGatedLinear(
