@@ -21,7 +21,7 @@ const SHAPES: readonly Shape[] = [
   { type: "F16", heads: 4, outDim: 64, cols: 64, xStride: 64 },
   { type: "BF16", heads: 5, outDim: 24, cols: 20, xStride: 28 },
   { type: "Q8_0", heads: 4, outDim: 32, cols: 64, xStride: 96 },
-  { type: "Q8_0", heads: 3, outDim: 20, cols: 128, xStride: 128 },
+  { type: "Q8_0", heads: 3, outDim: 24, cols: 128, xStride: 128 },
   { type: "Q5_0", heads: 2, outDim: 48, cols: 96, xStride: 112 },
   { type: "Q4_K", heads: 2, outDim: 40, cols: 256, xStride: 320 },
 ];

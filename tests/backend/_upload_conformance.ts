@@ -96,10 +96,10 @@ export function uploadTests({ name, open }: Conformance): void {
     });
   });
 
-  Deno.test(`${name}: experts of unequal shape or number are refused`, async () => {
+  Deno.test(`${name}: experts of unequal shape, type or number are refused`, async () => {
     await withBackend(open, async (backend) => {
-      const matrix = (rows: number, cols: number) =>
-        randomWeight(generator(1), { name: `${rows} x ${cols}`, type: "F32", rows, cols }).data;
+      const matrix = (rows: number, cols: number, type: TensorType = "F32") =>
+        randomWeight(generator(1), { name: `${rows} x ${cols}`, type, rows, cols }).data;
       const gate = [matrix(8, 16), matrix(8, 16)];
       const down = [matrix(16, 8), matrix(16, 8)];
       const refused = { gate, up: gate, down, layer: 0 };
@@ -110,6 +110,7 @@ export function uploadTests({ name, open }: Conformance): void {
           { ...refused, down: [...down, matrix(16, 8)] },
           { ...refused, up: [matrix(8, 16), matrix(9, 16)] },
           { ...refused, down: gate },
+          { ...refused, down: [matrix(16, 8), matrix(16, 8, "F16")] },
           { ...refused, biases: { gate, up: gate, down } },
         ]
       ) {

@@ -3,14 +3,12 @@
  * never in a file or a request, and so a RangeError.
  */
 
-import { FormatError } from "../../errors.ts";
 import type {
   AttentionParams,
   BatchBuffers,
   Buffer,
   EmbedParams,
   ExpertsParams,
-  ExpertTensors,
   GatedLinearParams,
   GateParams,
   GatherRowsParams,
@@ -21,7 +19,6 @@ import type {
   RmsNormParams,
   RotateAndCacheLatentParams,
   RotateAndCacheParams,
-  TensorData,
   Weight,
 } from "../backend.ts";
 
@@ -215,32 +212,6 @@ export function checkExperts(params: ExpertsParams): void {
   checkBuffer(op, weights, { what: "weights", kind: "f32", rows, width: topK });
   checkBuffer(op, out, { what: "out", kind: "f32", rows, width: experts.hidden });
   if (out === x) throw misuse(op, "the output", "its input", "another buffer");
-}
-
-/** That a layer's experts are complete and of one shape; FormatError, since a file says what they are. */
-export function checkExpertTensors({ layer, gate, up, down, biases }: ExpertTensors): void {
-  if (gate.length === 0) {
-    throw FormatError.of(`load the experts of layer ${layer}`, "their number", 0, "at least 1");
-  }
-  const { rows: intermediate, cols: hidden } = gate[0];
-  const check = (what: string, tensors: readonly TensorData[], [rows, cols]: [number, number]) => {
-    const action = `load the experts of layer ${layer}`;
-    if (tensors.length !== gate.length) {
-      throw FormatError.of(action, `the number of ${what}`, tensors.length, `${gate.length}`);
-    }
-    for (const tensor of tensors) {
-      if (tensor.rows === rows && tensor.cols === cols) continue;
-      const is = `[${tensor.rows}, ${tensor.cols}]`;
-      throw FormatError.of(action, `the shape of ${tensor.name}`, is, `[${rows}, ${cols}]`);
-    }
-  };
-  check("gate matrices", gate, [intermediate, hidden]);
-  check("up matrices", up, [intermediate, hidden]);
-  check("down matrices", down, [hidden, intermediate]);
-  if (biases === undefined) return;
-  check("gate biases", biases.gate, [1, intermediate]);
-  check("up biases", biases.up, [1, intermediate]);
-  check("down biases", biases.down, [1, hidden]);
 }
 
 function checkCount(op: string, { what, is, most }: { what: string; is: number; most: number }) {

@@ -19,7 +19,7 @@ import type {
   Plan,
   TensorData,
 } from "../backend.ts";
-import { checkExpertTensors } from "./checks.ts";
+import { checkExpertTensors } from "../expert_tensors.ts";
 import {
   bufferOf,
   floats,
