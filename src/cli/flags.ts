@@ -119,6 +119,39 @@ export function listFlag(
   };
 }
 
+/** Bytes of a unit; decimal and binary ones are both in use and not the same. */
+const UNIT_BYTES: Readonly<Record<string, number>> = Object.freeze({
+  "": 1,
+  B: 1,
+  kB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+});
+
+/** `2GiB`, `512 MiB`, `1.5GB` or a number of bytes, as whole bytes; undefined for anything else. */
+export function parseSize(text: string): number | undefined {
+  const match = /^(\d{1,15}(?:\.\d{1,6})?) ?([A-Za-z]*)$/.exec(text);
+  if (match === null || !Object.hasOwn(UNIT_BYTES, match[2])) return undefined;
+  const bytes = Math.round(Number(match[1]) * UNIT_BYTES[match[2]]);
+  return bytes >= 1 && Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+/** A number of bytes, with a unit or without. */
+export function sizeFlag(options: { help: string; shown?: string }): Flag<number | undefined> {
+  return {
+    ...options,
+    placeholder: "SIZE",
+    must: "a size such as 512MiB, 2GiB or 1.5GB",
+    fallback: undefined,
+    parse: parseSize,
+  };
+}
+
 /** On when named; `--flag=false` and `SLUICE_FLAG=0` turn it off. */
 export function switchFlag(options: { help: string }): Flag<boolean> {
   return {
