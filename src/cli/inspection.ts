@@ -22,6 +22,12 @@ export interface Inspection extends CheckpointSummary {
   readonly parameters: number;
   readonly activeParameters: number;
   readonly config: Hyperparameters;
+  /** Null in dense models. */
+  readonly experts: {
+    readonly layers: number;
+    readonly perLayer: number;
+    readonly perToken: number;
+  } | null;
   /** Null where the checkpoint has none. */
   readonly tokenizer: { readonly vocabSize: number; readonly eosTokens: readonly number[] } | null;
   readonly chatTemplate: boolean;
@@ -55,12 +61,18 @@ async function inspectSource(source: TensorSource, contextLength?: number): Prom
   const tokenizer = speaks ? await loadTokenizer(source) : null;
   const template = tokenizer && await loadChatTemplate(source, { tokenizer });
   const { rope, ...config } = model.config;
+  const [routed] = model.routedLayers;
   const context = Math.min(contextLength ?? config.contextLength, config.contextLength);
   return {
     ...summary,
     parameters: model.parameters,
     activeParameters: model.activeParameters,
     config: { ...config, ropeDim: rope.dim, ropePairing: rope.pairing },
+    experts: routed === undefined ? null : {
+      layers: model.routedLayers.length,
+      perLayer: routed.experts,
+      perToken: routed.topK,
+    },
     tokenizer: tokenizer && { vocabSize: tokenizer.vocabSize, eosTokens: tokenizer.eosTokens },
     chatTemplate: template !== null && !template.isFallback,
     memory: {
@@ -86,9 +98,16 @@ export async function inspectPath(
   }
 }
 
+/** What the cache keeps is not keys and values of each head where attention is latent. */
+function attentionText({ heads, headDim, kvHeads, cacheWidth }: Hyperparameters): string {
+  return cacheWidth === 2 * kvHeads * headDim
+    ? `${heads} heads of ${headDim}, ${kvHeads} for keys and values`
+    : `${heads} heads of ${headDim} over latents, ${cacheWidth} values each`;
+}
+
 /** The inspection as text for people. */
 export function formatInspection(inspection: Inspection): string {
-  const { config, memory, tokenizer } = inspection;
+  const { config, memory, tokenizer, experts } = inspection;
   const rows: [string, string][] = [
     ["file", `${inspection.name} (${inspection.format}, ${formatBytes(inspection.fileBytes)})`],
     ["architecture", config.architecture],
@@ -99,10 +118,11 @@ export function formatInspection(inspection: Inspection): string {
     ],
     ["layers", String(config.layers)],
     ["hidden size", `${config.hiddenSize}, intermediate ${config.intermediateSize}`],
-    [
-      "attention",
-      `${config.heads} heads of ${config.headDim}, ${config.kvHeads} for keys and values`,
-    ],
+    ["attention", attentionText(config)],
+    ...(experts === null ? [] : [[
+      "experts",
+      `${experts.perLayer} in each of ${experts.layers} layers, ${experts.perToken} for a token`,
+    ] as [string, string]]),
     ["rotary", `${config.ropeDim} of ${config.headDim} values, ${config.ropePairing}`],
     ["vocabulary", `${config.vocabSize}${config.tiedEmbeddings ? ", embeddings tied" : ""}`],
     ["context", `${config.contextLength} tokens`],

@@ -7,8 +7,13 @@ import {
   type Backend,
   type BackendMemory,
   type Buffer,
+  type Experts,
+  type ExpertTensors,
+  type ExpertTraffic,
   type KvCache,
   type KvCacheOptions,
+  type LatentCache,
+  type LatentCacheOptions,
   PAGE_TOKENS,
   type Plan,
   type TensorData,
@@ -34,6 +39,17 @@ export class MeasuringBackend implements Backend {
     return Promise.resolve({ name, type, rows, cols, byteLength });
   }
 
+  uploadExperts({ layer, gate, up, down, biases }: ExpertTensors): Promise<Experts> {
+    const tensors = [gate, up, down, ...(biases ? Object.values(biases) : [])].flat();
+    const byteLength = tensors.reduce(
+      (sum, { type, rows, cols }) => sum + rows * rowBytes(type, cols),
+      0,
+    );
+    this.#weights += byteLength;
+    const [{ rows: intermediate, cols: hidden }] = gate;
+    return Promise.resolve({ layer, count: gate.length, hidden, intermediate, byteLength });
+  }
+
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
     this.#workspace += options.rows * options.width * FLOAT_BYTES;
     return { ...options };
@@ -42,6 +58,13 @@ export class MeasuringBackend implements Backend {
   createKvCache(options: KvCacheOptions): KvCache {
     const { layers, pages, kvHeads, keyDim, valueDim } = options;
     const values = layers * pages * PAGE_TOKENS * kvHeads * (keyDim + valueDim);
+    this.#kv += values * FLOAT_BYTES;
+    return { ...options, byteLength: values * FLOAT_BYTES };
+  }
+
+  createLatentCache(options: LatentCacheOptions): LatentCache {
+    const { layers, pages, latentDim, ropeDim } = options;
+    const values = layers * pages * PAGE_TOKENS * (latentDim + ropeDim);
     this.#kv += values * FLOAT_BYTES;
     return { ...options, byteLength: values * FLOAT_BYTES };
   }
@@ -64,6 +87,14 @@ export class MeasuringBackend implements Backend {
 
   read(): Promise<Float32Array> {
     return Promise.reject(this.#refusal("read"));
+  }
+
+  readIntegers(): Promise<Int32Array> {
+    return Promise.reject(this.#refusal("read"));
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return [];
   }
 
   close(): void {}

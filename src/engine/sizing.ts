@@ -9,7 +9,7 @@ import { pagesFor } from "./pages.ts";
 export interface SizingOptions {
   readonly config: Pick<
     ModelConfig,
-    "layers" | "kvHeads" | "headDim" | "vocabSize" | "contextLength"
+    "layers" | "cacheWidth" | "vocabSize" | "contextLength"
   >;
   readonly slots: number;
   readonly chunkTokens: number;
@@ -43,8 +43,8 @@ export function chooseSizes({ config, slots, chunkTokens, contextLength }: Sizin
         `${config.contextLength} (the model's own)`,
     );
   }
-  // Keys and values in float32; a backend that keeps them smaller only needs less.
-  const pageBytes = PAGE_TOKENS * config.layers * config.kvHeads * config.headDim * 2 * 4;
+  // In float32; a backend that keeps them smaller only needs less.
+  const pageBytes = PAGE_TOKENS * config.layers * config.cacheWidth * 4;
   const budgetPages = Math.max(1, Math.floor(KV_BUDGET_BYTES / pageBytes));
   const context = contextLength ?? Math.min(config.contextLength, budgetPages * PAGE_TOKENS);
   const pagesEach = pagesFor(context);

@@ -7,6 +7,7 @@ import type {
   MetadataValue,
   OtherTensorInfo,
   TensorInfo,
+  TensorPlace,
   TensorSource,
 } from "./tensor_source.ts";
 
@@ -74,7 +75,17 @@ export class CheckpointSource implements TensorSource {
     return this.#sidecar === undefined ? Promise.resolve(null) : this.#sidecar(name);
   }
 
-  async read(tensor: TensorInfo, offset: number, into: Uint8Array): Promise<void> {
+  locate(tensor: TensorInfo | OtherTensorInfo): TensorPlace | undefined {
+    const stored = this.#stored.get(tensor.name);
+    const file = stored?.file.location;
+    return stored && file !== undefined ? { file, offset: stored.offset } : undefined;
+  }
+
+  async read(
+    tensor: TensorInfo | OtherTensorInfo,
+    offset: number,
+    into: Uint8Array,
+  ): Promise<void> {
     const stored = this.#stored.get(tensor.name);
     if (stored === undefined) {
       throw FormatError.of(

@@ -30,6 +30,7 @@ export function openFile(path: string): ByteSource {
   return {
     size,
     name,
+    location: path,
     // An async function, so that a bad range rejects like any other failure.
     // deno-lint-ignore require-await
     read: async (offset, into) => {

@@ -55,6 +55,11 @@ async function openByKind(path: string): Promise<TensorSource> {
   );
 }
 
+/** The files of a GGUF checkpoint, all parts of a split one in order; not yet read. */
+export function openGgufFiles(path: string): ByteSource[] {
+  return openParts(path, openFile(path));
+}
+
 async function startsWithMagic(file: ByteSource): Promise<boolean> {
   if (file.size < 4) return false;
   const first = new Uint8Array(4);

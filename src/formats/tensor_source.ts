@@ -8,6 +8,8 @@ export interface ByteSource {
   readonly size: number;
   /** A short name for error messages (the file's base name). */
   readonly name: string;
+  /** The path or http(s) URL that it can be opened by again; absent where there is none. */
+  readonly location?: string;
   /** Fills `into` from `offset`; rejects with FormatError where the source ends before. */
   read(offset: number, into: Uint8Array): Promise<void>;
   close(): void;
@@ -23,7 +25,7 @@ export interface TensorInfo {
   readonly byteLength: number;
 }
 
-/** A tensor whose elements cannot be weights here (integers, F64, F8 until it is supported). */
+/** A tensor whose elements alone are no weights here: integers, F64, F8 that needs its factors. */
 export interface OtherTensorInfo {
   readonly name: string;
   /** The element type by the file's own name, `I64` or `F8_E4M3` for instance. */
@@ -55,6 +57,14 @@ export interface MetadataArray {
   [Symbol.iterator](): Iterator<string | number | bigint | boolean>;
 }
 
+/** Where a tensor's bytes begin. */
+export interface TensorPlace {
+  /** A path, or an http(s) URL. */
+  readonly file: string;
+  /** From the beginning of the file. */
+  readonly offset: number;
+}
+
 /** An opened checkpoint. Every offset and extent has been checked against the file. */
 export interface TensorSource {
   readonly format: "gguf" | "safetensors";
@@ -70,6 +80,8 @@ export interface TensorSource {
   /** Sidecar JSON documents of a Hugging Face folder by file name (tokenizer.json, ...); parsed lazily. */
   sidecar(name: string): Promise<string | null>;
   /** Reads bytes [offset, offset + into.length) of the tensor's data. */
-  read(tensor: TensorInfo, offset: number, into: Uint8Array): Promise<void>;
+  read(tensor: TensorInfo | OtherTensorInfo, offset: number, into: Uint8Array): Promise<void>;
+  /** Where the tensor's bytes lie, for readers of their own; undefined where they have no place. */
+  locate?(tensor: TensorInfo | OtherTensorInfo): TensorPlace | undefined;
   close(): void;
 }

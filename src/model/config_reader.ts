@@ -5,7 +5,7 @@
  * has the type and the range that was asked for.
  */
 
-import { FormatError } from "../errors.ts";
+import { FormatError, UnsupportedOpError } from "../errors.ts";
 import type { MetadataValue, TensorSource } from "../formats/tensor_source.ts";
 
 /** A hyper-parameter's name in each format. */
@@ -91,6 +91,39 @@ export class ConfigSection {
     throw FormatError.of(ACTION, this.label(name), shown(value), "a string");
   }
 
+  /** A list of integers of the range; undefined where it is absent. */
+  integers(name: string, { min, max }: { min: number; max: number }): number[] | undefined {
+    return this.#list(
+      name,
+      `integers from ${min} to ${max}`,
+      (item): item is number =>
+        typeof item === "number" && Number.isInteger(item) && item >= min && item <= max,
+    );
+  }
+
+  /** A list of strings of `allowed`; undefined where it is absent. */
+  texts<T extends string>(name: string, { allowed }: { allowed: readonly T[] }): T[] | undefined {
+    return this.#list(
+      name,
+      `any of ${allowed.join(", ")}`,
+      (item): item is T => (allowed as readonly MetadataValue[]).includes(item),
+    );
+  }
+
+  #list<T extends MetadataValue>(
+    name: string,
+    items: string,
+    isRight: (item: MetadataValue) => item is T,
+  ): T[] | undefined {
+    const value = this.#lookup(name);
+    if (value === undefined) return undefined;
+    const list = isList(value) ? [...value] : undefined;
+    if (list?.every(isRight)) return list;
+    const wrong = list?.find((item) => !isRight(item));
+    const is = list === undefined ? shown(value) : `a list with ${shown(wrong)}`;
+    throw FormatError.of(ACTION, this.label(name), is, `a list of ${items}`);
+  }
+
   /** The field's full name, quoted, for messages. */
   label(name: string): string {
     return `"${this.#prefix}${name}"`;
@@ -113,11 +146,14 @@ export class ConfigSection {
 /** A checkpoint's top-level fields under the names of either format. */
 export class ConfigReader {
   readonly format: TensorSource["format"];
+  /** The architecture's name in GGUF, which precedes its keys there. */
+  readonly architecture: string;
   readonly #fields: ConfigSection;
   readonly #prefix: string;
 
   constructor(source: Pick<TensorSource, "format" | "metadata">, ggufArchitecture: string) {
     this.format = source.format;
+    this.architecture = ggufArchitecture;
     this.#fields = new ConfigSection(source.metadata);
     this.#prefix = source.format === "gguf" ? `${ggufArchitecture}.` : "";
   }
@@ -147,9 +183,24 @@ export class ConfigReader {
     return this.#fields.text(this.#name(key), options);
   }
 
+  integers(key: ConfigKey, options: { min: number; max: number }): number[] | undefined {
+    return this.#fields.integers(this.#name(key), options);
+  }
+
+  texts<T extends string>(key: ConfigKey, options: { allowed: readonly T[] }): T[] | undefined {
+    return this.#fields.texts(this.#name(key), options);
+  }
+
   /** The field's name in this file, quoted, for messages. */
   label(key: ConfigKey): string {
     return this.#fields.label(this.#name(key));
+  }
+
+  /** The error for a value under which the forward pass would be wrong. */
+  unsupported(key: ConfigKey, { is, must }: { is: unknown; must: string }): UnsupportedOpError {
+    return new UnsupportedOpError(
+      `cannot run this model: ${this.label(key)} is ${shown(is)}, must be ${must}`,
+    );
   }
 
   /** The error for a value that contradicts another one. */

@@ -6,7 +6,7 @@
 import {
   type Backend,
   type Buffer,
-  type KvCache,
+  type ModelCache,
   PAGE_TOKENS,
   type Plan,
 } from "../backend/backend.ts";
@@ -31,17 +31,39 @@ export interface StepEntry {
   readonly ids: readonly number[];
 }
 
+/** What the gate of one layer chose for some tokens. */
+export interface LayerRouting {
+  readonly layer: number;
+  readonly topK: number;
+  /** [tokens, topK], the best first. */
+  readonly experts: Int32Array;
+  /** [tokens, topK] */
+  readonly weights: Float32Array;
+}
+
+/** What may be watched of a step's tokens besides their logits. */
+export interface StepObserver {
+  /** Gets the logits of every position, [tokens of the step, vocab]. */
+  onLogits?(logits: Float32Array): void;
+  /** Gets the choices of each layer with routed experts. */
+  onRouting?(layers: readonly LayerRouting[]): void;
+  /** Gets `Model.hidden` as numbers, [tokens of the step, hidden] each; needs `keepHidden`. */
+  onHidden?(states: readonly Float32Array[]): void;
+}
+
 /** Sequences with their cache, fed step by step. */
 export class Evaluator {
   readonly #model: Model;
   readonly #backend: Backend;
   readonly #maxRows: number;
   readonly #capacity: number;
-  readonly #cache: KvCache;
+  readonly #cache: ModelCache;
   readonly #inputs: StepInputs;
   readonly #plans = new Map<string, Plan>();
   /** Tokens in each sequence so far. */
   readonly #lengths: number[];
+  /** Rows of the last step. */
+  #rows = 0;
 
   constructor(options: EvaluatorOptions) {
     const { model, backend, maxRows, sequences, tokens } = options;
@@ -108,6 +130,7 @@ export class Evaluator {
     }
     this.#write({ ids, positions, sequences, logitRows });
     this.#backend.submit(this.#plan(rows, logitRows.length));
+    this.#rows = rows;
     if (logitRows.length === 0) {
       // Waits for the step all the same: the caller may time it.
       await this.#backend.read(this.#model.logits, { rows: 0 });
@@ -117,13 +140,32 @@ export class Evaluator {
     return split(logits, { entries, vocab: this.#model.config.vocabSize, kept: options.logits });
   }
 
+  /** What the gates chose in the last step, layer by layer. */
+  async routing(): Promise<LayerRouting[]> {
+    const rows = this.#rows;
+    return await Promise.all(this.#model.routedLayers.map(async (routed) => ({
+      layer: routed.layer,
+      topK: routed.topK,
+      experts: await this.#backend.readIntegers(routed.expertIds, { rows }),
+      weights: await this.#backend.read(routed.weights, { rows }),
+    })));
+  }
+
+  /** The hidden states of the last step's rows, [rows, hidden] each; none without `keepHidden`. */
+  async hidden(): Promise<Float32Array[]> {
+    const rows = this.#rows;
+    return await Promise.all(
+      this.#model.hidden.map((state) => this.#backend.read(state, { rows })),
+    );
+  }
+
   /**
    * Evaluates `ids` from scratch as sequence 0, `chunk` tokens a step, and returns the logits [vocab]
-   * of the last one. `onLogits` gets those of every position, [tokens of the step, vocab] at a time.
+   * of the last one.
    */
   async prefill(
     ids: readonly number[],
-    options: { chunk: number; onLogits?: (logits: Float32Array) => void },
+    options: { chunk: number } & StepObserver,
   ): Promise<Float32Array> {
     const { chunk, onLogits } = options;
     this.truncate(0, 0);
@@ -134,7 +176,9 @@ export class Evaluator {
       const [logits] = await this.step([entry], {
         logits: onLogits !== undefined ? "all" : ends ? "last" : "none",
       });
-      onLogits?.(logits);
+      options.onLogits?.(logits);
+      if (options.onRouting) options.onRouting(await this.routing());
+      if (options.onHidden) options.onHidden(await this.hidden());
       if (ends) last = logits.slice(-this.#model.config.vocabSize);
     }
     return last;

@@ -1,10 +1,58 @@
 /**
- * The parts that transformers share, each recording its ops. `x` is the residual stream; each part
- * adds to it. Families with other blocks (experts, latent attention) add parts and keep the rest.
+ * What the parts of a decoder share: a workspace of activations, and blocks, each recording what it
+ * adds to the residual stream `x`. Attention and mixtures of experts have files of their own.
  */
 
-import type { Backend, Buffer, KvCache, Norm, Ops, Weight } from "../backend/backend.ts";
-import type { RopeConfig, StepInputs } from "./types.ts";
+import type { Backend, Buffer, Norm, Ops, Weight } from "../backend/backend.ts";
+import type { WeightRole } from "./names.ts";
+import type { ForwardOptions, RopeConfig } from "./types.ts";
+import type { WeightLoader, WeightSpec } from "./weights.ts";
+
+/** Records its ops for a step: reads and adds to the residual stream. */
+export type Block = (ops: Ops, step: ForwardOptions) => void;
+
+/** What a part of a layer is loaded with. */
+export interface BlockContext {
+  readonly layer: number;
+  readonly loader: WeightLoader;
+  readonly workspace: Workspace;
+  /** With whatever the file's own tensors add to it. */
+  readonly rope: RopeConfig;
+  /** The norm that the block applies to the residual stream has this epsilon. */
+  readonly rmsNormEps: number;
+  /** Factor on what the block adds to the residual stream (Granite). */
+  readonly residualScale: number;
+}
+
+/** Activations of a step; layers share those of the same purpose and width. */
+export class Workspace {
+  readonly #backend: Backend;
+  readonly #maxRows: number;
+  readonly #buffers = new Map<string, Buffer>();
+  /** The residual stream, [maxRows, hidden]. */
+  readonly x: Buffer;
+
+  constructor(backend: Backend, options: { maxRows: number; hiddenSize: number }) {
+    this.#backend = backend;
+    this.#maxRows = options.maxRows;
+    this.x = this.get("x", options.hiddenSize);
+  }
+
+  /** f32 [maxRows, width] for this purpose, the same one at every call. */
+  get(purpose: string, width: number): Buffer {
+    const key = `${purpose} ${width}`;
+    const known = this.#buffers.get(key);
+    if (known !== undefined) return known;
+    const buffer = this.create("f32", width);
+    this.#buffers.set(key, buffer);
+    return buffer;
+  }
+
+  /** [maxRows, width] of the caller's own. */
+  create(kind: Buffer["kind"], width: number): Buffer {
+    return this.#backend.createBuffer({ kind, rows: this.#maxRows, width });
+  }
+}
 
 /** A matrix with its bias, where the model has one. */
 export interface Projection {
@@ -12,146 +60,78 @@ export interface Projection {
   readonly bias?: Weight;
 }
 
-export interface AttentionWeights {
-  readonly norm: Norm;
-  readonly query: Projection;
-  readonly key: Projection;
-  readonly value: Projection;
-  readonly output: Projection;
-  /** Norms of each head of the queries and keys (Qwen3), weights [headDim]. */
-  readonly queryNorm?: Norm;
-  readonly keyNorm?: Norm;
+/** Uploads a matrix, and its bias where the model asked for one. */
+export async function loadProjection(
+  { loader, layer }: Pick<BlockContext, "loader" | "layer">,
+  roles: { weight: WeightRole; bias: WeightRole },
+): Promise<Projection> {
+  const weight = await loader.upload(roles.weight, { layer });
+  const bias = await loader.uploadIfThere(roles.bias, { layer });
+  return { weight, ...(bias && { bias }) };
 }
 
-export interface GatedMlpWeights {
-  readonly norm: Norm;
-  readonly gate: Weight;
-  readonly up: Weight;
-  readonly down: Weight;
+/** Uploads a layer's norm weight. */
+export async function loadNorm(
+  { loader, layer }: Pick<BlockContext, "loader" | "layer">,
+  options: { role: WeightRole; eps: number },
+): Promise<Norm> {
+  return { weight: await loader.upload(options.role, { layer }), eps: options.eps };
 }
 
-/** Activations that all layers share. */
-export interface Workspace {
-  /** [maxRows, hidden] */
-  readonly x: Buffer;
-  /** [maxRows, heads * headDim] */
-  readonly query: Buffer;
-  /** [maxRows, kvHeads * headDim] */
-  readonly key: Buffer;
-  readonly value: Buffer;
-  /** [maxRows, heads * headDim] */
-  readonly attended: Buffer;
-  /** [maxRows, intermediate] */
-  readonly gated: Buffer;
-  /** [maxLogitRows, hidden] */
-  readonly gathered: Buffer;
-  /** [maxLogitRows, vocab] */
-  readonly logits: Buffer;
+/** The factor as ops take it: absent where it is 1. */
+export function scaleOf(factor: number): { scale?: number } {
+  return factor === 1 ? {} : { scale: factor };
 }
 
-export function createWorkspace(
-  backend: Backend,
-  sizes: {
-    maxRows: number;
-    maxLogitRows: number;
-    hiddenSize: number;
-    heads: number;
-    kvHeads: number;
-    headDim: number;
-    intermediateSize: number;
-    vocabSize: number;
-  },
-): Workspace {
-  const { maxRows, maxLogitRows, hiddenSize, heads, kvHeads, headDim } = sizes;
-  const create = (rows: number, width: number) =>
-    backend.createBuffer({ kind: "f32", rows, width });
-  return {
-    x: create(maxRows, hiddenSize),
-    query: create(maxRows, heads * headDim),
-    key: create(maxRows, kvHeads * headDim),
-    value: create(maxRows, kvHeads * headDim),
-    attended: create(maxRows, heads * headDim),
-    gated: create(maxRows, sizes.intermediateSize),
-    gathered: create(maxLogitRows, hiddenSize),
-    logits: create(maxLogitRows, sizes.vocabSize),
+/** A gated feed-forward block (SwiGLU, Shazeer 2020) of `[intermediate, hidden]` matrices. */
+export interface GatedMlpRoles {
+  readonly gate: WeightRole;
+  readonly up: WeightRole;
+  readonly down: WeightRole;
+}
+
+export const DENSE_MLP: GatedMlpRoles = { gate: "gate", up: "up", down: "down" };
+
+/** The matrices of a gated feed-forward block. */
+export function gatedMlpSpecs(
+  roles: GatedMlpRoles,
+  sizes: { layer: number; hiddenSize: number; intermediateSize: number },
+): WeightSpec[] {
+  const { layer, hiddenSize, intermediateSize } = sizes;
+  return [
+    { role: roles.gate, layer, shape: [intermediateSize, hiddenSize] },
+    { role: roles.up, layer, shape: [intermediateSize, hiddenSize] },
+    { role: roles.down, layer, shape: [hiddenSize, intermediateSize] },
+  ];
+}
+
+/**
+ * Loads a gated feed-forward block that reads `input`, or the residual stream under `norm`, and adds to
+ * the residual stream.
+ */
+export async function loadGatedMlp(
+  { layer, loader, workspace, residualScale }: BlockContext,
+  options: { roles: GatedMlpRoles; norm?: Norm; input?: Buffer },
+): Promise<Block> {
+  const { roles, norm, input = workspace.x } = options;
+  const gate = await loader.upload(roles.gate, { layer });
+  const up = await loader.upload(roles.up, { layer });
+  const down = await loader.upload(roles.down, { layer });
+  const gated = workspace.get("gated", gate.rows);
+  const output = {
+    weight: down,
+    out: workspace.x,
+    accumulate: true,
+    ...scaleOf(residualScale),
+  };
+  return (ops, { rows }) => {
+    const activation = "silu";
+    ops.gatedLinear({ x: input, ...(norm && { norm }), gate, up, activation, out: gated, rows });
+    ops.linear({ x: gated, outputs: [output], rows });
   };
 }
 
-/** Grouped-query attention with rotary positions; keys and values go to the cache. */
-export function recordAttention(
-  ops: Ops,
-  options: {
-    weights: AttentionWeights;
-    heads: number;
-    headDim: number;
-    rope: RopeConfig;
-    layer: number;
-    cache: KvCache;
-    inputs: StepInputs;
-    workspace: Workspace;
-    rows: number;
-  },
-): void {
-  const { weights, heads, headDim, rope, layer, cache, inputs, workspace, rows } = options;
-  const { x, query, key, value, attended } = workspace;
-  ops.linear({
-    x,
-    norm: weights.norm,
-    outputs: [
-      { ...weights.query, out: query },
-      { ...weights.key, out: key },
-      { ...weights.value, out: value },
-    ],
-    rows,
-  });
-  ops.rotateAndCache({
-    q: query,
-    k: key,
-    v: value,
-    heads,
-    ...(weights.queryNorm && { qNorm: weights.queryNorm }),
-    ...(weights.keyNorm && { kNorm: weights.keyNorm }),
-    cosSin: inputs.cosSin,
-    pairing: rope.pairing,
-    cache,
-    layer,
-    batch: inputs.batch,
-    rows,
-  });
-  const scale = headDim ** -0.5;
-  ops.attention({ q: query, heads, scale, cache, layer, batch: inputs.batch, out: attended, rows });
-  ops.linear({
-    x: attended,
-    outputs: [{ ...weights.output, out: x, accumulate: true }],
-    rows,
-  });
-}
-
-/** The gated feed-forward block (SwiGLU). */
-export function recordGatedMlp(
-  ops: Ops,
-  options: { weights: GatedMlpWeights; workspace: Workspace; rows: number },
-): void {
-  const { weights, workspace, rows } = options;
-  const { norm, gate, up, down } = weights;
-  const { x, gated } = workspace;
-  ops.gatedLinear({ x, norm, gate, up, activation: "silu", out: gated, rows });
-  ops.linear({ x: gated, outputs: [{ weight: down, out: x, accumulate: true }], rows });
-}
-
-/** The final norm and the logits of the rows that are asked for. */
-export function recordHead(
-  ops: Ops,
-  options: {
-    norm: Norm;
-    output: Weight;
-    inputs: StepInputs;
-    workspace: Workspace;
-    rows: number;
-  },
-): void {
-  const { norm, output, inputs, workspace, rows } = options;
-  const { x, gathered, logits } = workspace;
-  ops.gatherRows({ x, indices: inputs.logitRows, out: gathered, rows });
-  ops.linear({ x: gathered, norm, outputs: [{ weight: output, out: logits }], rows });
+/** Records blocks one after the other. */
+export function inOrder(...blocks: readonly Block[]): Block {
+  return (ops, step) => blocks.forEach((block) => block(ops, step));
 }

@@ -2,15 +2,26 @@
 
 import { FormatError, UnsupportedOpError } from "../errors.ts";
 import type { MetadataValue, TensorSource } from "../formats/tensor_source.ts";
+import { deepseek } from "./deepseek.ts";
+import { gptOss } from "./gpt_oss.ts";
+import { graniteMoe } from "./granite_moe.ts";
 import { llama } from "./llama.ts";
+import { mixtral } from "./mixtral.ts";
+import { olmoe } from "./olmoe.ts";
 import { qwen2 } from "./qwen2.ts";
-import { qwen3 } from "./qwen3.ts";
+import { qwen3, qwen3Moe } from "./qwen3.ts";
 import type { Architecture, LoadModelOptions, Model, ModelConfig } from "./types.ts";
 
 const ARCHITECTURES: readonly Architecture[] = Object.freeze([
+  deepseek,
+  gptOss,
+  graniteMoe,
   llama,
+  mixtral,
+  olmoe,
   qwen2,
   qwen3,
+  qwen3Moe,
 ]);
 
 /** Reads and checks the hyper-parameters; nothing is allocated. */

@@ -6,7 +6,7 @@
  */
 
 import { FormatError, UnsupportedOpError } from "../errors.ts";
-import type { ConfigReader, ConfigSection } from "./config_reader.ts";
+import type { ConfigKey, ConfigReader, ConfigSection } from "./config_reader.ts";
 import type { RopeConfig } from "./types.ts";
 
 /** How the plain frequencies theta^(-2i/dim) are changed for contexts longer than trained on. */
@@ -119,11 +119,17 @@ export function yarnMscale(factor: number, mscale: number): number {
  */
 export function readRope(
   reader: ConfigReader,
-  options: { headDim: number; contextLength: number; pairing: RopeConfig["pairing"] },
+  options: {
+    headDim: number;
+    contextLength: number;
+    pairing: RopeConfig["pairing"];
+    /** Whether YaRN's ramp is rounded in GGUF files, which cannot say so; true by default. */
+    ggufTruncate?: boolean;
+  },
 ): RopeConfig {
-  const { headDim, contextLength, pairing } = options;
+  const { headDim, contextLength, pairing, ggufTruncate = true } = options;
   const { theta, dim, scaling } = reader.format === "gguf"
-    ? readGgufRope(reader, { headDim, contextLength })
+    ? readGgufRope(reader, { headDim, contextLength, truncate: ggufTruncate })
     : readHuggingFaceRope(reader, { headDim, contextLength });
   if (dim % 2 !== 0) {
     throw FormatError.of(ACTION, "the number of rotated values of a head", dim, "even");
@@ -139,9 +145,10 @@ interface RopeParameters {
 
 function readGgufRope(
   reader: ConfigReader,
-  { headDim, contextLength }: { headDim: number; contextLength: number },
+  options: { headDim: number; contextLength: number; truncate: boolean },
 ): RopeParameters {
-  const key = (gguf: string) => ({ gguf, huggingFace: gguf });
+  const { headDim, contextLength, truncate } = options;
+  const key = ggufKey;
   const theta = reader.number(key("rope.freq_base"), { ...THETA, fallback: 10000 });
   const dim = reader.integer(key("rope.dimension_count"), {
     min: 2,
@@ -169,21 +176,44 @@ function readGgufRope(
         }),
         betaFast: reader.number(key("rope.scaling.yarn_beta_fast"), { ...FACTOR, fallback: 32 }),
         betaSlow: reader.number(key("rope.scaling.yarn_beta_slow"), { ...FACTOR, fallback: 1 }),
-        truncate: true,
+        truncate,
         mscale: 0,
         mscaleAllDim: 0,
       } as const;
-      // GGUF's attention factor comes on top of YaRN's own, not in its place.
+      // GGUF's attention factor comes on top of YaRN's own, not in its place. Where the scores have a
+      // temperature of their own, mscale and mscale_all_dim are equal and leave cosines as they are.
       const extra = reader.number(key("rope.scaling.attn_factor"), { ...FACTOR, fallback: 1 });
-      return {
-        theta,
-        dim,
-        scaling: { ...scaling, attentionFactor: extra * yarnMscale(scaling.factor, 1) },
-      };
+      const own = readLogMultiplier(reader) === 0 ? yarnMscale(scaling.factor, 1) : 1;
+      return { theta, dim, scaling: { ...scaling, attentionFactor: extra * own } };
     }
     default:
       throw unsupportedScaling(reader.label(key("rope.scaling.type")), type);
   }
+}
+
+function ggufKey(gguf: string): ConfigKey {
+  return { gguf, huggingFace: gguf };
+}
+
+/** A tenth of `mscale_all_dim`; 0 where the file has none. */
+function readLogMultiplier(reader: ConfigReader): number {
+  const key = ggufKey("rope.scaling.yarn_log_multiplier");
+  return reader.number(key, { above: -1e-300, max: 100, fallback: 0 });
+}
+
+/**
+ * DeepSeek's part of YaRN: the square of this is a factor on attention's scores (DeepSeek-V2, section
+ * 3.1.4). 1 without YaRN, and where `mscale_all_dim` is absent or 0.
+ */
+export function readYarnTemperature(reader: ConfigReader): number {
+  if (reader.format === "gguf") {
+    if (reader.text(ggufKey("rope.scaling.type"), { fallback: "none" }) !== "yarn") return 1;
+    const factor = reader.number(ggufKey("rope.scaling.factor"), { ...FACTOR, fallback: 1 });
+    return yarnMscale(factor, 10 * readLogMultiplier(reader));
+  }
+  const section = reader.section("rope_parameters") ?? reader.section("rope_scaling");
+  const scaling = section && readScaling(section, { contextLength: 1 });
+  return scaling?.type === "yarn" ? yarnMscale(scaling.factor, scaling.mscaleAllDim) : 1;
 }
 
 function readHuggingFaceRope(

@@ -91,6 +91,10 @@ export interface LoadModelOptions {
   /** Keep the hidden states of a step's rows for `Model.hidden`. */
   readonly keepHidden?: boolean;
   readonly onProgress?: LoadProgress;
+  /** Groups of experts of which a token uses so many, for files that leave them out (DeepSeek). */
+  readonly expertGroups?: { readonly count: number; readonly used: number };
+  /** Told, in a sentence, what a file leaves out that its answers depend on. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** One family of models. Adding one is one file that exports this and one line in the registry. */

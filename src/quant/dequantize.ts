@@ -15,6 +15,7 @@ import {
   dequantizeMXFP4,
   dequantizeNVFP4,
 } from "./codebook.ts";
+import { dequantizeF8_E4M3 } from "./float8.ts";
 import { f16ToF32 } from "./half.ts";
 import {
   dequantizeIQ1_M,
@@ -65,6 +66,7 @@ const DEQUANTIZERS: Readonly<Record<TensorType, Dequantizer>> = Object.freeze({
   TQ2_0: dequantizeTQ2_0,
   MXFP4: dequantizeMXFP4,
   NVFP4: dequantizeNVFP4,
+  F8_E4M3: dequantizeF8_E4M3,
 });
 
 /**

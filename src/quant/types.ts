@@ -32,6 +32,8 @@ export const TENSOR_TYPES = {
   TQ2_0: { ggmlId: 35, blockValues: 256, blockBytes: 66, kernel: null },
   MXFP4: { ggmlId: 39, blockValues: 32, blockBytes: 17, kernel: "integer" },
   NVFP4: { ggmlId: 40, blockValues: 64, blockBytes: 36, kernel: null },
+  // Ours alone: a float32 factor and 32 e4m3 bytes, made from FP8 checkpoints; no file has it.
+  F8_E4M3: { ggmlId: 1000, blockValues: 32, blockBytes: 36, kernel: "float" },
 } as const satisfies Record<string, TensorTypeInfo>;
 
 export interface TensorTypeInfo {
@@ -43,11 +45,13 @@ export interface TensorTypeInfo {
   readonly kernel: "integer" | "float" | null;
 }
 
-/** A tensor's element type, by its GGUF name. */
+/** A tensor's element type, by its GGUF name where it has one. */
 export type TensorType = keyof typeof TENSOR_TYPES;
 
 const BY_GGML_ID = new Map<number, TensorType>(
-  Object.entries(TENSOR_TYPES).map(([name, info]) => [info.ggmlId, name as TensorType]),
+  Object.entries(TENSOR_TYPES)
+    .filter(([name]) => name !== "F8_E4M3")
+    .map(([name, info]) => [info.ggmlId, name as TensorType]),
 );
 
 /** The type with this GGUF number, or undefined where the format has none or has retired it. */

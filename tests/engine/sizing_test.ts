@@ -4,7 +4,7 @@ import { OptionError } from "../../src/errors.ts";
 import { chooseSizes } from "../../src/engine/sizing.ts";
 
 // SmolLM2-135M: 46,080 bytes of keys and values per token, 364 pages to the gibibyte.
-const SMOL = { layers: 30, kvHeads: 3, headDim: 64, vocabSize: 49152, contextLength: 8192 };
+const SMOL = { layers: 30, cacheWidth: 3 * 64 * 2, vocabSize: 49152, contextLength: 8192 };
 const COMMON = { slots: 4, chunkTokens: 128 };
 
 Deno.test("the context is the model's own where one such sequence fits the budget", () => {

@@ -45,6 +45,8 @@ export interface GgufTensor {
   readonly name: string;
   /** A weight type, or the name of a type that cannot be a weight. */
   readonly type: TensorType | string;
+  /** The type's number in the file. */
+  readonly typeId: number;
   readonly isWeight: boolean;
   /** Outermost extent first: the file's `ne`, reversed. */
   readonly shape: readonly number[];
@@ -202,7 +204,8 @@ function readTensor(cursor: Cursor, options: { index: number; alignment: number 
   if (offset % options.alignment !== 0) {
     throw cursor.error(`the offset of ${what}`, offset, `a multiple of ${options.alignment}`);
   }
-  return { name, type: geometry.name, isWeight: geometry.isWeight, shape, byteLength, offset };
+  const { name: type, isWeight } = geometry;
+  return { name, type, typeId, isWeight, shape, byteLength, offset };
 }
 
 /** Extents, outermost first; their product is a safe integer. */

@@ -25,7 +25,7 @@ export async function openGguf(
       throw FormatError.of("read GGUF", "the number of parts", files.length, `1..${MAX_SHARDS}`);
     }
     const parts: GgufPart[] = [];
-    for (const file of files) parts.push({ file, header: await readHeader(file) });
+    for (const file of files) parts.push({ file, header: await readGgufHeader(file) });
     return assembleGguf(parts, options);
   } catch (error) {
     for (const file of files) file.close();
@@ -67,7 +67,7 @@ export function assembleGguf(
 }
 
 /** Reads as much of the file's beginning as its header turns out to need. */
-async function readHeader(file: ByteSource): Promise<GgufHeader> {
+export async function readGgufHeader(file: ByteSource): Promise<GgufHeader> {
   let window = new Uint8Array(Math.min(file.size, FIRST_WINDOW_BYTES));
   await file.read(0, window);
   while (true) {

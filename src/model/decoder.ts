@@ -1,0 +1,385 @@
+/**
+ * Decoder-only transformers: embedding, layers of an attention and a feed-forward block around a
+ * residual stream, final norm, logits. A family's file says what its blocks are; this one reads what
+ * all of them have, loads the blocks and records a step.
+ */
+
+import type { Backend, Norm, Ops, Weight } from "../backend/backend.ts";
+import { CapacityError, OptionError, UnsupportedOpError } from "../errors.ts";
+import type { TensorSource } from "../formats/tensor_source.ts";
+import type { ConfigKey, ConfigReader } from "./config_reader.ts";
+import {
+  type GroupedAttentionConfig,
+  groupedAttentionSpecs,
+  loadGroupedAttention,
+} from "./grouped_attention.ts";
+import {
+  type Block,
+  type BlockContext,
+  DENSE_MLP,
+  gatedMlpSpecs,
+  inOrder,
+  loadGatedMlp,
+  loadNorm,
+  scaleOf,
+  Workspace,
+} from "./layers.ts";
+import {
+  type LatentAttentionConfig,
+  latentAttentionSpecs,
+  loadLatentAttention,
+} from "./latent_attention.ts";
+import { MAX_CONTEXT, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH } from "./limits.ts";
+import { loadMixture, type MixtureConfig, mixtureSpecs } from "./mixture.ts";
+import { layerOf, type NameOverrides, ROPE_FACTORS_NAME, tensorName } from "./names.ts";
+import { readQuantization } from "./quantization.ts";
+import { applyFrequencyFactors } from "./rope.ts";
+import type {
+  ForwardOptions,
+  LoadModelOptions,
+  Model,
+  ModelConfig,
+  RopeConfig,
+  RoutedLayer,
+} from "./types.ts";
+import { WeightLoader, type WeightSpec } from "./weights.ts";
+
+export interface DecoderConfig extends ModelConfig {
+  readonly attention: GroupedAttentionConfig | LatentAttentionConfig;
+  /** Absent in dense models. */
+  readonly mixture?: MixtureConfig;
+  /** Of each layer, whether its feed-forward block is the mixture. */
+  readonly routed: readonly boolean[];
+  /** Factor on embeddings, on what each block adds, and on logits; 1 but in Granite. */
+  readonly embeddingScale: number;
+  readonly residualScale: number;
+  readonly logitScale: number;
+  /** Layers after the last one that predict further tokens; they are not loaded. */
+  readonly nextTokenLayers: number;
+  /** Weights that this family calls otherwise. */
+  readonly names?: NameOverrides;
+}
+
+/** What a decoder has whatever its blocks are. */
+export type BaseConfig = Pick<
+  DecoderConfig,
+  | "architecture"
+  | "vocabSize"
+  | "hiddenSize"
+  | "layers"
+  | "nextTokenLayers"
+  | "intermediateSize"
+  | "rmsNormEps"
+  | "contextLength"
+  | "tiedEmbeddings"
+>;
+
+const KEYS = {
+  layers: { gguf: "block_count", huggingFace: "num_hidden_layers" },
+  nextTokenLayers: { gguf: "nextn_predict_layers", huggingFace: "num_nextn_predict_layers" },
+  hiddenSize: { gguf: "embedding_length", huggingFace: "hidden_size" },
+  intermediateSize: { gguf: "feed_forward_length", huggingFace: "intermediate_size" },
+  rmsNormEps: { gguf: "attention.layer_norm_rms_epsilon", huggingFace: "rms_norm_eps" },
+  contextLength: { gguf: "context_length", huggingFace: "max_position_embeddings" },
+  vocabSize: { gguf: "vocab_size", huggingFace: "vocab_size" },
+  tiedEmbeddings: { gguf: "tie_word_embeddings", huggingFace: "tie_word_embeddings" },
+  activation: { gguf: "hidden_act", huggingFace: "hidden_act" },
+} as const satisfies Record<string, ConfigKey>;
+
+/** Reads what every decoder has; throws FormatError or UnsupportedOpError. */
+export function readBase(reader: ConfigReader, source: TensorSource): BaseConfig {
+  const hiddenSize = reader.integer(KEYS.hiddenSize, { min: 1, max: MAX_WIDTH });
+  const contextLength = reader.integer(KEYS.contextLength, { min: 1, max: MAX_CONTEXT });
+  const { format } = source;
+  const rows = source.tensors.get(tensorName("tokenEmbedding", { format }))?.shape[0];
+  const vocabSize = reader.integer(KEYS.vocabSize, {
+    min: 1,
+    max: MAX_VOCAB,
+    ...(format === "gguf" && rows !== undefined && { fallback: rows }),
+  });
+  if (rows !== undefined && rows !== vocabSize) {
+    throw reader.contradiction(KEYS.vocabSize, {
+      is: vocabSize,
+      must: `${rows}, the rows of the embedding`,
+    });
+  }
+  const activation = reader.text(KEYS.activation, { fallback: "silu" });
+  if (activation !== "silu") {
+    throw reader.unsupported(KEYS.activation, { is: activation, must: '"silu"' });
+  }
+  return {
+    architecture: reader.architecture,
+    vocabSize,
+    hiddenSize,
+    ...readLayers(reader),
+    intermediateSize: reader.integer(KEYS.intermediateSize, { min: 1, max: MAX_WIDTH }),
+    rmsNormEps: reader.number(KEYS.rmsNormEps, { above: 0, max: 1 }),
+    contextLength,
+    // GGUF says it by leaving the output matrix out.
+    tiedEmbeddings: format === "gguf"
+      ? !source.tensors.has(tensorName("output", { format }))
+      : reader.boolean(KEYS.tiedEmbeddings, { fallback: false }),
+  };
+}
+
+/** GGUF counts the layers that predict further tokens, config.json does not. */
+function readLayers(reader: ConfigReader): Pick<BaseConfig, "layers" | "nextTokenLayers"> {
+  const counted = reader.integer(KEYS.layers, { min: 1, max: MAX_LAYERS });
+  const gguf = reader.format === "gguf";
+  const nextTokenLayers = reader.integer(KEYS.nextTokenLayers, {
+    min: 0,
+    max: gguf ? counted - 1 : MAX_LAYERS,
+    fallback: 0,
+  });
+  return { layers: gguf ? counted - nextTokenLayers : counted, nextTokenLayers };
+}
+
+/** How config.json says that a window is in use: by its width alone, or by a switch as well. */
+export type WindowSwitch = "width" | "use_sliding_window";
+
+/** Throws UnsupportedOpError where a row would see fewer tokens than the context has. */
+export function refuseWindow(
+  reader: ConfigReader,
+  { contextLength, by }: { contextLength: number; by: WindowSwitch },
+): void {
+  const use = { gguf: by, huggingFace: by };
+  const switched = reader.format === "safetensors" && by !== "width";
+  if (switched && !reader.boolean(use, { fallback: false })) return;
+  const key = { gguf: "attention.sliding_window", huggingFace: "sliding_window" };
+  const window = reader.integer(key, { min: 0, max: MAX_CONTEXT, fallback: 0 });
+  if (window === 0 || window >= contextLength) return;
+  throw reader.unsupported(key, { is: window, must: `at least ${contextLength}` });
+}
+
+/** Throws UnsupportedOpError for weights in MXFP4 blocks, which only GPT-OSS's checkpoints have. */
+export function refuseMxfp4(source: TensorSource): void {
+  if (readQuantization(source).method !== "mxfp4") return;
+  throw new UnsupportedOpError(
+    'cannot run this model: "quantization_config.quant_method" is "mxfp4", must be fp8 or absent',
+  );
+}
+
+/** The whole configuration, from what was read and the blocks. */
+export function decoderConfig(
+  base: BaseConfig,
+  blocks:
+    & Pick<DecoderConfig, "attention" | "rope">
+    & Partial<
+      Pick<
+        DecoderConfig,
+        "mixture" | "routed" | "embeddingScale" | "residualScale" | "logitScale" | "names"
+      >
+    >,
+): DecoderConfig {
+  const { attention, mixture } = blocks;
+  const grouped = attention.kind === "grouped";
+  const { heads } = attention;
+  const kvHeads = grouped ? attention.kvHeads : heads;
+  const headDim = grouped ? attention.headDim : attention.nopeDim + attention.ropeDim;
+  return Object.freeze({
+    ...base,
+    heads,
+    kvHeads,
+    headDim,
+    cacheWidth: grouped ? kvHeads * headDim * 2 : attention.latentDim + attention.ropeDim,
+    routed: Object.freeze(new Array<boolean>(base.layers).fill(mixture !== undefined)),
+    embeddingScale: 1,
+    residualScale: 1,
+    logitScale: 1,
+    ...blocks,
+  });
+}
+
+/** The weights of a decoder, in the order in which a step reads them. */
+export function decoderSpecs(config: DecoderConfig): WeightSpec[] {
+  const { hiddenSize, vocabSize, intermediateSize, attention, mixture } = config;
+  const specs: WeightSpec[] = [{ role: "tokenEmbedding", shape: [vocabSize, hiddenSize] }];
+  for (const [layer, routed] of config.routed.entries()) {
+    specs.push(
+      ...(attention.kind === "grouped"
+        ? groupedAttentionSpecs(attention, { layer, hiddenSize })
+        : latentAttentionSpecs(attention, { layer, hiddenSize })),
+    );
+    if (routed && mixture) specs.push(...mixtureSpecs(mixture, { layer, hiddenSize }));
+    else {
+      specs.push(
+        { role: "mlpNorm", layer, shape: [hiddenSize] },
+        ...gatedMlpSpecs(DENSE_MLP, { layer, hiddenSize, intermediateSize }),
+      );
+    }
+  }
+  specs.push({ role: "outputNorm", shape: [hiddenSize] });
+  if (!config.tiedEmbeddings) specs.push({ role: "output", shape: [vocabSize, hiddenSize] });
+  return specs;
+}
+
+/** Uploads the weights and allocates the workspace of a decoder. */
+export async function loadDecoder(
+  config: DecoderConfig,
+  options: LoadModelOptions,
+): Promise<Model> {
+  const { source, backend, maxRows, maxLogitRows, onProgress } = options;
+  if (options.expertGroups !== undefined) {
+    throw new OptionError(
+      `cannot load the model: expert groups are given, must be left to DeepSeek's models ` +
+        `(this one is ${config.architecture})`,
+    );
+  }
+  const rope = await loadRopeFactors(config.rope, source);
+  const { names } = config;
+  const outputName = tensorName("output", { format: source.format });
+  const loader = new WeightLoader(source, {
+    specs: decoderSpecs(config),
+    ...(names && { names }),
+    // Checkpoints with tied embeddings may hold the same matrix twice; layers beyond the last one
+    // predict further tokens (DeepSeek-V3's technical report, section 2.2).
+    ignored: (name) =>
+      (config.tiedEmbeddings && name === outputName) ||
+      isNextTokenLayer(layerOf(name, source.format), config),
+    backend,
+    ...(onProgress && { onProgress }),
+  });
+  const embedding = await loader.upload("tokenEmbedding");
+  const workspace = new Workspace(backend, { maxRows, hiddenSize: config.hiddenSize });
+  const blocks: Block[] = [];
+  const routedLayers: RoutedLayer[] = [];
+  for (const [layer, routed] of config.routed.entries()) {
+    const { rmsNormEps, residualScale, attention, mixture } = config;
+    const context = { layer, loader, workspace, rope, rmsNormEps, residualScale };
+    const attend = attention.kind === "grouped"
+      ? await loadGroupedAttention(attention, context)
+      : await loadLatentAttention(attention, context);
+    if (routed && mixture) {
+      const { block, routed: choices } = await loadMixture(mixture, context);
+      blocks.push(inOrder(attend, block));
+      routedLayers.push(choices);
+    } else blocks.push(inOrder(attend, await loadDense(context)));
+  }
+  const outputNorm = { weight: await loader.upload("outputNorm"), eps: config.rmsNormEps };
+  const output = config.tiedEmbeddings ? embedding : await loader.upload("output");
+  loader.finish();
+  const head = headOf(backend, { config, workspace, norm: outputNorm, output, maxLogitRows });
+  const watch = options.keepHidden
+    ? hiddenStates(backend, { workspace, norm: outputNorm, maxRows, layers: config.layers })
+    : undefined;
+  const { embeddingScale } = config;
+
+  function forward(ops: Ops, step: ForwardOptions): void {
+    const { inputs, rows, logitRowCount } = step;
+    checkStep("rows", { is: rows, min: 1, max: maxRows });
+    checkStep("rows of logits", { is: logitRowCount, min: 0, max: maxLogitRows });
+    const embed = { table: embedding, ids: inputs.ids, out: workspace.x, rows };
+    ops.embed({ ...embed, ...scaleOf(embeddingScale) });
+    for (const [layer, block] of blocks.entries()) {
+      watch?.record(layer, ops, rows);
+      block(ops, step);
+    }
+    watch?.record(blocks.length, ops, rows);
+    if (logitRowCount > 0) head.record(ops, step);
+  }
+
+  return {
+    config: Object.freeze({ ...config, rope }),
+    parameters: loader.parameters,
+    activeParameters: loader.activeParameters,
+    logits: head.logits,
+    routedLayers,
+    hidden: watch?.states ?? [],
+    createKvCache: (pages) => createCache(backend, { config, pages }),
+    forward,
+  };
+}
+
+function isNextTokenLayer(
+  layer: number | undefined,
+  { layers, nextTokenLayers }: DecoderConfig,
+): boolean {
+  return layer !== undefined && layer >= layers && layer < layers + nextTokenLayers;
+}
+
+async function loadDense(context: BlockContext): Promise<Block> {
+  const norm = await loadNorm(context, { role: "mlpNorm", eps: context.rmsNormEps });
+  return await loadGatedMlp(context, { roles: DENSE_MLP, norm });
+}
+
+function createCache(
+  backend: Backend,
+  { config, pages }: { config: DecoderConfig; pages: number },
+) {
+  const { attention, layers } = config;
+  if (attention.kind === "latent") {
+    const { latentDim, ropeDim } = attention;
+    return backend.createLatentCache({ layers, pages, latentDim, ropeDim });
+  }
+  const { kvHeads, headDim } = attention;
+  return backend.createKvCache({ layers, pages, kvHeads, keyDim: headDim, valueDim: headDim });
+}
+
+/** The final norm and the logits of the rows that are asked for. */
+function headOf(
+  backend: Backend,
+  options: {
+    config: DecoderConfig;
+    workspace: Workspace;
+    norm: Norm;
+    output: Weight;
+    maxLogitRows: number;
+  },
+) {
+  const { config, workspace, norm, output, maxLogitRows } = options;
+  const create = (width: number) =>
+    backend.createBuffer({ kind: "f32", rows: maxLogitRows, width });
+  const gathered = create(config.hiddenSize);
+  const logits = create(config.vocabSize);
+  const outputs = [{ weight: output, out: logits, ...scaleOf(config.logitScale) }];
+  return {
+    logits,
+    record(ops: Ops, { inputs, logitRowCount: rows }: ForwardOptions): void {
+      ops.gatherRows({ x: workspace.x, indices: inputs.logitRows, out: gathered, rows });
+      ops.linear({ x: gathered, norm, outputs, rows });
+    },
+  };
+}
+
+/** Copies of the residual stream before each layer, and what the final norm makes of it at the end. */
+function hiddenStates(
+  backend: Backend,
+  options: { workspace: Workspace; norm: Norm; maxRows: number; layers: number },
+) {
+  const { workspace, norm, maxRows, layers } = options;
+  const { x } = workspace;
+  const states = Array.from({ length: layers + 1 }, () => workspace.create("f32", x.width));
+  const everyRow = workspace.create("i32", 1);
+  backend.write(everyRow, Int32Array.from({ length: maxRows }, (_, row) => row));
+  return {
+    states,
+    record(index: number, ops: Ops, rows: number): void {
+      const out = states[index];
+      if (index === layers) ops.rmsNorm({ ...norm, x, out, rows });
+      else ops.gatherRows({ x, indices: everyRow, out, rows });
+    },
+  };
+}
+
+/** Folds GGUF's frequency divisors into the rotary embedding, where the file has them. */
+async function loadRopeFactors(rope: RopeConfig, source: TensorSource): Promise<RopeConfig> {
+  const tensor = source.format === "gguf" ? source.tensors.get(ROPE_FACTORS_NAME) : undefined;
+  if (tensor === undefined) return rope;
+  const pairs = rope.dim / 2;
+  if (tensor.type !== "F32" || tensor.shape.length !== 1 || tensor.shape[0] !== pairs) {
+    throw new UnsupportedOpError(
+      `cannot load rotary frequencies: ${ROPE_FACTORS_NAME} is ${tensor.type} ` +
+        `[${tensor.shape.join(", ")}], must be F32 [${pairs}]`,
+    );
+  }
+  const bytes = new Uint8Array(pairs * 4);
+  await source.read(tensor, 0, bytes);
+  const view = new DataView(bytes.buffer);
+  const factors = Float32Array.from({ length: pairs }, (_, i) => view.getFloat32(i * 4, true));
+  return applyFrequencyFactors(rope, factors);
+}
+
+function checkStep(what: string, { is, min, max }: { is: number; min: number; max: number }): void {
+  if (Number.isInteger(is) && is >= min && is <= max) return;
+  throw new CapacityError(`cannot record a step: ${what} is ${is}, must be from ${min} to ${max}`);
+}

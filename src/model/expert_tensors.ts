@@ -1,0 +1,299 @@
+/**
+ * Routed experts as checkpoints keep them, one matrix an expert and purpose as backends take them:
+ * stacked (GGUF), a tensor each, gate and up projections in one tensor, or as GPT-OSS has them,
+ * with rows and columns exchanged or in MXFP4 blocks of its own order.
+ */
+
+import type { ExpertTensors, TensorData } from "../backend/backend.ts";
+import { TENSOR_TYPES } from "../quant/types.ts";
+import { isPlain, rowRange, rowwise, transpose } from "./tensor_data.ts";
+import type { WeightLoader, WeightSpec } from "./weights.ts";
+
+/** How a file has the matrices of a layer's experts. */
+export type ExpertLayout =
+  /** `[experts, intermediate, hidden]` for each purpose */
+  | "stacked"
+  /** `[intermediate, hidden]` for each expert and purpose */
+  | "apart"
+  /** `[experts, 2 * intermediate, hidden]`, the gate's rows first */
+  | "joined"
+  /** `[experts, hidden, 2 * intermediate]`, gate and up in turn */
+  | "interleaved"
+  /** `[experts, 2 * intermediate, hidden / 32, 16]` bytes, gate and up in turn, with scales */
+  | "interleavedMxfp4";
+
+export interface ExpertSizes {
+  readonly layout: ExpertLayout;
+  readonly experts: number;
+  readonly expertSize: number;
+  readonly expertBiases: boolean;
+}
+
+const BLOCK = TENSOR_TYPES.MXFP4.blockValues;
+const BLOCK_BYTES = TENSOR_TYPES.MXFP4.blockBytes;
+/** MXFP4 rows repacked at a time. */
+const ROWS_AT_ONCE = 256;
+
+/** The tensors of a layer's experts. */
+export function expertSpecs(
+  { layout, experts, expertSize, expertBiases }: ExpertSizes,
+  { layer, hiddenSize }: { layer: number; hiddenSize: number },
+): WeightSpec[] {
+  const inward = [expertSize, hiddenSize];
+  const outward = [hiddenSize, expertSize];
+  switch (layout) {
+    case "stacked": {
+      const specs: WeightSpec[] = [
+        { role: "expertsGate", layer, shape: [experts, ...inward] },
+        { role: "expertsUp", layer, shape: [experts, ...inward] },
+        { role: "expertsDown", layer, shape: [experts, ...outward] },
+      ];
+      if (!expertBiases) return specs;
+      return [
+        ...specs,
+        { role: "expertsGateBias", layer, shape: [experts, expertSize] },
+        { role: "expertsUpBias", layer, shape: [experts, expertSize] },
+        { role: "expertsDownBias", layer, shape: [experts, hiddenSize] },
+      ];
+    }
+    case "apart":
+      return Array.from({ length: experts }, (_, expert): WeightSpec[] => [
+        { role: "expertsGate", layer, expert, shape: inward },
+        { role: "expertsUp", layer, expert, shape: inward },
+        { role: "expertsDown", layer, expert, shape: outward },
+      ]).flat();
+    case "joined":
+      return [
+        { role: "expertsGateUp", layer, shape: [experts, 2 * expertSize, hiddenSize] },
+        { role: "expertsDown", layer, shape: [experts, ...outward] },
+      ];
+    case "interleaved":
+      return [
+        { role: "expertsGateUp", layer, shape: [experts, hiddenSize, 2 * expertSize] },
+        { role: "expertsDown", layer, shape: [experts, expertSize, hiddenSize] },
+        ...interleavedBiases({ experts, expertSize, layer, hiddenSize }),
+      ];
+    case "interleavedMxfp4": {
+      const packed = (role: "expertsGateUp" | "expertsDown", rows: number, cols: number) => ({
+        role,
+        layer,
+        shape: [experts, rows, cols / BLOCK, BLOCK / 2],
+        packed: true,
+      });
+      const scales = { layer, packed: true };
+      return [
+        packed("expertsGateUp", 2 * expertSize, hiddenSize),
+        {
+          role: "expertsGateUpScales",
+          ...scales,
+          shape: [experts, 2 * expertSize, hiddenSize / BLOCK],
+        },
+        packed("expertsDown", hiddenSize, expertSize),
+        { role: "expertsDownScales", ...scales, shape: [experts, hiddenSize, expertSize / BLOCK] },
+        ...interleavedBiases({ experts, expertSize, layer, hiddenSize }),
+      ];
+    }
+  }
+}
+
+function interleavedBiases(
+  sizes: { experts: number; expertSize: number; layer: number; hiddenSize: number },
+): WeightSpec[] {
+  const { experts, expertSize, layer, hiddenSize } = sizes;
+  return [
+    { role: "expertsGateUpBias", layer, shape: [experts, 2 * expertSize] },
+    { role: "expertsDownBias", layer, shape: [experts, hiddenSize] },
+  ];
+}
+
+/** The experts of a layer, each matrix and bias by itself. */
+export function expertTensors(
+  sizes: ExpertSizes,
+  { layer, hiddenSize, loader }: { layer: number; hiddenSize: number; loader: WeightLoader },
+): ExpertTensors {
+  const { layout, experts, expertSize, expertBiases } = sizes;
+  const each = (make: (expert: number) => TensorData) =>
+    Array.from({ length: experts }, (_, e) => make(e));
+  /** Rows of a tensor in which experts follow one another, `count` of the `perExpert` each. */
+  const rowsOf = (
+    tensor: TensorData,
+    { perExpert, start, count }: { perExpert: number; start: number; count: number },
+  ) =>
+    each((e) =>
+      rowRange(tensor, { name: `${tensor.name}[${e}]`, start: e * perExpert + start, count })
+    );
+  const all = (tensor: TensorData) => {
+    const count = tensor.rows / experts;
+    return rowsOf(tensor, { perExpert: count, start: 0, count });
+  };
+  switch (layout) {
+    case "stacked":
+      return {
+        layer,
+        gate: all(loader.tensor("expertsGate", { layer })),
+        up: all(loader.tensor("expertsUp", { layer })),
+        down: all(loader.tensor("expertsDown", { layer })),
+        ...(expertBiases && {
+          biases: {
+            gate: all(loader.tensor("expertsGateBias", { layer })),
+            up: all(loader.tensor("expertsUpBias", { layer })),
+            down: all(loader.tensor("expertsDownBias", { layer })),
+          },
+        }),
+      };
+    case "apart":
+      return {
+        layer,
+        gate: each((expert) => loader.tensor("expertsGate", { layer, expert })),
+        up: each((expert) => loader.tensor("expertsUp", { layer, expert })),
+        down: each((expert) => loader.tensor("expertsDown", { layer, expert })),
+      };
+    case "joined": {
+      const both = loader.tensor("expertsGateUp", { layer });
+      const half = { perExpert: 2 * expertSize, count: expertSize };
+      return {
+        layer,
+        gate: rowsOf(both, { ...half, start: 0 }),
+        up: rowsOf(both, { ...half, start: expertSize }),
+        down: all(loader.tensor("expertsDown", { layer })),
+      };
+    }
+    case "interleaved": {
+      const both = all(loader.tensor("expertsGateUp", { layer }));
+      const down = all(loader.tensor("expertsDown", { layer }));
+      return {
+        layer,
+        gate: both.map((tensor) => transposed(tensor, { first: 0, step: 2 })),
+        up: both.map((tensor) => transposed(tensor, { first: 1, step: 2 })),
+        down: down.map((tensor) => transposed(tensor, { first: 0, step: 1 })),
+        biases: splitBiases({ layer, loader, all }),
+      };
+    }
+    case "interleavedMxfp4": {
+      const both = mxfp4Parts("expertsGateUp", { layer, loader, rows: 2 * expertSize });
+      const down = mxfp4Parts("expertsDown", { layer, loader, rows: hiddenSize });
+      const inward = { rows: expertSize, cols: hiddenSize, step: 2 };
+      const outward = { rows: hiddenSize, cols: expertSize, step: 1 };
+      return {
+        layer,
+        gate: each((expert) => mxfp4Rows(both, { ...inward, expert, first: 0 })),
+        up: each((expert) => mxfp4Rows(both, { ...inward, expert, first: 1 })),
+        down: each((expert) => mxfp4Rows(down, { ...outward, expert, first: 0 })),
+        biases: splitBiases({ layer, loader, all }),
+      };
+    }
+  }
+}
+
+function splitBiases(
+  options: { layer: number; loader: WeightLoader; all: (tensor: TensorData) => TensorData[] },
+): NonNullable<ExpertTensors["biases"]> {
+  const { layer, loader, all } = options;
+  const both = all(loader.tensor("expertsGateUpBias", { layer }));
+  // A vector is a matrix of one row, of which every other column is taken: transposed twice.
+  const half = (first: number) =>
+    both.map((tensor) => {
+      const column = transposed(tensor, { first, step: 2 });
+      return { ...column, rows: 1, cols: column.rows };
+    });
+  return { gate: half(0), up: half(1), down: all(loader.tensor("expertsDownBias", { layer })) };
+}
+
+/** Columns `first`, `first + step`, ... of a matrix of plain numbers, as rows. */
+export function transposed(
+  tensor: TensorData,
+  { first, step }: { first: number; step: number },
+): TensorData {
+  const { name, type, rows, cols } = tensor;
+  if (!isPlain(type)) throw new TypeError(`cannot transpose ${name}: it consists of blocks`);
+  const size = TENSOR_TYPES[type].blockBytes;
+  const shape = {
+    name: `${name} (columns ${first}::${step})`,
+    type,
+    rows: cols / step,
+    cols: rows,
+  };
+  return rowwise(shape, {
+    rowsAtOnce: shape.rows,
+    async fill(_, out) {
+      const from = new Uint8Array(rows * cols * size);
+      await tensor.read(0, from);
+      const picked = step === 1 ? from : pickColumns(from, { first, step, size });
+      transpose(picked, { rows, cols: shape.rows, size, out });
+    },
+  });
+}
+
+/** Every `step`th element; rows are a multiple of the step long. */
+function pickColumns(
+  from: Uint8Array,
+  { first, step, size }: { first: number; step: number; size: number },
+): Uint8Array {
+  const picked = new Uint8Array(from.length / step);
+  for (let at = first * size, o = 0; o < picked.length; at += step * size, o += size) {
+    for (let b = 0; b < size; b++) picked[o + b] = from[at + b];
+  }
+  return picked;
+}
+
+/** MXFP4 as GPT-OSS's checkpoint has it: 16 bytes of neighbouring pairs a block, scales apart. */
+interface Mxfp4Parts {
+  readonly name: string;
+  /** Rows of an expert. */
+  readonly perExpert: number;
+  readonly blocks: TensorData["read"];
+  readonly scales: TensorData["read"];
+}
+
+function mxfp4Parts(
+  role: "expertsGateUp" | "expertsDown",
+  { layer, loader, rows }: { layer: number; loader: WeightLoader; rows: number },
+): Mxfp4Parts {
+  const blocks = loader.tensor(role, { layer });
+  const { read: scales } = loader.tensor(`${role}Scales`, { layer });
+  return { name: blocks.name, perExpert: rows, blocks: blocks.read, scales };
+}
+
+/** Rows `first`, `first + step`, ... of an expert in ggml's order: a block's halves in its nibbles. */
+export function mxfp4Rows(
+  parts: Mxfp4Parts,
+  options: {
+    expert: number;
+    rows: number;
+    cols: number;
+    first: number;
+    step: number;
+  },
+): TensorData {
+  const { name, perExpert, blocks, scales } = parts;
+  const { expert, rows, cols, first, step } = options;
+  const perRow = cols / BLOCK;
+  const packed = BLOCK / 2;
+  const shape = { name: `${name}[${expert}] (rows ${first}::${step})`, rows, cols };
+  return rowwise({ ...shape, type: "MXFP4" }, {
+    rowsAtOnce: ROWS_AT_ONCE,
+    async fill(row, out) {
+      const count = out.length / (perRow * BLOCK_BYTES);
+      const start = (expert * perExpert + row * step) * perRow;
+      const nibbles = new Uint8Array(count * step * perRow * packed);
+      const exponents = new Uint8Array(count * step * perRow);
+      await blocks(start * packed, nibbles);
+      await scales(start, exponents);
+      for (let r = 0; r < count; r++) {
+        for (let b = 0; b < perRow; b++) {
+          const from = (r * step + first) * perRow + b;
+          const at = (r * perRow + b) * BLOCK_BYTES;
+          out[at] = exponents[from];
+          const pairs = nibbles.subarray(from * packed, (from + 1) * packed);
+          for (let j = 0; j < packed; j++) {
+            out[at + 1 + j] = nibble(pairs, j) | (nibble(pairs, j + packed) << 4);
+          }
+        }
+      }
+    },
+  });
+}
+
+function nibble(pairs: Uint8Array, index: number): number {
+  return (pairs[index >> 1] >> ((index & 1) * 4)) & 15;
+}
