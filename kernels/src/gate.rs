@@ -60,7 +60,13 @@ impl Gate {
             } else {
                 *self.correction.add(e)
             };
-            *choice.add(e) = *scores.add(e) + bias;
+            let value = *scores.add(e) + bias;
+            // What is not a number comes last, as what may not be chosen does.
+            *choice.add(e) = if value.is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                value
+            };
         }
         if self.groups_used < self.groups {
             self.mask_groups(choice);
@@ -69,7 +75,7 @@ impl Gate {
             let best = best_of(choice, n);
             *ids.add(k) = best as i32;
             *weights.add(k) = *scores.add(best);
-            *choice.add(best) = f32::NEG_INFINITY;
+            *choice.add(best) = f32::NAN;
         }
         if self.score == Score::SoftmaxOfChosen {
             softmax_scalar(weights, self.top_k);
@@ -130,11 +136,11 @@ impl Gate {
 /// Groups that a gate may have.
 pub const MAX_GROUPS: usize = 256;
 
-/// The first of the largest; NaN is never larger.
+/// The first of the largest; those taken already are NaN.
 unsafe fn best_of(values: *const f32, n: usize) -> usize {
     let mut best = 0;
     for i in 1..n {
-        if *values.add(i) > *values.add(best) {
+        if *values.add(i) > *values.add(best) || (*values.add(best)).is_nan() {
             best = i;
         }
     }

@@ -7,6 +7,7 @@ use crate::panel::{self, NarrowPanel, WidePanel};
 use crate::quant::{float8, Format, Narrow, Wide, GROUP, SUB};
 use crate::simd::{F32x4, I32x4};
 use crate::with_format;
+use core::slice::from_raw_parts as slice;
 
 /// A matrix in shared memory.
 #[repr(C)]
@@ -73,26 +74,10 @@ pub fn scratch_bytes(cols: usize) -> usize {
 /// # Safety
 /// `src` holds the rows, `dst` room for their groups.
 pub unsafe fn pack(kind: u32, src: *const u8, rows: usize, cols: usize, dst: *mut u8) {
-    if let Some(bytes) = float_bytes(kind) {
-        for group in 0..rows.div_ceil(GROUP) {
-            let out = dst.add(group * cols * GROUP * bytes);
-            for r in 0..GROUP {
-                let row = group * GROUP + r;
-                for c in 0..cols {
-                    let to = out.add((c * GROUP + r) * bytes);
-                    if row < rows {
-                        core::ptr::copy_nonoverlapping(
-                            src.add((row * cols + c) * bytes),
-                            to,
-                            bytes,
-                        );
-                    } else {
-                        core::ptr::write_bytes(to, 0, bytes);
-                    }
-                }
-            }
-        }
-        return;
+    match float_bytes(kind) {
+        Some(4) => return transpose_groups(src as *const u32, rows, cols, dst as *mut u32),
+        Some(_) => return transpose_groups(src as *const u16, rows, cols, dst as *mut u16),
+        None => {}
     }
     if kind == F8 {
         float8::pack(src, rows, cols, dst);
@@ -102,6 +87,48 @@ pub unsafe fn pack(kind: u32, src: *const u8, rows: usize, cols: usize, dst: *mu
         narrow F => pack_blocks::<F>(src, rows, cols, dst),
         wide F => pack_blocks::<F>(src, rows, cols, dst),
         else => unreachable!("checked by geometry"))
+}
+
+/// Writes groups of eight rows as `[cols][8]`; the last group is filled up with zeros.
+unsafe fn transpose_groups<T: Copy + Default>(
+    src: *const T,
+    rows: usize,
+    cols: usize,
+    dst: *mut T,
+) {
+    for group in 0..rows.div_ceil(GROUP) {
+        let out = dst.add(group * cols * GROUP);
+        let from = src.add(group * GROUP * cols);
+        if (group + 1) * GROUP <= rows {
+            for c in 0..cols {
+                for r in 0..GROUP {
+                    *out.add(c * GROUP + r) = from.add(r * cols + c).read_unaligned();
+                }
+            }
+            continue;
+        }
+        for c in 0..cols {
+            for r in 0..GROUP {
+                *out.add(c * GROUP + r) = if group * GROUP + r < rows {
+                    from.add(r * cols + c).read_unaligned()
+                } else {
+                    T::default()
+                };
+            }
+        }
+    }
+}
+
+/// Whether no value has all bits of the exponent set. Without a branch, so that it becomes vectors.
+fn exponents_below<T: Copy + core::ops::BitAnd<Output = T> + PartialEq>(
+    values: &[T],
+    exponent: T,
+) -> bool {
+    let full = values
+        .iter()
+        .map(|&value| (value & exponent == exponent) as u32)
+        .fold(0, |any, is| any | is);
+    full == 0
 }
 
 unsafe fn pack_blocks<F: Format>(src: *const u8, rows: usize, cols: usize, dst: *mut u8) {
@@ -382,10 +409,17 @@ pub unsafe fn float_group(weight: &Weight, group: usize, panel: *mut f32) -> *co
 /// `packed` holds the groups of `rows` rows of this type.
 pub unsafe fn all_finite(kind: u32, packed: *const u8, rows: usize, cols: usize) -> bool {
     let groups = rows.div_ceil(GROUP);
+    let n = groups * cols * GROUP;
+    match kind {
+        F32 => return exponents_below(slice(packed as *const u32, n), 0x7f80_0000),
+        F16 => return exponents_below(slice(packed as *const u16, n), 0x7c00),
+        BF16 => return exponents_below(slice(packed as *const u16, n), 0x7f80),
+        _ => {}
+    }
     // Halves are widened without regard to infinities and NaN, which land at 65536 and above; the
     // exponent that stands for NaN in MXFP4 lands at 2^127.
     let limit = F32x4::splat(match kind {
-        F16 | 2 | 3 | 6 | 7 | 8 | 20 => 65536.0,
+        2 | 3 | 6 | 7 | 8 | 20 => 65536.0,
         39 => 1e38,
         _ => f32::INFINITY,
     });
@@ -393,21 +427,17 @@ pub unsafe fn all_finite(kind: u32, packed: *const u8, rows: usize, cols: usize)
     let mut check = |[a, b]: Sums| {
         good = good.and(a.abs().lt(limit)).and(b.abs().lt(limit));
     };
-    if let Some(bytes) = float_bytes(kind) {
-        let mut eight = [0f32; GROUP];
-        for at in 0..groups * cols {
-            panel::widen_floats(kind, packed.add(at * GROUP * bytes), 1, eight.as_mut_ptr());
-            check(panel::load_f32(eight.as_ptr() as *const u8));
-        }
-    } else if kind == F8 {
+    if kind == F8 {
         return float8::all_finite(packed, groups * cols / SUB);
-    } else {
-        with_format!(kind,
+    }
+    with_format!(kind,
             narrow F => for block in 0..groups * cols / F::BLOCK {
                 let block = packed.add(block * F::BYTES);
                 for run in 0..F::BLOCK / F::SCALED {
                     check(F::scales(block, run));
-                    check(F::mins(block, run));
+                    if F::HAS_MIN {
+                        check(F::mins(block, run));
+                    }
                 }
             },
             wide F => for block in 0..groups * cols / F::BLOCK {
@@ -417,7 +447,6 @@ pub unsafe fn all_finite(kind: u32, packed: *const u8, rows: usize, cols: usize)
                 }
             },
             else => unreachable!("checked by geometry"));
-    }
     good.lanes() == [-1; 4]
 }
 

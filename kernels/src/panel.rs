@@ -5,8 +5,7 @@
 use core::marker::PhantomData;
 
 use crate::math::f16_to_f32;
-use crate::quant::planes::bytes_of_lanes;
-pub use crate::quant::planes::load_f32;
+use crate::quant::planes::{bytes_of_lanes, load_f32};
 use crate::quant::{Format, Narrow, Wide, GROUP, SUB};
 use crate::simd::{F32x4, I16x8, I32x4, U8x16};
 

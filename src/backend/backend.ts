@@ -218,7 +218,7 @@ export interface HeadLinearParams {
   /** f32 [rows, heads * xStride] */
   readonly x: Buffer;
   readonly xStride: number;
-  /** [heads * outDim, cols] */
+  /** [heads * outDim, cols]; outDim is a multiple of 8. */
   readonly weight: Weight;
   readonly heads: number;
   /** f32 [rows, heads * outDim] */

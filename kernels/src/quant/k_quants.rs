@@ -18,6 +18,12 @@ unsafe fn gather_f16(rows: &[*const u8; GROUP], at: usize, out: *mut u8) {
     }
 }
 
+/// 32 bytes of a row's block.
+#[inline(always)]
+unsafe fn run_of_32(row: *const u8, at: usize) -> [u8; SUB] {
+    (row.add(at) as *const [u8; SUB]).read_unaligned()
+}
+
 /// The `sub`-th six-bit scale and minimum of Q4_K and Q5_K.
 unsafe fn scale_and_min(scales: *const u8, sub: usize) -> (u8, u8) {
     let s = |i: usize| *scales.add(i);
@@ -63,12 +69,10 @@ macro_rules! with_scale_and_min {
                         let (scale, min) = scale_and_min(row.add(4), sub);
                         *at.add(r) = scale;
                         *at.add(GROUP + r) = min;
-                        let nibbles = row.add(if $fifth { 48 } else { 16 } + sub / 2 * 32);
-                        for k in 0..SUB {
-                            values[r][k] = *nibbles.add(k) >> (4 * (sub % 2)) & 15;
-                            if $fifth {
-                                fifth[r][k] = *row.add(16 + k) >> sub & 1;
-                            }
+                        let nibbles = run_of_32(*row, if $fifth { 48 } else { 16 } + sub / 2 * 32);
+                        values[r] = nibbles.map(|byte| byte >> (4 * (sub % 2)) & 15);
+                        if $fifth {
+                            fifth[r] = run_of_32(*row, 16).map(|byte| byte >> sub & 1);
                         }
                     }
                     planes::pack_nibbles(&values, at.add(16));
@@ -141,11 +145,9 @@ impl Format for Q6K {
             for (r, row) in rows.iter().enumerate() {
                 *at.add(r) = *row.add(192 + sub * 2);
                 *at.add(GROUP + r) = *row.add(192 + sub * 2 + 1);
-                for k in 0..SUB {
-                    let byte = *row.add(half * 64 + run % 2 * 32 + k);
-                    low[r][k] = byte >> (4 * (run / 2)) & 15;
-                    high[r][k] = *row.add(128 + half * 32 + k) >> (2 * run) & 3;
-                }
+                low[r] = run_of_32(*row, half * 64 + run % 2 * 32)
+                    .map(|byte| byte >> (4 * (run / 2)) & 15);
+                high[r] = run_of_32(*row, 128 + half * 32).map(|byte| byte >> (2 * run) & 3);
             }
             planes::pack_nibbles(&low, at.add(16));
             planes::pack_bit_pairs(&high, at.add(16 + NIBBLES));
@@ -204,10 +206,8 @@ impl Format for Q3K {
                     let high = *row.add(104 + s % 4) >> (2 * (s / 4)) & 3;
                     *at.add(i * GROUP + r) = (low | high << 4).wrapping_sub(32);
                 }
-                for k in 0..SUB {
-                    low[r][k] = *row.add(32 + half * 32 + k) >> (2 * run) & 3;
-                    high[r][k] = *row.add(k) >> sub & 1;
-                }
+                low[r] = run_of_32(*row, 32 + half * 32).map(|byte| byte >> (2 * run) & 3);
+                high[r] = run_of_32(*row, 0).map(|byte| byte >> sub & 1);
             }
             planes::pack_bit_pairs(&low, at.add(16));
             planes::pack_bits(&high, at.add(16 + BIT_PAIRS));
@@ -264,9 +264,7 @@ impl Format for Q2K {
                     *at.add(i * GROUP + r) = byte & 15;
                     *at.add((2 + i) * GROUP + r) = byte >> 4;
                 }
-                for k in 0..SUB {
-                    values[r][k] = *row.add(16 + half * 32 + k) >> (2 * run) & 3;
-                }
+                values[r] = run_of_32(*row, 16 + half * 32).map(|byte| byte >> (2 * run) & 3);
             }
             planes::pack_bit_pairs(&values, at.add(32));
         }

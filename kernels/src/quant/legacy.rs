@@ -8,10 +8,10 @@ use crate::simd::{F32x4, I16x8, U8x16};
 unsafe fn file_nibbles(rows: &[*const u8; GROUP], at: usize) -> Values {
     let mut values = [[0; SUB]; GROUP];
     for (r, row) in rows.iter().enumerate() {
+        let bytes = (row.add(at) as *const [u8; 16]).read_unaligned();
         for i in 0..16 {
-            let byte = *row.add(at + i);
-            values[r][i] = byte & 15;
-            values[r][i + 16] = byte >> 4;
+            values[r][i] = bytes[i] & 15;
+            values[r][i + 16] = bytes[i] >> 4;
         }
     }
     values

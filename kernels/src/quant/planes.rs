@@ -15,44 +15,46 @@ pub const NIBBLES: usize = 128;
 pub const BIT_PAIRS: usize = 64;
 pub const BITS: usize = 32;
 
+/// The two halves of a row's 32 values, of which the low bits of `mask` count.
+#[inline(always)]
+unsafe fn halves(row: &[u8; SUB], mask: u8) -> [U8x16; 2] {
+    let mask = U8x16::splat(mask);
+    let p = row.as_ptr();
+    [U8x16::load(p).and(mask), U8x16::load(p.add(16)).and(mask)]
+}
+
 /// Writes the low four bits of each value: 128 bytes.
 pub unsafe fn pack_nibbles(values: &Values, out: *mut u8) {
-    for j in 0..4 {
-        for row in 0..GROUP {
-            for c in 0..4 {
-                let k = 4 * j + c;
-                let byte = (values[row][k] & 15) | (values[row][16 + k] & 15) << 4;
-                *out.add((2 * j + row / 4) * 16 + (row % 4) * 4 + c) = byte;
-            }
+    for (row, values) in values.iter().enumerate() {
+        let [low, high] = halves(values, 15);
+        let words = low.or(high.shl16(4)).as_i32().lanes();
+        for (j, word) in words.into_iter().enumerate() {
+            let to = out.add((2 * j + row / 4) * 16 + (row % 4) * 4);
+            (to as *mut i32).write_unaligned(word);
         }
     }
 }
 
 /// Writes the low two bits of each value: 64 bytes. Vector `2i + h` holds steps 4i..4i+3.
 pub unsafe fn pack_bit_pairs(values: &Values, out: *mut u8) {
-    for i in 0..2 {
-        for row in 0..GROUP {
-            for c in 0..4 {
-                let mut byte = 0;
-                for j in 0..4 {
-                    byte |= (values[row][16 * i + 4 * j + c] & 3) << (2 * j);
-                }
-                *out.add((2 * i + row / 4) * 16 + (row % 4) * 4 + c) = byte;
-            }
+    for (row, values) in values.iter().enumerate() {
+        for (i, half) in halves(values, 3).into_iter().enumerate() {
+            let [a, b, c, d] = half.as_i32().lanes();
+            let to = out.add((2 * i + row / 4) * 16 + (row % 4) * 4);
+            (to as *mut i32).write_unaligned(a | b << 2 | c << 4 | d << 6);
         }
     }
 }
 
 /// Writes the low bit of each value: 32 bytes. Bit j of a byte belongs to step j.
 pub unsafe fn pack_bits(values: &Values, out: *mut u8) {
-    for row in 0..GROUP {
-        for c in 0..4 {
-            let mut byte = 0;
-            for j in 0..8 {
-                byte |= (values[row][4 * j + c] & 1) << j;
-            }
-            *out.add((row / 4) * 16 + (row % 4) * 4 + c) = byte;
-        }
+    for (row, values) in values.iter().enumerate() {
+        let [low, high] = halves(values, 1).map(|half| {
+            let [a, b, c, d] = half.as_i32().lanes();
+            a | b << 1 | c << 2 | d << 3
+        });
+        let to = out.add((row / 4) * 16 + (row % 4) * 4);
+        (to as *mut i32).write_unaligned(low | high << 4);
     }
 }
 

@@ -13,6 +13,7 @@ import type {
   UploadOptions,
   Weight,
 } from "../backend.ts";
+import { checkExpertTensors } from "../expert_tensors.ts";
 import type { Bank } from "./bank.ts";
 import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
 import type { ExpertTable, LayerPlace, WasmExperts } from "./memory.ts";
@@ -60,6 +61,7 @@ export class Placer {
   }
 
   async uploadExperts(tensors: ExpertTensors): Promise<WasmExperts> {
+    checkExpertTensors(tensors);
     const { layer, gate, up, down, biases } = tensors;
     const shapes = [gate[0], up[0], down[0]].map((tensor) =>
       this.#uploader.shapeOf(tensor, { bank: this.#banks[0] })
