@@ -5,6 +5,7 @@
  * has the type and the range that was asked for.
  */
 
+import { EXPERTS_ADJACENT_KEY } from "../formats/gguf/keys.ts";
 import { FormatError, UnsupportedOpError } from "../errors.ts";
 import type { MetadataValue, TensorSource } from "../formats/tensor_source.ts";
 
@@ -161,6 +162,12 @@ export class ConfigReader {
   /** The nested object of config.json called `name`; undefined where it is absent. */
   section(name: string): ConfigSection | undefined {
     return this.#fields.section(name);
+  }
+
+  /** Whether `deno task repack` wrote the file, each expert in tensors of its own. */
+  get expertsApart(): boolean {
+    return this.format === "gguf" &&
+      this.#fields.boolean(EXPERTS_ADJACENT_KEY, { fallback: false });
   }
 
   has(key: ConfigKey): boolean {

@@ -6,14 +6,14 @@
 import { OptionError } from "../errors.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { type ConfigKey, ConfigReader } from "./config_reader.ts";
+import { loadDecoder } from "./decoder.ts";
 import {
   type BaseConfig,
   type DecoderConfig,
   decoderConfig,
-  loadDecoder,
   readBase,
   refuseMxfp4,
-} from "./decoder.ts";
+} from "./decoder_config.ts";
 import { hasLegacyLatentUp, readLatentAttention } from "./latent_attention.ts";
 import { MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH } from "./limits.ts";
 import { groupsProblem, type MixtureConfig, PLAIN_MIXTURE, readExperts } from "./mixture.ts";
@@ -68,7 +68,11 @@ function readRouted(reader: ConfigReader, { layers }: BaseConfig): boolean[] {
 }
 
 function readMixture(reader: ConfigReader, source: TensorSource): MixtureConfig {
-  const keys = { experts: "n_routed_experts", expertSize: "moe_intermediate_size" };
+  const keys = {
+    experts: "n_routed_experts",
+    expertSize: "moe_intermediate_size",
+    layout: "apart",
+  } as const;
   const experts = readExperts(reader, keys);
   const shared = reader.integer(KEYS.sharedExperts, { min: 0, max: MAX_EXPERTS, fallback: 0 });
   const sharedSize = shared * experts.expertSize;
@@ -83,7 +87,6 @@ function readMixture(reader: ConfigReader, source: TensorSource): MixtureConfig 
     ...PLAIN_MIXTURE,
     ...experts,
     sharedSize,
-    layout: gguf ? "stacked" : "apart",
     scale,
     ...(gguf
       ? readGgufGating(reader, { source, experts })

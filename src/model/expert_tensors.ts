@@ -13,7 +13,7 @@ import type { WeightLoader, WeightSpec } from "./weights.ts";
 export type ExpertLayout =
   /** `[experts, intermediate, hidden]` for each purpose */
   | "stacked"
-  /** `[intermediate, hidden]` for each expert and purpose */
+  /** `[intermediate, hidden]` for each expert and purpose (a repacked GGUF file, or Hugging Face) */
   | "apart"
   /** `[experts, 2 * intermediate, hidden]`, the gate's rows first */
   | "joined"
@@ -61,6 +61,7 @@ export function expertSpecs(
         { role: "expertsGate", layer, expert, shape: inward },
         { role: "expertsUp", layer, expert, shape: inward },
         { role: "expertsDown", layer, expert, shape: outward },
+        ...(expertBiases ? apartBiases({ layer, expert, expertSize, hiddenSize }) : []),
       ]).flat();
     case "joined":
       return [
@@ -94,6 +95,17 @@ export function expertSpecs(
       ];
     }
   }
+}
+
+function apartBiases(
+  sizes: { layer: number; expert: number; expertSize: number; hiddenSize: number },
+): WeightSpec[] {
+  const { layer, expert, expertSize, hiddenSize } = sizes;
+  return [
+    { role: "expertsGateBias", layer, expert, shape: [expertSize] },
+    { role: "expertsUpBias", layer, expert, shape: [expertSize] },
+    { role: "expertsDownBias", layer, expert, shape: [hiddenSize] },
+  ];
 }
 
 function interleavedBiases(
@@ -147,6 +159,13 @@ export function expertTensors(
         gate: each((expert) => loader.tensor("expertsGate", { layer, expert })),
         up: each((expert) => loader.tensor("expertsUp", { layer, expert })),
         down: each((expert) => loader.tensor("expertsDown", { layer, expert })),
+        ...(expertBiases && {
+          biases: {
+            gate: each((expert) => loader.tensor("expertsGateBias", { layer, expert })),
+            up: each((expert) => loader.tensor("expertsUpBias", { layer, expert })),
+            down: each((expert) => loader.tensor("expertsDownBias", { layer, expert })),
+          },
+        }),
       };
     case "joined": {
       const both = loader.tensor("expertsGateUp", { layer });

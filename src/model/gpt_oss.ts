@@ -5,8 +5,8 @@
 
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { type ConfigKey, ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, decoderConfig, loadDecoder, readBase } from "./decoder.ts";
-import type { ExpertLayout } from "./expert_tensors.ts";
+import { loadDecoder } from "./decoder.ts";
+import { type DecoderConfig, decoderConfig, readBase } from "./decoder_config.ts";
 import { readGroupedAttention } from "./grouped_attention.ts";
 import { MAX_CONTEXT } from "./limits.ts";
 import { PLAIN_MIXTURE, readExperts } from "./mixture.ts";
@@ -64,19 +64,17 @@ function readConfig(source: TensorSource): DecoderConfig {
       sinks: true,
     },
   });
-  const keys = { experts: "num_local_experts", expertSize: "intermediate_size" };
-  const experts = readExperts(reader, keys);
   const mxfp4 = readQuantization(source).method === "mxfp4";
+  const experts = readExperts(reader, {
+    experts: "num_local_experts",
+    expertSize: "intermediate_size",
+    layout: mxfp4 ? "interleavedMxfp4" : "interleaved",
+  });
   for (const width of mxfp4 ? [hiddenSize, experts.expertSize] : []) {
     if (width % MXFP4_BLOCK === 0) continue;
     const must = `a multiple of ${MXFP4_BLOCK}, as MXFP4 has it`;
     throw reader.contradiction(KEYS.expertSize, { is: width, must });
   }
-  const layout: ExpertLayout = source.format === "gguf"
-    ? "stacked"
-    : mxfp4
-    ? "interleavedMxfp4"
-    : "interleaved";
   return decoderConfig(base, {
     attention,
     // Published configurations say `truncate: false`; GGUF files cannot.
@@ -89,7 +87,6 @@ function readConfig(source: TensorSource): DecoderConfig {
     mixture: {
       ...PLAIN_MIXTURE,
       ...experts,
-      layout,
       score: "softmaxOfChosen",
       normalise: false,
       gateBias: true,

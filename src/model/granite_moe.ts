@@ -5,7 +5,8 @@
 
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { type ConfigKey, ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { readGroupedDecoder } from "./grouped_decoder.ts";
 import { PLAIN_MIXTURE, readExperts } from "./mixture.ts";
 import type { NameOverrides } from "./names.ts";
@@ -47,8 +48,11 @@ function readConfig(source: TensorSource): DecoderConfig {
     rest: () => ({
       mixture: {
         ...PLAIN_MIXTURE,
-        ...readExperts(reader, { experts: "num_local_experts", expertSize: "intermediate_size" }),
-        layout: source.format === "gguf" ? "stacked" : "joined",
+        ...readExperts(reader, {
+          experts: "num_local_experts",
+          expertSize: "intermediate_size",
+          layout: "joined",
+        }),
         score: "softmaxOfChosen",
         normalise: false,
       },

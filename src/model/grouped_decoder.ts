@@ -10,7 +10,7 @@ import {
   refuseMxfp4,
   refuseWindow,
   type WindowSwitch,
-} from "./decoder.ts";
+} from "./decoder_config.ts";
 import { type AttentionTraits, readGroupedAttention } from "./grouped_attention.ts";
 import { readRope } from "./rope.ts";
 import type { RopeConfig } from "./types.ts";

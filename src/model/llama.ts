@@ -6,7 +6,8 @@
 import { UnsupportedOpError } from "../errors.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { readGroupedDecoder } from "./grouped_decoder.ts";
 import { readMixtral } from "./mixtral.ts";
 import { tensorName } from "./names.ts";

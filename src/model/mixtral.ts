@@ -1,8 +1,9 @@
-/** Mixtral (Jiang et al. 2024): Llama's attention, and a mixture in each layer. */
+/** Mixtral (Jiang et al. 2024): Llama's attention, and a mixture in each layer. Its GGUF files are `llama`. */
 
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { readGroupedDecoder } from "./grouped_decoder.ts";
 import { PLAIN_MIXTURE, readExperts } from "./mixture.ts";
 import type { NameOverrides } from "./names.ts";
@@ -32,8 +33,11 @@ export function readMixtral(source: TensorSource): DecoderConfig {
     rest: () => ({
       mixture: {
         ...PLAIN_MIXTURE,
-        ...readExperts(reader, { experts: "num_local_experts", expertSize: "intermediate_size" }),
-        layout: source.format === "gguf" ? "stacked" : "apart",
+        ...readExperts(reader, {
+          experts: "num_local_experts",
+          expertSize: "intermediate_size",
+          layout: "apart",
+        }),
         normalise: true,
       },
       names: NAMES,
@@ -43,8 +47,6 @@ export function readMixtral(source: TensorSource): DecoderConfig {
 }
 
 export const mixtral: Architecture<DecoderConfig> = {
-  // Never asked for by a converter's file: those are called llama.
-  ggufName: "mixtral",
   huggingFaceNames: ["MixtralForCausalLM"],
   readConfig: readMixtral,
   load: loadDecoder,

@@ -6,7 +6,12 @@
 
 import type { ExpertsParams, GateParams } from "../backend/backend.ts";
 import type { ConfigKey, ConfigReader } from "./config_reader.ts";
-import { type ExpertSizes, expertSpecs, expertTensors } from "./expert_tensors.ts";
+import {
+  type ExpertLayout,
+  type ExpertSizes,
+  expertSpecs,
+  expertTensors,
+} from "./expert_tensors.ts";
 import {
   type Block,
   type BlockContext,
@@ -49,11 +54,14 @@ export const PLAIN_MIXTURE = {
   sharedSize: 0,
 } as const satisfies Partial<MixtureConfig>;
 
-/** Reads how many experts there are, how many a token gets, and their width. */
+/**
+ * Reads how many experts there are, how many a token gets, their width, and how the file has them;
+ * `layout` is what a Hugging Face checkpoint does.
+ */
 export function readExperts(
   reader: ConfigReader,
-  keys: { experts: string; expertSize: string },
-): Pick<MixtureConfig, "experts" | "topK" | "expertSize"> {
+  keys: { experts: string; expertSize: string; layout: ExpertLayout },
+): Pick<MixtureConfig, "experts" | "topK" | "expertSize" | "layout"> {
   const count: ConfigKey = { gguf: "expert_count", huggingFace: keys.experts };
   const experts = reader.integer(count, { min: 1, max: MAX_EXPERTS });
   const topK = reader.integer(TOP_K, { min: 1, max: experts });
@@ -61,7 +69,8 @@ export function readExperts(
   // Files of families without dense layers state the experts' width as the only one.
   const only: ConfigKey = { gguf: "feed_forward_length", huggingFace: keys.expertSize };
   const expertSize = reader.integer(reader.has(own) ? own : only, { min: 1, max: MAX_WIDTH });
-  return { experts, topK, expertSize };
+  const gguf = reader.expertsApart ? "apart" : "stacked";
+  return { experts, topK, expertSize, layout: reader.format === "gguf" ? gguf : keys.layout };
 }
 
 /** The error for a `groups` value that the experts don't allow; undefined for one that is right. */

@@ -91,7 +91,9 @@ export function tensorName(
   const { format, layer, expert, names } = options;
   const name = (names?.[role] ?? NAMES[role])[format === "gguf" ? 0 : 1];
   if (name === null) throw new Error(`${format} files have no weight ${role}`);
-  return name.replace("{}", String(layer)).replace("{e}", String(expert));
+  // GGUF files state the stack's name; of experts in tensors of their own, the number is in its place.
+  const own = expert === undefined ? name : name.replace("_exps.", ".{e}.");
+  return own.replace("{}", String(layer)).replace("{e}", String(expert));
 }
 
 /** The layer that a tensor belongs to by its name; undefined for those outside the layers. */

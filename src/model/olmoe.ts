@@ -2,7 +2,8 @@
 
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { readGroupedDecoder } from "./grouped_decoder.ts";
 import { PLAIN_MIXTURE, readExperts } from "./mixture.ts";
 import type { Architecture } from "./types.ts";
@@ -27,8 +28,11 @@ function readConfig(source: TensorSource): DecoderConfig {
     rest: () => ({
       mixture: {
         ...PLAIN_MIXTURE,
-        ...readExperts(reader, { experts: "num_experts", expertSize: "intermediate_size" }),
-        layout: source.format === "gguf" ? "stacked" : "apart",
+        ...readExperts(reader, {
+          experts: "num_experts",
+          expertSize: "intermediate_size",
+          layout: "apart",
+        }),
         normalise: reader.boolean(normalise, { fallback: false }),
       },
     }),

@@ -1,7 +1,8 @@
 /** Qwen2 and Qwen2.5 (Yang et al. 2024), R1-Distill-Qwen: Llama's layers with biases on q, k, v. */
 
 import { ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { readGroupedDecoder } from "./grouped_decoder.ts";
 import type { Architecture } from "./types.ts";
 

@@ -3,7 +3,8 @@
 import { UnsupportedOpError } from "../errors.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { type ConfigKey, ConfigReader } from "./config_reader.ts";
-import { type DecoderConfig, loadDecoder } from "./decoder.ts";
+import { loadDecoder } from "./decoder.ts";
+import type { DecoderConfig } from "./decoder_config.ts";
 import { type GroupedTraits, readGroupedDecoder } from "./grouped_decoder.ts";
 import { MAX_LAYERS } from "./limits.ts";
 import { type MixtureConfig, PLAIN_MIXTURE, readExperts } from "./mixture.ts";
@@ -35,8 +36,11 @@ function readMixture(reader: ConfigReader): MixtureConfig {
   const gguf = reader.format === "gguf";
   return {
     ...PLAIN_MIXTURE,
-    ...readExperts(reader, { experts: "num_experts", expertSize: "moe_intermediate_size" }),
-    layout: gguf ? "stacked" : "apart",
+    ...readExperts(reader, {
+      experts: "num_experts",
+      expertSize: "moe_intermediate_size",
+      layout: "apart",
+    }),
     normalise: gguf || reader.boolean(ownKey("norm_topk_prob"), { fallback: false }),
   };
 }

@@ -48,7 +48,7 @@ function architectureOf(source: TensorSource): Architecture {
   );
   if (found !== undefined) return found;
   const supported = ARCHITECTURES.flatMap((candidate) =>
-    source.format === "gguf" ? [candidate.ggufName] : candidate.huggingFaceNames
+    source.format === "gguf" ? candidate.ggufName ?? [] : candidate.huggingFaceNames
   );
   throw new UnsupportedOpError(
     `cannot load "${source.name}": its architecture is ${JSON.stringify(name.slice(0, 80))}, ` +

@@ -99,8 +99,8 @@ export interface LoadModelOptions {
 
 /** One family of models. Adding one is one file that exports this and one line in the registry. */
 export interface Architecture<Config extends ModelConfig = ModelConfig> {
-  /** `general.architecture` in GGUF. */
-  readonly ggufName: string;
+  /** `general.architecture` in GGUF; absent where files go by another family's. */
+  readonly ggufName?: string;
   /** `architectures[0]` in config.json. */
   readonly huggingFaceNames: readonly string[];
   /** Throws FormatError for values that cannot be, UnsupportedOpError for ones not implemented. */
