@@ -36,6 +36,21 @@ interface StoredArray extends MetadataArray {
   readonly elementType?: Exclude<ValueType, "array">;
 }
 
+type NumberType = Exclude<ValueType, "array" | "string" | "bool">;
+
+const NUMBER_BYTES: Readonly<Record<NumberType, number>> = Object.freeze({
+  uint8: 1,
+  int8: 1,
+  uint16: 2,
+  int16: 2,
+  uint32: 4,
+  int32: 4,
+  float32: 4,
+  uint64: 8,
+  int64: 8,
+  float64: 8,
+});
+
 const VERSION = 3;
 const ACTION = "write GGUF";
 const DEFAULT_ALIGNMENT = 32;
@@ -148,11 +163,13 @@ class Encoder {
   }
 
   u32(value: number): void {
-    this.#view.setUint32(this.#room(4), value, true);
+    const at = this.#room(4);
+    this.#view.setUint32(at, value, true);
   }
 
   u64(value: number): void {
-    this.#view.setBigUint64(this.#room(8), BigInt(value), true);
+    const at = this.#room(8);
+    this.#view.setBigUint64(at, BigInt(value), true);
   }
 
   pad(alignment: number): void {
@@ -203,48 +220,36 @@ class Encoder {
   }
 
   #scalar(type: Exclude<ValueType, "array">, value: MetadataValue, key: string): void {
-    const view = (bytes: number) => [this.#room(bytes), this.#view] as const;
     if (type === "string" && typeof value === "string") {
       return this.#string(new TextEncoder().encode(value));
     }
-    if (type === "bool" && typeof value === "boolean") {
-      const [at, into] = view(1);
-      return into.setUint8(at, value ? 1 : 0);
+    if (type === "bool" && typeof value === "boolean") return this.#number("uint8", value ? 1 : 0);
+    if (type !== "string" && type !== "bool") {
+      if (typeof value === "number" || typeof value === "bigint") return this.#number(type, value);
     }
-    if (typeof value !== "number" && typeof value !== "bigint") {
-      throw FormatError.of(ACTION, `key ${quoted(key)}`, typeof value, `of type ${type}`);
-    }
+    throw FormatError.of(ACTION, `key ${quoted(key)}`, `a ${typeof value}`, `of type ${type}`);
+  }
+
+  #number(type: NumberType, value: number | bigint): void {
+    const at = this.#room(NUMBER_BYTES[type]);
+    const view = this.#view;
     switch (type) {
       case "uint8":
-      case "int8": {
-        const [at, into] = view(1);
-        return into.setUint8(at, Number(value));
-      }
+      case "int8":
+        return view.setUint8(at, Number(value));
       case "uint16":
-      case "int16": {
-        const [at, into] = view(2);
-        return into.setUint16(at, Number(value), true);
-      }
+      case "int16":
+        return view.setUint16(at, Number(value), true);
       case "uint32":
-      case "int32": {
-        const [at, into] = view(4);
-        return into.setUint32(at, Number(value), true);
-      }
-      case "float32": {
-        const [at, into] = view(4);
-        return into.setFloat32(at, Number(value), true);
-      }
-      case "float64": {
-        const [at, into] = view(8);
-        return into.setFloat64(at, Number(value), true);
-      }
+      case "int32":
+        return view.setUint32(at, Number(value), true);
+      case "float32":
+        return view.setFloat32(at, Number(value), true);
+      case "float64":
+        return view.setFloat64(at, Number(value), true);
       case "uint64":
-      case "int64": {
-        const [at, into] = view(8);
-        return into.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
-      }
-      default:
-        throw FormatError.of(ACTION, `key ${quoted(key)}`, typeof value, `of type ${type}`);
+      case "int64":
+        return view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
     }
   }
 
