@@ -11,6 +11,7 @@ import { loadModel } from "../../src/model/registry.ts";
 import type { Model } from "../../src/model/types.ts";
 import { assertSameBits } from "../backend/_harness.ts";
 import { type Golden, goldens } from "./_goldens.ts";
+import { assertSameRouting } from "./_routing.ts";
 
 export interface GoldenSuite {
   /** For the tests' names: "wasm f32, 2 threads". */
@@ -33,7 +34,8 @@ async function withGolden(
   const source = await openCheckpoint(golden.path);
   const backend = await options.suite.open();
   try {
-    const model = await loadModel({ source, backend, maxRows: MAX_ROWS, maxLogitRows: MAX_ROWS });
+    const rows = { maxRows: MAX_ROWS, maxLogitRows: MAX_ROWS };
+    const model = await loadModel({ source, backend, ...rows, keepHidden: true });
     const evaluator = new Evaluator({
       model,
       backend,
@@ -51,7 +53,7 @@ async function withGolden(
 /** Declares the tests of a backend with float activations. */
 export function exactGoldenTests(suite: GoldenSuite): void {
   for (const golden of goldens()) {
-    Deno.test(`${suite.name}: ${golden.id} gives the recorded logits and greedy tokens`, async () => {
+    Deno.test(`${suite.name}: ${golden.id} gives the recorded logits, hidden states, routing and greedy tokens`, async () => {
       await withGolden(golden, { suite, body: (opened) => checkExact(golden, opened) });
     });
   }
@@ -62,9 +64,19 @@ async function checkExact(golden: Golden, { evaluator, model }: Opened): Promise
   const { sequences, tolerance } = golden;
   const vocab = model.config.vocabSize;
   const recorded = (name: string) => results.get(name, "F32");
-  const whole = await evaluator.allLogits(sequences, { chunk: MAX_ROWS });
-  for (const [i, logits] of whole.entries()) {
-    assertClose(logits, recorded(golden.logitsName(i)), { tolerance, what: `sequence ${i}` });
+  const whole: Float32Array[] = [];
+  for (const [i, ids] of sequences.entries()) {
+    const [logits] = await evaluator.allLogits([ids], { chunk: MAX_ROWS });
+    whole.push(logits);
+    const [what, whatElse] = [`sequence ${i}: a logit`, `sequence ${i}: a hidden state`];
+    assertClose(logits, recorded(golden.logitsName(i)), { tolerance, what });
+    // Hidden states are of the size of logits, or smaller; they are held to the same tolerance.
+    for (const [layer, state] of (await evaluator.hidden()).entries()) {
+      const name = `seq${i}.hidden.${layer}`;
+      if (!results.has(name)) continue;
+      assertClose(state, recorded(name), { tolerance, what: `${whatElse} before layer ${layer}` });
+    }
+    await checkRouting(golden, { evaluator, sequence: i });
   }
   for (const chunk of [1, 7, 64]) {
     const [chunked] = await evaluator.allLogits([sequences[2]], { chunk });
@@ -78,7 +90,10 @@ async function checkExact(golden: Golden, { evaluator, model }: Opened): Promise
     });
     const rest = { sequence: 0, ids: sequences[2].slice(prefill) };
     const [extended] = await evaluator.step([rest], { logits: "all" });
-    assertClose(extended, recorded(logits), { tolerance, what: "the extended sequence" });
+    assertClose(extended, recorded(logits), {
+      tolerance,
+      what: "a logit of the extended sequence",
+    });
     assertSameBits(extended, whole[2].slice(prefill * vocab), "the extended sequence");
   }
   const batch = golden.batch ?? [sequences[1], sequences[2].slice(0, 29)];
@@ -90,6 +105,25 @@ async function checkExact(golden: Golden, { evaluator, model }: Opened): Promise
   }
   for (const [i, ids] of sequences.entries()) {
     await checkGreedy(evaluator, { ids, expected: golden.greedy[i], tolerance });
+  }
+}
+
+/** Each layer with experts must have chosen those that are recorded. */
+async function checkRouting(
+  golden: Golden,
+  { evaluator, sequence }: { evaluator: Evaluator; sequence: number },
+): Promise<void> {
+  const layers = await evaluator.routing();
+  assertEquals(layers.length > 0, golden.mixture);
+  const { routingTolerance: tolerance } = golden;
+  if (tolerance === undefined) return;
+  for (const layer of layers) {
+    const expected = golden.routing(sequence, layer.layer);
+    assert(expected, `layer ${layer.layer} is recorded`);
+    assertSameRouting(layer, expected, {
+      tolerance,
+      what: `sequence ${sequence}, layer ${layer.layer}`,
+    });
   }
 }
 
@@ -121,17 +155,28 @@ function assertClose(
     // Written so that a NaN counts as the worst.
     if (!(error <= worst)) worst = Number.isNaN(error) ? Infinity : error;
   }
-  assert(worst <= tolerance, `${what}: a logit is off by ${worst}, must be within ${tolerance}`);
+  assert(worst <= tolerance, `${what} is off by ${worst}, must be within ${tolerance}`);
+}
+
+/** Which cases are judged together. */
+export interface RoundedSuite extends GoldenSuite {
+  /** Part of the test's name: "dense models". */
+  readonly cases: string;
+  includes(golden: Golden): boolean;
+  readonly atMost: number;
 }
 
 /**
  * Declares the test of a backend that rounds activations: the geometric mean, over the cases with
  * quantised weights, of its rms error relative to llama.cpp's on the same file.
  */
-export function roundedGoldenTests(suite: GoldenSuite & { readonly atMost: number }): void {
-  Deno.test(`${suite.name}: the rms error of logits is at most ${suite.atMost} of llama.cpp's`, async () => {
+export function roundedGoldenTests(suite: RoundedSuite): void {
+  const { name, cases, includes, atMost } = suite;
+  Deno.test(`${name}: over ${cases}, the rms error of logits is at most ${atMost} of llama.cpp's`, async () => {
     const ratios: number[] = [];
-    for (const golden of goldens().filter(({ llamaCppRms }) => llamaCppRms > 0)) {
+    const judged = goldens().filter((golden) => golden.llamaCppRms > 0 && includes(golden));
+    assert(judged.length > 0, "there are cases");
+    for (const golden of judged) {
       const body = async (opened: Opened) => {
         ratios.push(await rmsError(golden, opened) / golden.llamaCppRms);
       };
@@ -140,7 +185,7 @@ export function roundedGoldenTests(suite: GoldenSuite & { readonly atMost: numbe
     const logs = ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0);
     const mean = Math.exp(logs / ratios.length);
     assert(
-      mean <= suite.atMost,
+      mean <= atMost,
       `the geometric mean of the ratios is ${mean}: ${ratios.join(", ")}`,
     );
   });
