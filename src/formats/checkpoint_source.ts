@@ -77,8 +77,9 @@ export class CheckpointSource implements TensorSource {
 
   locate(tensor: TensorInfo | OtherTensorInfo): TensorPlace | undefined {
     const stored = this.#stored.get(tensor.name);
-    const file = stored?.file.location;
-    return stored && file !== undefined ? { file, offset: stored.offset } : undefined;
+    if (stored?.file.location === undefined) return undefined;
+    const { location, version } = stored.file;
+    return { file: location, offset: stored.offset, ...(version && { version }) };
   }
 
   async read(
@@ -104,7 +105,8 @@ export class CheckpointSource implements TensorSource {
         `within 0..${stored.info.byteLength}`,
       );
     }
-    await stored.file.read(stored.offset + offset, into);
+    const until = stored.offset + stored.info.byteLength;
+    await stored.file.read(stored.offset + offset, into, { until });
   }
 
   close(): void {

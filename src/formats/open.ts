@@ -1,15 +1,16 @@
-/** Opens a checkpoint by path, whatever it is: the one place that decides between the formats. */
+/** Opens a checkpoint by path or URL, whatever it is: the one place that decides between the formats. */
 
 import { FormatError } from "../errors.ts";
 import { baseName, quoted } from "./byte_source.ts";
-import { openFile, pathKind, readWholeFile } from "./deno_file.ts";
+import { pathKind } from "./deno_file.ts";
+import { diskFolder, type Folder, webFolder } from "./folder.ts";
 import { GGUF_MAGIC } from "./gguf/header.ts";
 import { openGguf } from "./gguf/source.ts";
 import { checkHyperParameters } from "./hyper_parameters.ts";
-import { MAX_SHARDS, MAX_SIDECAR_BYTES } from "./limits.ts";
+import { MAX_SHARDS } from "./limits.ts";
 import { openSafetensors, parseWeightMap, type WeightMap } from "./safetensors/source.ts";
 import type { ByteSource, TensorSource } from "./tensor_source.ts";
-import { decodeUtf8 } from "./utf8.ts";
+import { isWebUrl, webName, webUrl } from "./web_request.ts";
 
 const SINGLE_FILE = "model.safetensors";
 const INDEX_FILE = "model.safetensors.index.json";
@@ -17,13 +18,22 @@ const INDEX_FILE = "model.safetensors.index.json";
 /** The name of one part of a split GGUF file: base, number from 1, count. */
 const SPLIT_NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
 
+/** Where a checkpoint is: a file of a folder, or the folder itself. */
+interface Place {
+  readonly folder: Folder;
+  /** Absent where the folder is the checkpoint. */
+  readonly file?: string;
+}
+
 /**
  * Opens a GGUF file (any part of a split one), a .safetensors file with its config.json beside it, or
- * a Hugging Face folder. Headers and hyper-parameters are checked; no tensor is read.
- * Throws FormatError for whatever is wrong with the path or the content.
+ * a Hugging Face folder: a path, or an http(s) URL whose server answers range requests (a folder's ends
+ * with a slash). Headers and hyper-parameters are checked; no tensor is read.
+ * Throws FormatError for whatever is wrong with the path, the server or the content.
  */
 export async function openCheckpoint(path: string): Promise<TensorSource> {
-  const source = await openByKind(path);
+  const { folder, file } = isWebUrl(path) ? placeOnWeb(path) : placeOnDisk(path);
+  const source = await (file === undefined ? openFolder(folder) : openByContent(folder, file));
   try {
     checkHyperParameters(source);
   } catch (error) {
@@ -33,9 +43,28 @@ export async function openCheckpoint(path: string): Promise<TensorSource> {
   return source;
 }
 
-async function openByKind(path: string): Promise<TensorSource> {
-  if (pathKind(path) === "folder") return await openFolder(path);
-  const file = openFile(path);
+function placeOnDisk(path: string): Place {
+  if (pathKind(path) === "folder") {
+    return { folder: diskFolder(`${path.replace(/\/+$/, "")}/`) };
+  }
+  const file = baseName(path);
+  const folder = path.slice(0, path.length - file.length);
+  return { folder: diskFolder(folder), file };
+}
+
+function placeOnWeb(text: string): Place {
+  const url = webUrl(text, "open a model");
+  const cut = url.pathname.lastIndexOf("/") + 1;
+  const isFolder = cut === url.pathname.length;
+  const file = webName(url);
+  url.pathname = url.pathname.slice(0, cut);
+  url.hash = "";
+  const folder = webFolder(url.href);
+  return isFolder ? { folder } : { folder, file };
+}
+
+async function openByContent(folder: Folder, name: string): Promise<TensorSource> {
+  const file = await folder.open(name);
   let isGguf: boolean;
   try {
     isGguf = await startsWithMagic(file);
@@ -43,21 +72,18 @@ async function openByKind(path: string): Promise<TensorSource> {
     file.close();
     throw error;
   }
-  if (isGguf) return await openGguf(openParts(path, file));
-  if (/\.gguf$/i.test(path)) return await openGguf([file]);
-  if (/\.safetensors$/i.test(path)) return await openSingle(path, file);
+  if (isGguf) return await openGguf(await openParts(folder, { name, file }));
+  if (/\.gguf$/i.test(name)) return await openGguf([file]);
+  if (/\.safetensors$/i.test(name)) {
+    return await openSafetensors({ name: file.name, files: [file], ...documentsOf(folder) });
+  }
   file.close();
   throw FormatError.of(
-    `open ${quoted(baseName(path))}`,
+    `open ${quoted(file.name)}`,
     "the file",
     "neither GGUF by its first bytes nor safetensors by its name",
     "a .gguf or .safetensors file, or a folder with config.json and model.safetensors",
   );
-}
-
-/** The files of a GGUF checkpoint, all parts of a split one in order; not yet read. */
-export function openGgufFiles(path: string): ByteSource[] {
-  return openParts(path, openFile(path));
 }
 
 async function startsWithMagic(file: ByteSource): Promise<boolean> {
@@ -67,29 +93,34 @@ async function startsWithMagic(file: ByteSource): Promise<boolean> {
   return new DataView(first.buffer).getUint32(0, true) === GGUF_MAGIC;
 }
 
-/** All parts of the split file that `file` (at `path`) belongs to, in order, or just that file. */
-function openParts(path: string, file: ByteSource): ByteSource[] {
-  const match = SPLIT_NAME.exec(path);
+/** All parts of the split file that the given one belongs to, in order, or just that file. */
+async function openParts(
+  folder: Folder,
+  given: { name: string; file: ByteSource },
+): Promise<ByteSource[]> {
+  const { name, file } = given;
+  const match = SPLIT_NAME.exec(name);
   if (match === null) return [file];
   const [, base, number, count] = match;
   const parts = Number(count);
-  const given = Number(number);
+  const own = Number(number);
   const opened: ByteSource[] = [file];
   try {
-    if (parts < 1 || parts > MAX_SHARDS || given < 1 || given > parts) {
+    if (parts < 1 || parts > MAX_SHARDS || own < 1 || own > parts) {
       throw FormatError.of(
         `open ${quoted(file.name)}`,
         "its part number",
-        `${given} of ${parts}`,
+        `${own} of ${parts}`,
         `from 1 to the count, which is at most ${MAX_SHARDS}`,
       );
     }
     const files: ByteSource[] = [];
     for (let part = 1; part <= parts; part++) {
-      if (part !== given) {
-        opened.push(openFile(`${base}-${String(part).padStart(5, "0")}-of-${count}.gguf`));
+      if (part !== own) {
+        const partName = `${base}-${String(part).padStart(5, "0")}-of-${count}.gguf`;
+        opened.push(await folder.open(partName));
       }
-      files.push(part === given ? file : opened[opened.length - 1]);
+      files.push(part === own ? file : opened[opened.length - 1]);
     }
     return files;
   } catch (error) {
@@ -98,44 +129,33 @@ function openParts(path: string, file: ByteSource): ByteSource[] {
   }
 }
 
-async function openSingle(path: string, file: ByteSource): Promise<TensorSource> {
-  const folder = path.slice(0, path.length - file.name.length) || "./";
-  return await openSafetensors({
-    name: file.name,
-    files: [file],
-    config: () => requireText(folder, "config.json"),
-    sidecar: sidecarOf(folder),
-  });
-}
-
-async function openFolder(path: string): Promise<TensorSource> {
-  const folder = `${path.replace(/\/+$/, "")}/`;
-  const options = {
-    name: baseName(path),
-    config: () => requireText(folder, "config.json"),
-    sidecar: sidecarOf(folder),
-  };
-  const index = readText(folder, INDEX_FILE);
-  if (index === null) {
-    if (pathKind(folder + SINGLE_FILE) === "missing") {
-      throw FormatError.of(
-        `open ${quoted(options.name)}`,
-        "the folder",
-        "without weights",
-        `a folder with ${SINGLE_FILE} or ${INDEX_FILE}`,
-      );
-    }
-    return await openSafetensors({ ...options, files: [openFile(folder + SINGLE_FILE)] });
+async function openFolder(folder: Folder): Promise<TensorSource> {
+  const { name } = folder;
+  const index = await folder.readText(INDEX_FILE);
+  if (index !== null) {
+    const weightMap = parseWeightMap(index, INDEX_FILE);
+    const files = await openShards(folder, weightMap);
+    return await openSafetensors({ name, files, weightMap, ...documentsOf(folder) });
   }
-  const weightMap = parseWeightMap(index, INDEX_FILE);
-  const files = openShards(folder, weightMap);
-  return await openSafetensors({ ...options, files, weightMap });
+  const single = await openSingle(folder);
+  return await openSafetensors({ name, files: [single], ...documentsOf(folder) });
 }
 
-function openShards(folder: string, weightMap: WeightMap): ByteSource[] {
+/** The weights of a folder without an index. */
+async function openSingle(folder: Folder): Promise<ByteSource> {
+  if (folder.mayHold(SINGLE_FILE)) return await folder.open(SINGLE_FILE);
+  throw FormatError.of(
+    `open ${quoted(folder.name)}`,
+    "the folder",
+    "without weights",
+    `a folder with ${SINGLE_FILE} or ${INDEX_FILE}`,
+  );
+}
+
+async function openShards(folder: Folder, weightMap: WeightMap): Promise<ByteSource[]> {
   const files: ByteSource[] = [];
   try {
-    for (const name of [...new Set(weightMap.values())].sort()) files.push(openFile(folder + name));
+    for (const name of [...new Set(weightMap.values())].sort()) files.push(await folder.open(name));
     return files;
   } catch (error) {
     for (const file of files) file.close();
@@ -143,33 +163,22 @@ function openShards(folder: string, weightMap: WeightMap): ByteSource[] {
   }
 }
 
-function sidecarOf(folder: string): (name: string) => Promise<string | null> {
-  // An async function, so that a bad document rejects.
-  // deno-lint-ignore require-await
-  return async (name) => readText(folder, name);
-}
-
-function requireText(folder: string, name: string): string {
-  const text = readText(folder, name);
-  if (text !== null) return text;
-  throw FormatError.of(
-    `open ${quoted(baseName(folder))}`,
-    `"${name}"`,
-    "missing",
-    "beside the weights",
-  );
-}
-
-/** A text file of the folder, or null where there is none. */
-function readText(folder: string, name: string): string | null {
-  if (name !== baseName(name) || name === "" || name.startsWith(".")) {
-    throw FormatError.of("read a sidecar document", "its name", quoted(name), "a plain file name");
-  }
-  const bytes = readWholeFile(folder + name, MAX_SIDECAR_BYTES);
-  if (bytes === null) return null;
-  const text = decodeUtf8(bytes);
-  if (text === null) {
-    throw FormatError.of(`read ${quoted(name)}`, "its text", "not UTF-8", "valid UTF-8");
-  }
-  return text;
+/** What a safetensors checkpoint takes from beside its weights. */
+function documentsOf(folder: Folder): {
+  config: () => Promise<string>;
+  sidecar: (name: string) => Promise<string | null>;
+} {
+  return {
+    sidecar: (name) => folder.readText(name),
+    config: async () => {
+      const text = await folder.readText("config.json");
+      if (text !== null) return text;
+      throw FormatError.of(
+        `open ${quoted(folder.name)}`,
+        `"config.json"`,
+        "missing",
+        "beside the weights",
+      );
+    },
+  };
 }

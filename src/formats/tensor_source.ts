@@ -2,6 +2,15 @@
 
 import type { TensorType } from "../quant/types.ts";
 
+/** What tells one state of a file on the web from another; what its server doesn't say is absent. */
+export interface SourceVersion {
+  readonly size: number;
+  /** A strong one, with its quotation marks. */
+  readonly etag?: string;
+  /** As the server writes it; only where it gives no strong ETag. */
+  readonly lastModified?: string;
+}
+
 /** Random access to bytes that may be a file, a blob or a URL. */
 export interface ByteSource {
   /** Total length in bytes. */
@@ -10,8 +19,13 @@ export interface ByteSource {
   readonly name: string;
   /** The path or http(s) URL that it can be opened by again; absent where there is none. */
   readonly location?: string;
-  /** Fills `into` from `offset`; rejects with FormatError where the source ends before. */
-  read(offset: number, into: Uint8Array): Promise<void>;
+  /** Of sources on the web: another reader that opens the same location can ask for it. */
+  readonly version?: SourceVersion;
+  /**
+   * Fills `into` from `offset`; rejects with FormatError where the source ends before. `until` hints
+   * that reads in order are going to follow up to there, for sources where fetching ahead pays.
+   */
+  read(offset: number, into: Uint8Array, options?: { until?: number }): Promise<void>;
   close(): void;
 }
 
@@ -63,6 +77,8 @@ export interface TensorPlace {
   readonly file: string;
   /** From the beginning of the file. */
   readonly offset: number;
+  /** Of files on the web: which version of it was opened. */
+  readonly version?: SourceVersion;
 }
 
 /** An opened checkpoint. Every offset and extent has been checked against the file. */

@@ -23,7 +23,7 @@ export interface OpenSafetensorsOptions {
   /** Taken over: closed when the checkpoint is, or when opening fails. */
   readonly files: readonly ByteSource[];
   /** The text of config.json; asked for once the weights' headers are found good. */
-  readonly config: () => string;
+  readonly config: () => string | Promise<string>;
   /** Required where there are several files; their names are the map's values. */
   readonly weightMap?: WeightMap;
   readonly sidecar?: (name: string) => Promise<string | null>;
@@ -35,7 +35,8 @@ export async function openSafetensors(options: OpenSafetensorsOptions): Promise<
   try {
     const parts: SafetensorsPart[] = [];
     for (const file of files) parts.push({ file, header: await readSafetensorsHeader(file) });
-    return assembleSafetensors(parts, options);
+    const config = await options.config();
+    return assembleSafetensors(parts, { ...options, config: () => config });
   } catch (error) {
     for (const file of files) file.close();
     throw error;
@@ -51,7 +52,7 @@ export interface SafetensorsPart {
 /** The checkpoint that parsed files make; throws FormatError where they don't fit. */
 export function assembleSafetensors(
   parts: readonly SafetensorsPart[],
-  options: Omit<OpenSafetensorsOptions, "files">,
+  options: Omit<OpenSafetensorsOptions, "files" | "config"> & { config: () => string },
 ): TensorSource {
   const tensors = parts.flatMap(({ file, header }) =>
     header.tensors.map((tensor) => asStored(tensor, file))
