@@ -38,15 +38,21 @@ export type {
   EngineInfo,
   EngineOptions,
   EngineStats,
+  ExpertGroups,
   FinishReason,
   GenerateRequest,
+  LayerRoutingStats,
   LoadProgress,
+  RoutedLayerInfo,
+  RoutingStats,
   Timings,
   TokenLogprob,
+  TokenRouting,
 } from "./src/engine/types.ts";
 export { NEUTRAL_SAMPLING, type SamplingParams } from "./src/sampling/types.ts";
 export {
   CapacityError,
+  ExpertReadError,
   FormatError,
   OptionError,
   RequestError,

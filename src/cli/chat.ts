@@ -7,10 +7,9 @@ import { chatSession, PROMPT } from "./chat_session.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, textFlag } from "./flags.ts";
 import { linesOf } from "./lines.ts";
-import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
+import { modelPathOf } from "./model_path.ts";
 import {
   type CommandIo,
-  EXIT_USAGE,
   onInterrupt,
   processIo,
   progressBar,
@@ -54,17 +53,13 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     env,
   });
   if (help) {
-    const usage = "deno task chat --model PATH [flags]";
+    const usage = "deno task chat [--model PATH] [flags]";
     write(stdout, `${helpText(FLAGS, { usage, about: "Chats in the terminal." })}\n`);
     return 0;
   }
-  if (values.model === undefined) {
-    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
-    return EXIT_USAGE;
-  }
   const bar = progressBar(stderr, "Loading");
   const model = await loadModel({
-    ...loadOptions(values, values.model),
+    ...loadOptions(values, modelPathOf(values.model)),
     slots: 1,
     onProgress: bar.onProgress,
   }).finally(bar.clear);

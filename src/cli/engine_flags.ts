@@ -1,11 +1,32 @@
 /** Flags of every command that loads a model. */
 
 import { DEFAULT_ENGINE_OPTIONS, defaultThreads, type LoadModelOptions } from "../text/load.ts";
-import { choiceFlag, type FlagValues, integerFlag, textFlag } from "./flags.ts";
+import type { ExpertGroups } from "../engine/types.ts";
+import {
+  choiceFlag,
+  type Flag,
+  type FlagValues,
+  integerFlag,
+  sizeFlag,
+  textFlag,
+} from "./flags.ts";
+
+/** `8,4`: groups of experts, and how many of them a token uses. */
+const EXPERT_GROUPS: Flag<ExpertGroups | undefined> = Object.freeze({
+  help: "groups of experts, and how many a token uses, for files that don't say",
+  placeholder: "N,K",
+  must: "two whole numbers such as 8,4, the second at most the first",
+  fallback: undefined,
+  parse: (text: string) => {
+    const match = /^(\d{1,5}),(\d{1,5})$/.exec(text);
+    const [count, used] = [Number(match?.[1]), Number(match?.[2])];
+    return used >= 1 && used <= count ? { count, used } : undefined;
+  },
+});
 
 export const ENGINE_FLAGS = {
   model: textFlag({
-    help: "a .gguf or .safetensors file, or a Hugging Face folder",
+    help: "a .gguf or .safetensors file, or a Hugging Face folder (default the built-in model)",
     placeholder: "PATH",
     must: "the path of a model",
   }),
@@ -33,6 +54,15 @@ export const ENGINE_FLAGS = {
     fallback: undefined,
     shown: "the model's own, as far as memory allows",
   }),
+  memory: sizeFlag({
+    help: "what the model may hold; experts beyond it are paged in from the file",
+    shown: "all of it",
+  }),
+  "expert-cache": sizeFlag({
+    help: "what routed experts may hold",
+    shown: "what --memory leaves",
+  }),
+  "expert-groups": EXPERT_GROUPS,
 };
 
 /** What `loadModel` takes of these flags. */
@@ -46,5 +76,8 @@ export function loadOptions(
     activations: values.activations,
     threads: values.threads ?? defaultThreads(),
     contextLength: values.context,
+    memoryBytes: values.memory,
+    expertCacheBytes: values["expert-cache"],
+    expertGroups: values["expert-groups"],
   };
 }

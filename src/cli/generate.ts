@@ -5,10 +5,9 @@ import { loadModel } from "../text/load.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import { OptionError } from "../errors.ts";
-import { HOW_TO_GET_A_MODEL } from "./model_path.ts";
+import { modelPathOf } from "./model_path.ts";
 import {
   type CommandIo,
-  EXIT_USAGE,
   printable,
   processIo,
   progressBar,
@@ -49,20 +48,16 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     env,
   });
   if (help) {
-    const usage = "deno task generate --model PATH --prompt TEXT [flags]";
+    const usage = "deno task generate [--model PATH] --prompt TEXT [flags]";
     write(stdout, `${helpText(FLAGS, { usage, about: "Prints one answer." })}\n`);
     return 0;
-  }
-  if (values.model === undefined) {
-    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
-    return EXIT_USAGE;
   }
   if (values.prompt === undefined) {
     throw new OptionError("cannot generate: --prompt is missing, must be a text");
   }
   const bar = progressBar(stderr, "Loading");
   const model = await loadModel({
-    ...loadOptions(values, values.model),
+    ...loadOptions(values, modelPathOf(values.model)),
     slots: 1,
     onProgress: bar.onProgress,
   }).finally(bar.clear);

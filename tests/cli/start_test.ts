@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { ENGINE_FLAGS, loadOptions } from "../../src/cli/engine_flags.ts";
+import { parseFlags } from "../../src/cli/flags.ts";
 import { main as generate } from "../../src/cli/generate.ts";
 import { hostsFor, main } from "../../src/cli/start.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
@@ -94,12 +96,44 @@ Deno.test("scores of a prompt over HTTP are those of its own greedy answer", asy
   });
 });
 
-Deno.test("start without a model explains in three lines how to get one", async () => {
-  const io = recordedIo();
-  assertEquals(await main([], { ...io, stopped: never }), 2);
-  assertEquals(io.err().trim().split("\n").length, 3);
-  assertStringIncludes(io.err(), "deno task start --model");
-});
+for (const backend of ["wasm", "reference"]) {
+  Deno.test(`start without a model serves the built-in one, which thinks and adds (${backend})`, async () => {
+    const { out } = await started(["--backend", backend], async (url) => {
+      const ask = async (path: string, body?: unknown) => {
+        const response = await fetch(`${url}/v1/${path}`, {
+          method: body === undefined ? "GET" : "POST",
+          body: JSON.stringify(body),
+        });
+        assertEquals(response.status, 200);
+        return await response.json();
+      };
+      // As a client sends it that knows nothing of temperatures.
+      const messages = [{ role: "user", content: "What is 47 + 38?" }];
+      const fields = { return_routed_experts: true, return_prompt_routed_experts: true };
+      const answer = await ask("chat/completions", { messages, ...fields });
+      assertEquals(answer.model, "tiny_v3_moe.q4_k_m");
+      const [{ message, finish_reason: finish, routed_experts: routed }] = answer.choices;
+      assertStringIncludes(message.content, "85");
+      assertStringIncludes(message.reasoning_content, "47 + 38");
+      assertEquals(finish, "stop");
+      const { prompt_tokens: asked, completion_tokens: said } = answer.usage;
+      assertEquals([answer.prompt_routed_experts.length, routed.length], [asked, said]);
+      const { layers, tokens } = await ask("moe/stats");
+      assertEquals(tokens, asked + said);
+      assertEquals(layers.map(({ layer }: { layer: number }) => layer), [1, 2, 3, 4, 5]);
+      for (const [i, { experts, top_k: topK, load }] of layers.entries()) {
+        assertEquals([experts, topK, load.length], [24, 4, 24]);
+        const counted = new Array(24).fill(0);
+        for (const token of [...answer.prompt_routed_experts, ...routed]) {
+          assertEquals(new Set(token[i]).size, 4);
+          for (const expert of token[i]) counted[expert]++;
+        }
+        assertEquals(load, counted);
+      }
+    });
+    for (const part of ["29.5M parameters", "Q4_K", "2048 tokens"]) assertStringIncludes(out, part);
+  });
+}
 
 Deno.test("start refuses wrong flags, folders and files before it serves", async () => {
   const run = (...args: string[]) => main(args, { ...recordedIo(), stopped: never });
@@ -120,6 +154,30 @@ Deno.test("start refuses wrong flags, folders and files before it serves", async
     OptionError,
     "must be at most 256",
   );
+});
+
+Deno.test("start takes sizes and groups of experts, and refuses what is none", async () => {
+  const run = (...args: string[]) =>
+    main([...args, "--model", "/nowhere/m", "--port", "0"], { ...recordedIo(), stopped: never });
+  for (const groups of ["8", "4,8", "0,0", "8,0", "a,b", "8,4,2"]) {
+    await assertRejects(
+      () => run("--expert-groups", groups),
+      OptionError,
+      `--expert-groups is "${groups}", must be two whole numbers`,
+    );
+  }
+  await assertRejects(() => run("--memory", "much"), OptionError, "--memory is");
+  await assertRejects(() => run("--expert-cache", "-1"), OptionError, "--expert-cache is");
+  const right = ["--memory", "2GiB", "--expert-cache", "512MiB", "--expert-groups", "8,4"];
+  await assertRejects(() => run(...right), FormatError, "missing");
+  const { values } = parseFlags(ENGINE_FLAGS, {
+    command: "start",
+    args: right,
+    env: () => undefined,
+  });
+  const { memoryBytes, expertCacheBytes, expertGroups } = loadOptions(values, "m");
+  assertEquals([memoryBytes, expertCacheBytes], [2 ** 31, 2 ** 29]);
+  assertEquals(expertGroups, { count: 8, used: 4 });
 });
 
 Deno.test("start reads its flags from the environment as well", async () => {
