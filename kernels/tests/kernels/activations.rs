@@ -1,8 +1,11 @@
 use sluice_kernels::activations::{
-    inverse_rms, prepare, rms_norm, BlockMeta, Layout, Precision, Row, FLOAT, NARROW, WIDE,
+    inverse_rms, prepare, prepare_blocks, rms_norm, BlockMeta, Layout, Precision, Row, FLOAT,
+    NARROW, WIDE,
 };
+use sluice_kernels::math::clamped_swiglu;
+use sluice_kernels::simd::F32x4;
 
-use crate::support::{quantisation_errors, Memory, Random, ROUNDOFF};
+use crate::support::{quantisation_errors, Memory, Random, PRECISIONS, ROUNDOFF};
 
 const COLS: usize = 192;
 
@@ -146,5 +149,96 @@ fn rms_norm_divides_by_the_root_of_the_mean_square() {
                 "n = {n}"
             );
         }
+    }
+}
+
+#[test]
+fn a_record_made_in_pieces_has_the_bits_of_one_made_at_once() {
+    let x = Random::new(3).floats(COLS);
+    for precision in PRECISIONS {
+        for forms in [NARROW, WIDE, FLOAT, NARROW | FLOAT, NARROW | WIDE | FLOAT] {
+            let layout = Layout::new(COLS, forms, precision);
+            // Pieces in any order; the last of them ends with the row.
+            let make = |pieces: &[core::ops::Range<usize>]| {
+                let mut memory = Memory::new(layout.bytes);
+                for cols in pieces {
+                    let base = memory.at();
+                    // SAFETY: the memory has room for the record.
+                    unsafe {
+                        prepare_blocks(x.as_ptr(), &layout, forms, precision, base, cols.clone())
+                    };
+                }
+                memory.check_guard();
+                // SAFETY: as long as it was made.
+                unsafe { core::slice::from_raw_parts(memory.at(), layout.bytes) }.to_vec()
+            };
+            let mut whole = Memory::new(layout.bytes);
+            // SAFETY: as above.
+            let whole = unsafe {
+                prepare(x.as_ptr(), &layout, forms, precision, whole.at());
+                core::slice::from_raw_parts(whole.at(), layout.bytes)
+            };
+            assert_eq!(make(&[64..160, 0..64, 160..COLS]), whole, "{precision:?}");
+            // One part is not enough: each writes its own columns only.
+            assert_ne!(make(&[0..64, 96..COLS]), whole, "{precision:?}");
+        }
+    }
+}
+
+#[test]
+fn a_record_of_floats_may_end_within_a_block() {
+    let x = Random::new(4).floats(40);
+    let layout = Layout::new(40, FLOAT, Precision::F32);
+    let mut memory = Memory::new(layout.bytes);
+    // SAFETY: the memory has room for the record.
+    unsafe {
+        for cols in [32..40, 0..32] {
+            prepare_blocks(
+                x.as_ptr(),
+                &layout,
+                FLOAT,
+                Precision::F32,
+                memory.at(),
+                cols,
+            );
+        }
+        let float = Row::new(memory.at(), &layout).float;
+        assert_eq!(core::slice::from_raw_parts(float, 40), x);
+    }
+    memory.check_guard();
+}
+
+#[test]
+fn the_clamped_gate_follows_its_definition_within_and_beyond_the_clamps() {
+    let values: Vec<f32> = (-240..=240)
+        .map(|i| i as f32 / 8.0)
+        .chain([-1e30, 1e30, -7.000001, 7.000001, -0.0])
+        .collect();
+    for &gate in &values {
+        for &up in &values {
+            let got = clamped_swiglu(F32x4::splat(gate), F32x4::splat(up)).lanes()[0] as f64;
+            let (g, u) = ((gate as f64).min(7.0), (up as f64).clamp(-7.0, 7.0));
+            let want = g / (1.0 + (-1.702 * g).exp()) * (u + 1.0);
+            // exp's argument is rounded twice, by the constant and by the product.
+            let relative = (16.0 + 4.0 * g.abs()) * ROUNDOFF;
+            // Below what exp can show, the result is nearly zero.
+            let bound = if g < -51.0 {
+                1e-6
+            } else {
+                relative * want.abs()
+            };
+            assert!(
+                (got - want).abs() <= bound,
+                "gate {gate}, up {up}: {got} for {want}, bound {bound}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_clamped_gate_does_not_hide_nan() {
+    for (gate, up) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
+        let got = clamped_swiglu(F32x4::splat(gate), F32x4::splat(up));
+        assert!(got.lanes()[0].is_nan(), "gate {gate}, up {up}");
     }
 }

@@ -1,3 +1,5 @@
+use core::ops::Range;
+
 use sluice_kernels::attention::{
     attend, rotate, Attention, Batch, KvLayer, Query, Rotation, Split, PAGE, SCRATCH,
 };
@@ -5,27 +7,27 @@ use sluice_kernels::attention::{
 use crate::support::{bits, Random, ROUNDOFF};
 
 /// Three query heads to each of two KV heads; widths that are not whole vectors.
-const HEADS: usize = 6;
-const KV_HEADS: usize = 2;
-const KEY_DIM: usize = 20;
-const VALUE_DIM: usize = 12;
-const SCALE: f32 = 0.4;
+pub const HEADS: usize = 6;
+pub const KV_HEADS: usize = 2;
+pub const KEY_DIM: usize = 20;
+pub const VALUE_DIM: usize = 12;
+pub const SCALE: f32 = 0.4;
 /// Pages of two sequences, out of order; page 3 belongs to nobody.
-const TABLES: [i32; 6] = [5, 0, 2, 4, 1, 6];
+pub const TABLES: [i32; 6] = [5, 0, 2, 4, 1, 6];
 const PAGES: usize = 7;
 const TABLE_WIDTH: usize = 3;
 
 /// Two sequences' keys and values, plain and in the cache.
-struct Cache {
+pub struct Cache {
     /// `[sequence][token][head][dim]`.
-    keys: [Vec<f32>; 2],
-    values: [Vec<f32>; 2],
+    pub keys: [Vec<f32>; 2],
+    pub values: [Vec<f32>; 2],
     pages: Vec<f32>,
 }
 
 impl Cache {
     /// Fills the cache by `key_value`, without rotation. What is not written is NaN.
-    fn new(lengths: [usize; 2]) -> Self {
+    pub fn new(lengths: [usize; 2]) -> Self {
         let mut random = Random::new(7);
         let keys = lengths.map(|n| random.floats(n * KV_HEADS * KEY_DIM));
         let values = lengths.map(|n| random.floats(n * KV_HEADS * VALUE_DIM));
@@ -61,7 +63,7 @@ impl Cache {
         cache
     }
 
-    fn layer(&mut self) -> KvLayer {
+    pub fn layer(&mut self) -> KvLayer {
         KvLayer {
             base: self.pages.as_mut_ptr(),
             heads: KV_HEADS,
@@ -72,12 +74,24 @@ impl Cache {
 
     /// Softmax over the first `limit` tokens in float64, and a bound for the kernel's error.
     fn exact(&self, q: &[f32], sequence: usize, head: usize, limit: usize) -> (Vec<f64>, f64) {
+        self.exact_seen(q, sequence, head, (0..limit, f32::NEG_INFINITY))
+    }
+
+    /// Softmax over some tokens and a sink.
+    pub fn exact_seen(
+        &self,
+        q: &[f32],
+        sequence: usize,
+        head: usize,
+        (seen, sink): (Range<usize>, f32),
+    ) -> (Vec<f64>, f64) {
         let row = |token: usize, dim: usize| {
             let at = (token * KV_HEADS + head) * dim;
             at..at + dim
         };
         let mut spread = 0f64;
-        let scores: Vec<f64> = (0..limit)
+        let scores: Vec<f64> = seen
+            .clone()
             .map(|token| {
                 let (mut sum, mut norm) = (0.0, 0.0);
                 for (&q, &k) in q.iter().zip(&self.keys[sequence][row(token, KEY_DIM)]) {
@@ -88,11 +102,13 @@ impl Cache {
                 SCALE as f64 * sum
             })
             .collect();
-        let peak = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sink = sink as f64;
+        let peak = scores.iter().copied().fold(sink, f64::max);
         let total: f64 = scores.iter().map(|s| (s - peak).exp()).sum();
+        let total = total + (sink - peak).exp();
         let mut out = vec![0.0; VALUE_DIM];
         let mut largest = 0f64;
-        for (token, score) in scores.iter().enumerate() {
+        for (token, score) in seen.clone().zip(&scores) {
             let value = &self.values[sequence][row(token, VALUE_DIM)];
             for (out, &v) in out.iter_mut().zip(value) {
                 *out += (score - peak).exp() / total * v as f64;
@@ -101,12 +117,13 @@ impl Cache {
         }
         // Each weight is off by its score's error and a few roundings of exp, above and below the
         // fraction; then come the roundings of the sums over all tokens.
-        let relative = 2.0 * (2.0 * spread + 8.0 * ROUNDOFF) + 2.0 * limit as f64 * ROUNDOFF;
+        let relative =
+            2.0 * (2.0 * spread + 8.0 * ROUNDOFF) + 2.0 * (seen.len() + 2) as f64 * ROUNDOFF;
         (out, relative * largest)
     }
 }
 
-fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
+pub fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
     Batch {
         positions: positions.as_ptr(),
         sequences: sequences.as_ptr(),
@@ -115,7 +132,7 @@ fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
     }
 }
 
-fn assert_near(got: &[f32], (want, bound): &(Vec<f64>, f64), what: &str) {
+pub fn assert_near(got: &[f32], (want, bound): &(Vec<f64>, f64), what: &str) {
     for (got, want) in got.iter().zip(want) {
         assert!(
             (*got as f64 - want).abs() <= *bound,
@@ -141,7 +158,9 @@ fn a_tile_of_four_queries_gives_each_the_bits_it_gets_alone() {
         let query = |n: usize, out: *mut f32| Query {
             q: q[n * KEY_DIM..].as_ptr(),
             out,
+            first: 0,
             limit: limits[n],
+            sink: f32::NEG_INFINITY,
         };
         let table = TABLES.as_ptr();
         for head in 0..KV_HEADS {
@@ -191,6 +210,8 @@ fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
             heads: HEADS,
             rows,
             scale: SCALE,
+            window: 0,
+            sinks: core::ptr::null(),
             layer,
             batch: batch(&positions[from..], &sequences[from..]),
         };
@@ -241,7 +262,9 @@ fn scores_that_differ_widely_keep_the_largest() {
     let query = Query {
         q: q.as_ptr(),
         out: out.as_mut_ptr(),
+        first: 0,
         limit: 130,
+        sink: f32::NEG_INFINITY,
     };
     let layer = cache.layer();
     // SAFETY: the table covers 130 positions.
@@ -357,7 +380,9 @@ fn keys_are_normalised_then_rotated_and_written_where_attention_reads() {
         let query = Query {
             q: q.as_ptr(),
             out: out.as_mut_ptr(),
+            first: 0,
             limit: 70,
+            sink: f32::NEG_INFINITY,
         };
         // SAFETY: the table covers 70 positions.
         unsafe {

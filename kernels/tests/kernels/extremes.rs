@@ -2,9 +2,8 @@
 
 use sluice_kernels::activations::Precision;
 
-use crate::support::{
-    integer_kinds, kind_named, product, Kind, Matrix, Random, Records, Scales, PRECISIONS,
-};
+use crate::kinds::{integer_kinds, kind_named, Kind, Scales};
+use crate::support::{product, Matrix, Random, Records, PRECISIONS};
 
 const COLS: usize = 512;
 /// One in half precision.

@@ -1,7 +1,9 @@
-use sluice_kernels::linear::Epilogue;
+use sluice_kernels::linear;
+use sluice_kernels::output::{Epilogue, Output};
 
+use crate::kinds::{kind_named, Scales, KINDS};
 use crate::support::{
-    bits, multiply, product, quantisation_errors, Finish, Matrix, Random, Records, Scales, KINDS,
+    bits, multiply, product, quantisation_errors, Finish, Matrix, Memory, Random, Records,
     PRECISIONS, ROUNDOFF,
 };
 
@@ -17,21 +19,32 @@ fn products_are_within_the_bound_of_quantised_activations() {
         let (rows, cols) = SHAPE;
         let x = random.floats(TOKENS * cols);
         let bias = random.floats(rows);
-        let before = random.floats(TOKENS * rows);
+        // Wide enough to meet the clamps of an activation.
+        let before: Vec<f32> = random
+            .floats(TOKENS * rows)
+            .iter()
+            .map(|x| 10.0 * x)
+            .collect();
         for precision in PRECISIONS {
             let mut records = Records::new(kind.id, &x, cols, precision);
             // Float weights take the activations as they are, at any precision.
-            let errors = if kind.values == 1 {
+            let errors = if kind.is_float() {
                 vec![0.0; x.len()]
             } else {
                 quantisation_errors(&x, precision)
             };
             for tokens in [1, 5] {
-                for epilogue in [Epilogue::Store, Epilogue::Accumulate, Epilogue::Gate] {
+                for (epilogue, scale) in [
+                    (Epilogue::Store, 0.3),
+                    (Epilogue::Accumulate, -1.7),
+                    (Epilogue::Gate, 1.0),
+                    (Epilogue::ClampedGate, 1.0),
+                ] {
                     for bias in [None, Some(&bias[..])] {
                         let finish = Finish {
                             epilogue,
                             bias,
+                            scale,
                             before: &before[..tokens * rows],
                         };
                         let inputs = records.inputs(0, tokens, 1);
@@ -42,15 +55,23 @@ fn products_are_within_the_bound_of_quantised_activations() {
                             let (sum, bound) = matrix.product(row, &x[at.clone()], &errors[at]);
                             let sum = sum + bias.map_or(0.0, |b| b[row] as f64);
                             let old = before[i] as f64;
+                            let factor = scale as f64;
                             let (want, bound) = match epilogue {
-                                Epilogue::Store => (sum, bound),
-                                Epilogue::Accumulate => (old + sum, bound),
+                                Epilogue::Store => (factor * sum, factor.abs() * bound),
+                                Epilogue::Accumulate => (old + factor * sum, factor.abs() * bound),
                                 Epilogue::Gate => {
                                     let silu = old / (1.0 + (-old).exp());
                                     (
                                         silu * sum,
                                         silu.abs() * (bound + 8.0 * ROUNDOFF * sum.abs()),
                                     )
+                                }
+                                Epilogue::ClampedGate => {
+                                    // Roundings of 1.702 g, at most 17 in magnitude, are in exp's argument.
+                                    let (g, u) = (old.min(7.0), sum.clamp(-7.0, 7.0));
+                                    let gate = g / (1.0 + (-1.702 * g).exp());
+                                    let rounded = 48.0 * ROUNDOFF * (u + 1.0).abs();
+                                    (gate * (u + 1.0), gate.abs() * (bound + rounded))
                                 }
                             };
                             let bound = bound + 4.0 * ROUNDOFF * (1.0 + want.abs() + old.abs());
@@ -82,6 +103,7 @@ fn a_token_gets_the_same_bits_in_any_company_and_any_ranges() {
                 let finish = Finish {
                     epilogue: Epilogue::Accumulate,
                     bias: Some(&bias),
+                    scale: 0.7,
                     before: &before[first * rows..(first + tokens) * rows],
                 };
                 let inputs = records.inputs(first, tokens, streams);
@@ -129,6 +151,64 @@ fn blocks_of_zeros_contribute_nothing() {
                 "{} {precision:?}",
                 kind.name
             );
+        }
+    }
+}
+
+#[test]
+fn tokens_read_any_record_and_go_to_any_row_with_a_factor_each() {
+    const READ: [u32; 6] = [4, 0, 8, 4, 1, 7];
+    const WRITTEN: [u32; 6] = [2, 0, 5, 3, 8, 1];
+    let (rows, cols) = SHAPE;
+    for name in ["Q4_K", "Q8_0", "F16", "F8", "MXFP4"] {
+        let kind = kind_named(name);
+        let mut random = Random::new(kind.id as u64 + 700);
+        let mut matrix = Matrix::random(kind, SHAPE, &mut random, Scales::Moderate);
+        let x = random.floats(TOKENS * cols);
+        let before = random.floats(TOKENS * rows);
+        let bias = random.floats(rows);
+        let factors = random.floats(READ.len());
+        for precision in PRECISIONS {
+            let mut records = Records::new(kind.id, &x, cols, precision);
+            let mut want = before.clone();
+            for ((read, written), factor) in READ.into_iter().zip(WRITTEN).zip(&factors) {
+                let to = written as usize * rows..(written as usize + 1) * rows;
+                let finish = Finish {
+                    epilogue: Epilogue::Accumulate,
+                    bias: Some(&bias),
+                    scale: 0.7 * factor,
+                    before: &before[to.clone()],
+                };
+                let inputs = records.inputs(read as usize, 1, 1);
+                want[to].copy_from_slice(&multiply(&mut matrix, &inputs, &finish, &[6]));
+            }
+            for tokens in [1, 6] {
+                let mut inputs = records.inputs(0, tokens, 1);
+                inputs.records = READ.as_ptr();
+                let mut got = before.clone();
+                let output = Output {
+                    out: got.as_mut_ptr(),
+                    stride: rows,
+                    bias: bias.as_ptr(),
+                    epilogue: Epilogue::Accumulate,
+                    scale: 0.7,
+                    rows: WRITTEN.as_ptr(),
+                    factors: factors.as_ptr(),
+                };
+                let mut scratch = Memory::new(linear::scratch_bytes(cols));
+                let weight = matrix.weight();
+                // SAFETY: the records and rows lie within those of nine tokens.
+                unsafe { linear::multiply(&weight, &inputs, &output, 0, 6, scratch.at()) };
+                for (token, row) in got.chunks(rows).enumerate() {
+                    let written = WRITTEN[..tokens].contains(&(token as u32));
+                    let want = if written { &want } else { &before };
+                    assert_eq!(
+                        bits(row),
+                        bits(&want[token * rows..][..rows]),
+                        "{name} {precision:?}: row {token} of {tokens}"
+                    );
+                }
+            }
         }
     }
 }

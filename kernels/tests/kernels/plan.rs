@@ -1,19 +1,16 @@
 //! A decoder layer as a plan, on one and several threads, against direct calls of what its ops stand
-//! for. Plans hold 32-bit addresses, so what they point to is mapped below 4 GiB.
-
-use core::ffi::c_void;
-use std::thread;
+//! for.
 
 use sluice_kernels::activations::{prepare, rms_norm, Layout, Precision};
 use sluice_kernels::attention::{Attention, Batch, KvLayer, Rotation, Split, PAGE, SCRATCH};
-use sluice_kernels::linear::{self, Epilogue, Inputs, Output, Weight};
+use sluice_kernels::linear::{self, Inputs, Weight};
+use sluice_kernels::output::{Epilogue, Output};
 use sluice_kernels::quant::GROUP;
-use sluice_kernels::sync::Context;
-use sluice_kernels::{
-    create_context, joined, run_plan, scratch_bytes, serve, set_scratch, set_streams, stop,
-};
+use sluice_kernels::scratch_bytes;
 
-use crate::support::{bits, kind_named, Matrix, Memory, Random, Scales, PRECISIONS};
+use crate::kinds::{kind_named, Scales};
+use crate::low::{at, opcode, words, Low, Pool};
+use crate::support::{bits, Matrix, Memory, Random, PRECISIONS};
 
 const WIDTH: usize = 256;
 const HIDDEN: usize = 96;
@@ -24,63 +21,10 @@ const VOCABULARY: usize = 20;
 const EPS: f32 = 1e-5;
 const ROPE: usize = 8;
 const TABLE: [i32; 2] = [1, 0];
-
-extern "C" {
-    fn mmap(
-        at: *mut c_void,
-        bytes: usize,
-        access: i32,
-        flags: i32,
-        file: i32,
-        from: i64,
-    ) -> *mut c_void;
-    fn munmap(at: *mut c_void, bytes: usize) -> i32;
-}
-
-/// Zeroed memory with 32-bit addresses, handed out from the front.
-struct Low {
-    base: usize,
-    used: usize,
-}
-
-impl Low {
-    const BYTES: usize = 4 << 20;
-
-    fn new() -> Self {
-        const READ_WRITE: i32 = 1 | 2;
-        const PRIVATE_ANONYMOUS_32BIT: i32 = 0x02 | 0x20 | 0x40;
-        let nowhere = core::ptr::null_mut();
-        // SAFETY: maps fresh pages wherever there is room.
-        let base = unsafe {
-            mmap(
-                nowhere,
-                Self::BYTES,
-                READ_WRITE,
-                PRIVATE_ANONYMOUS_32BIT,
-                -1,
-                0,
-            ) as usize
-        };
-        assert!(base + Self::BYTES <= 1 << 32, "no memory below 4 GiB");
-        Self { base, used: 0 }
-    }
-
-    fn place<T: Copy>(&mut self, items: &[T]) -> *mut T {
-        let at = (self.base + self.used) as *mut T;
-        self.used += size_of_val(items).next_multiple_of(64);
-        assert!(self.used <= Self::BYTES);
-        // SAFETY: the range is mapped and not yet handed out.
-        unsafe { core::ptr::copy_nonoverlapping(items.as_ptr(), at, items.len()) };
-        at
-    }
-}
-
-impl Drop for Low {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`; those who use it keep it.
-        unsafe { munmap(self.base as *mut c_void, Self::BYTES) };
-    }
-}
+const EMBEDDING_SCALE: f32 = 1.5;
+const VALUE_SCALE: f32 = 0.75;
+/// Shorter than the longest step.
+const WINDOW: usize = 11;
 
 /// The layer's matrices.
 struct Model {
@@ -137,6 +81,7 @@ struct Step {
     ids: *mut i32,
     norms: *mut f32,
     bias: *mut f32,
+    sinks: *mut f32,
     cos_sin: *mut f32,
     positions: *mut i32,
     sequences: *mut i32,
@@ -177,6 +122,7 @@ impl Step {
         let page_floats = KV_HEADS * PAGE * 2 * DIM;
         let mut floats = |n: usize| low.place(&random.floats(n));
         let (norms, bias, cos_sin) = (floats(WIDTH), floats(HEADS * DIM), floats(rows * ROPE));
+        let sinks = floats(HEADS);
         let mut empty = |n: usize| low.place(&vec![f32::NAN; n]);
         Self {
             rows,
@@ -184,6 +130,7 @@ impl Step {
             weights,
             norms,
             bias,
+            sinks,
             cos_sin,
             pages: empty(TABLE.len() * page_floats),
             x: empty(rows * WIDTH),
@@ -228,13 +175,14 @@ impl Step {
         let output = |out, stride, epilogue| Output {
             out,
             stride,
-            bias: core::ptr::null(),
             epilogue,
+            ..Output::NONE
         };
         let mut q = output(self.q, HEADS * DIM, Epilogue::Store);
         q.bias = self.bias;
         let k = output(self.k, KV_HEADS * DIM, Epilogue::Store);
-        let v = output(self.v, KV_HEADS * DIM, Epilogue::Store);
+        let mut v = output(self.v, KV_HEADS * DIM, Epilogue::Store);
+        v.scale = VALUE_SCALE;
         let add = output(self.x, WIDTH, Epilogue::Accumulate);
         let gate = output(self.hidden, HIDDEN, Epilogue::Store);
         let up = output(self.hidden, HIDDEN, Epilogue::Gate);
@@ -265,11 +213,9 @@ impl Step {
         })
     }
 
-    /// The plan's words and the number of its ops, in the order that `src/backend/wasm/plan.ts` writes.
+    /// The plan's words and the number of its ops, in the order that `src/backend/wasm/recorder.ts`
+    /// writes.
     fn plan(&self) -> (Vec<u32>, u32) {
-        fn at<T>(pointer: *const T) -> u32 {
-            u32::try_from(pointer as usize).unwrap()
-        }
         let rows = self.rows as u32;
         let kv_layer = [at(self.pages), KV_HEADS as u32, DIM as u32, DIM as u32];
         let batch = [
@@ -278,9 +224,11 @@ impl Step {
             at(self.table),
             TABLE.len() as u32,
         ];
-        let mut ops = vec![(1, vec![rows, at(self.weights[0]), at(self.ids), at(self.x)])];
+        let mut embed = vec![rows, at(self.weights[0]), at(self.ids), at(self.x)];
+        embed.push(EMBEDDING_SCALE.to_bits());
+        let mut ops = vec![(opcode::EMBED, embed)];
         for linear in self.linears() {
-            let mut words = vec![
+            let mut fields = vec![
                 rows,
                 at(linear.x),
                 linear.width as u32,
@@ -293,38 +241,34 @@ impl Step {
                 linear.outputs.len() as u32,
             ];
             for (weight, output) in linear.outputs {
-                words.extend([
+                fields.extend([
                     at(self.weights[weight]),
                     at(output.bias),
                     at(output.out),
                     output.stride as u32,
-                    match output.epilogue {
-                        Epilogue::Store => 0,
-                        Epilogue::Accumulate => 1,
-                        Epilogue::Gate => 2,
-                    },
+                    output.epilogue as u32,
+                    output.scale.to_bits(),
                 ]);
             }
-            ops.push((3, words));
+            ops.push((opcode::LINEAR, fields));
         }
         let mut rotate = vec![rows, at(self.q), at(self.k), at(self.v), HEADS as u32];
         rotate.extend([at(self.cos_sin), ROPE as u32, 1]);
         rotate.extend([at(self.norms), at(self.norms), EPS.to_bits()]);
         rotate.extend(kv_layer.into_iter().chain(batch));
         let mut attention = vec![rows, at(self.q), at(self.attended), HEADS as u32];
-        attention.push(0.25f32.to_bits());
+        attention.extend([0.25f32.to_bits(), WINDOW as u32, at(self.sinks)]);
         attention.extend(kv_layer.into_iter().chain(batch));
-        ops.splice(2..2, [(4, rotate), (5, attention)]);
+        ops.splice(
+            2..2,
+            [(opcode::ROTATE, rotate), (opcode::ATTENTION, attention)],
+        );
         let (width, gathered) = (WIDTH as u32, at(self.gathered));
-        ops.push((6, vec![2, at(self.x), width, at(self.last), gathered]));
+        let gather = vec![2, at(self.x), width, at(self.last), gathered];
+        ops.push((opcode::GATHER, gather));
         let norm = vec![2, gathered, width, at(self.norms), EPS.to_bits(), gathered];
-        ops.push((2, norm));
-        let count = ops.len() as u32;
-        let words = ops.into_iter().flat_map(|(opcode, fields)| {
-            let length = fields.len() as u32 + 2;
-            [opcode, length].into_iter().chain(fields)
-        });
-        (words.collect(), count)
+        ops.push((opcode::RMS_NORM, norm));
+        words(ops)
     }
 
     unsafe fn run_linear(&self, index: usize) {
@@ -350,7 +294,9 @@ impl Step {
         let inputs = Inputs {
             base: records.at(),
             layout,
+            stride: layout.bytes,
             tokens: self.rows,
+            records: core::ptr::null(),
             precision: self.precision,
             streams: 1,
         };
@@ -369,7 +315,7 @@ impl Step {
             let id = *self.ids.add(row) as usize;
             linear::group_to_float(&*self.weights[0], id / GROUP, panel.as_mut_ptr());
             for c in 0..WIDTH {
-                *self.x.add(row * WIDTH + c) = panel[c * GROUP + id % GROUP];
+                *self.x.add(row * WIDTH + c) = panel[c * GROUP + id % GROUP] * EMBEDDING_SCALE;
             }
         }
         self.run_linear(0);
@@ -397,6 +343,8 @@ impl Step {
             heads: HEADS,
             rows: self.rows,
             scale: 0.25,
+            window: WINDOW,
+            sinks: self.sinks,
             layer: self.layer(),
             batch: self.batch(),
         };
@@ -426,37 +374,16 @@ impl Step {
 
 /// Runs a plan for each of `wanted` on `threads` threads, and compares bits.
 fn check_threads(model: &mut Model, (threads, streams): (u32, u32), wanted: &[Wanted]) {
-    let context = create_context();
-    let each = scratch_bytes(WIDTH);
-    let mut scratch = Memory::new(threads as usize * each);
-    set_scratch(context, scratch.at() as usize, each as u32);
-    set_streams(context, streams);
-    // SAFETY: no thread uses it yet. Giving way early keeps the test short on few cores.
-    unsafe {
-        (*(context as *mut Context)).spin = 50;
-        (*(context as *mut Context)).idle_spin = 50;
-    }
-    let helpers: Vec<_> = (1..threads)
-        .map(|_| thread::spawn(move || serve(context)))
-        .collect();
-    while joined(context) < threads - 1 {
-        thread::yield_now();
-    }
+    let pool = Pool::new(threads, streams, scratch_bytes(WIDTH, 0, 0));
     for (rows, precision, want) in wanted {
         let step = Step::new(model, *rows, *precision);
-        let (words, ops) = step.plan();
-        run_plan(context, words.as_ptr() as usize, ops);
+        pool.run(&step.plan());
         assert_eq!(
             bits(&step.result()),
             bits(want),
             "{threads} threads, {streams} streams, {rows} rows, {precision:?}"
         );
     }
-    stop(context);
-    for helper in helpers {
-        helper.join().unwrap();
-    }
-    scratch.check_guard();
 }
 
 /// Rows of a step, its precision and its result.

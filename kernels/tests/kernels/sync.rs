@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering::*};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluice_kernels::sync::{Context, Round};
+use sluice_kernels::sync::{Context, Round, STAY};
 
 /// A context that the threads of a test share by reference.
 struct Shared(Context);
@@ -29,6 +29,8 @@ fn on_threads(shared: &Shared, work: impl Fn(&Context, u32) + Sync) {
     });
 }
 
+const ROUNDS: [Round; 3] = [Round::Prepare, Round::Main, Round::Last];
+
 #[test]
 fn every_task_is_handed_out_exactly_once() {
     for threads in 1..=4 {
@@ -36,13 +38,13 @@ fn every_task_is_handed_out_exactly_once() {
         // Few tasks an op, so that threads meet at the ends of their shares again and again.
         let counts: Vec<usize> = (0..2000).map(|op| op * 7 % 23).chain([1000]).collect();
         // One more than there are: nobody may take it.
-        let taken: Vec<[Vec<AtomicU32>; 2]> = counts
+        let taken: Vec<[Vec<AtomicU32>; 3]> = counts
             .iter()
-            .map(|&n| [0, 1].map(|_| (0..=n).map(|_| AtomicU32::new(0)).collect()))
+            .map(|&n| [0; 3].map(|_| (0..=n).map(|_| AtomicU32::new(0)).collect()))
             .collect();
         on_threads(&shared, |context, thread| {
             for (&count, taken) in counts.iter().zip(&taken) {
-                for (round, taken) in [Round::Prepare, Round::Main].into_iter().zip(taken) {
+                for (round, taken) in ROUNDS.into_iter().zip(taken) {
                     for task in context.tasks(round, count, thread) {
                         taken[task.min(count)].fetch_add(1, Relaxed);
                     }
@@ -151,26 +153,157 @@ fn threads_that_come_late_take_part_from_the_next_plan_on() {
                 helpers.push(thread::spawn(move || {
                     // SAFETY: as above.
                     let context = unsafe { &*(at as *const Context) };
-                    context.serve(|_| {
+                    let left = context.serve(context.join(), || {
                         plans.fetch_add(1, SeqCst);
                         context.barrier(|| ());
                     });
+                    assert_eq!(left, 7);
                 }));
             }
-            context().start();
-            wanted += context().threads - 1;
+            let threads = 1 + context().joined();
+            context().start(threads, STAY);
+            wanted += threads - 1;
             context().barrier(|| ());
             assert_eq!(plans.load(SeqCst), wanted, "round {round}");
         }
         while context().joined() < 4 {
             thread::yield_now();
         }
-        context().start();
-        assert_eq!(context().threads, 5);
+        context().start(5, STAY);
         context().barrier(|| ());
-        context().dismiss();
+        context().dismiss(7);
         for helper in helpers {
             helper.join().unwrap();
         }
     }
+}
+
+/// Contexts of two memories that threads move between, and how often each thread worked in each.
+struct Places {
+    contexts: [usize; 2],
+    worked: [[AtomicU32; 4]; 2],
+}
+
+/// What tells the threads of the test below to end.
+const END: u32 = 9;
+
+impl Places {
+    fn new() -> &'static Self {
+        let places = Self {
+            contexts: [0; 2].map(|_| {
+                let at = sluice_kernels::create_context();
+                // SAFETY: made for this; no thread uses it yet. There may be fewer cores than threads.
+                unsafe {
+                    (*(at as *mut Context)).spin = 50;
+                    (*(at as *mut Context)).idle_spin = 50;
+                    (*(at as *mut Context)).plan = [0u32].as_ptr();
+                }
+                at
+            }),
+            worked: [0; 2].map(|_| [0; 4].map(|_| AtomicU32::new(0))),
+        };
+        Box::leak(Box::new(places))
+    }
+
+    fn context(&self, place: usize) -> &Context {
+        // SAFETY: made by `new`.
+        unsafe { &*(self.contexts[place] as *const Context) }
+    }
+
+    /// A thread that joins in the first context and goes where it is sent.
+    fn spawn(&'static self) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            let number = self.context(0).join();
+            let mut place = 0;
+            while place != END {
+                let context = self.context(place as usize);
+                let worked = &self.worked[place as usize][number as usize];
+                place = context.serve(number, || {
+                    worked.fetch_add(1, SeqCst);
+                    context.barrier(|| ());
+                });
+            }
+        })
+    }
+
+    /// Runs a plan in one context, from which the threads go on to the other or stay.
+    fn run(&self, place: usize, threads: u32, next: u32) {
+        // SAFETY: no plan is running.
+        unsafe { (*(self.contexts[place] as *mut Context)).start(threads, next) };
+        self.context(place).barrier(|| ());
+    }
+
+    fn times(&self, place: usize) -> [u32; 4] {
+        [0, 1, 2, 3].map(|number| self.worked[place][number].load(SeqCst))
+    }
+}
+
+#[test]
+fn threads_go_to_another_memory_and_back_and_a_late_one_waits_to_be_counted() {
+    const STEPS: u32 = 100;
+    for _ in 0..10 {
+        let places = Places::new();
+        let mut helpers = vec![places.spawn(), places.spawn()];
+        while places.context(0).joined() < 2 {
+            thread::yield_now();
+        }
+        // Each step has a plan in the first memory, two in the second, and one in the first again.
+        let step = |threads: u32| {
+            places.run(0, threads, 1);
+            places.run(1, threads, STAY);
+            places.run(1, threads, 0);
+            places.run(0, threads, STAY);
+        };
+        for round in 0..STEPS {
+            if round == 20 {
+                helpers.push(places.spawn());
+            }
+            step(3);
+        }
+        while places.context(0).joined() < 3 {
+            thread::yield_now();
+        }
+        for place in 0..2 {
+            let each = 2 * STEPS;
+            assert_eq!(places.times(place), [0, each, each, 0], "memory {place}");
+        }
+        for _ in 0..STEPS {
+            step(4);
+        }
+        for place in 0..2 {
+            let each = 4 * STEPS;
+            let late = 2 * STEPS;
+            assert_eq!(places.times(place), [0, each, each, late], "memory {place}");
+        }
+        // Fewer threads than there are: those left out stay where they are.
+        for _ in 0..STEPS {
+            step(2);
+        }
+        assert_eq!(places.times(1), [0, 6 * STEPS, 4 * STEPS, 2 * STEPS]);
+        step(4);
+        assert_eq!(places.times(0)[3], 2 * STEPS + 2);
+        // SAFETY: no plan is running.
+        unsafe { (*(places.contexts[0] as *mut Context)).dismiss(END) };
+        for helper in helpers {
+            helper.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_plan_for_one_thread_calls_nobody() {
+    let places = Places::new();
+    let helper = places.spawn();
+    while places.context(0).joined() < 1 {
+        thread::yield_now();
+    }
+    for _ in 0..100 {
+        places.run(0, 1, 1);
+        places.run(1, 1, 0);
+    }
+    places.run(0, 2, STAY);
+    assert_eq!([places.times(0), places.times(1)], [[0, 1, 0, 0], [0; 4]]);
+    // SAFETY: no plan is running.
+    unsafe { (*(places.contexts[0] as *mut Context)).dismiss(END) };
+    helper.join().unwrap();
 }
