@@ -9,6 +9,7 @@
  * `[rows, cols]`, applied as `out[t, r] = sum_c weight[r, c] * x[t, c]`.
  */
 
+import type { SourceVersion } from "../formats/tensor_source.ts";
 import type { TensorType } from "../quant/types.ts";
 
 /** How activations enter integer kernels: 8 bits, 16 bits or float32 (weights dequantised). */
@@ -33,6 +34,8 @@ export interface TensorLocation {
   readonly file: string;
   readonly offset: number;
   readonly byteLength: number;
+  /** The version of the file that the checkpoint was opened from, where that is known. */
+  readonly version?: SourceVersion;
 }
 
 /** A tensor that a backend holds in its own layout. */

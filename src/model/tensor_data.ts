@@ -54,7 +54,7 @@ export function rowRange(
     read: (offset, into) => tensor.read(first + offset, into),
     ...(tensor.location && {
       location: {
-        file: tensor.location.file,
+        ...tensor.location,
         offset: tensor.location.offset + first,
         byteLength: count * bytes,
       },

@@ -2,7 +2,7 @@
 
 import type { Buffer, Experts, KvCache, LatentCache, Weight } from "../backend.ts";
 import type { Bank } from "./bank.ts";
-import type { ExpertPager } from "./expert_pager.ts";
+import type { ExpertPager } from "./paging/pager.ts";
 
 /** A buffer has a place in each bank whose ops use it; one of them holds what was written last. */
 export class WasmBuffer implements Buffer {

@@ -14,6 +14,7 @@ import type {
   Experts,
   ExpertTensors,
   ExpertTraffic,
+  GateParams,
   KvCache,
   KvCacheOptions,
   LatentCache,
@@ -36,9 +37,13 @@ import {
 } from "./kernels.ts";
 import { WasmBuffer, type WasmKvCache, type WasmLatentCache } from "./memory.ts";
 import type { Segment, WasmPlan } from "./plan.ts";
-import { PlanRecorder } from "./recorder.ts";
+import { LookAheadChoice } from "./paging/look_ahead.ts";
+import type { PagingOptions } from "./paging/options.ts";
+import { LOOK_AHEAD_ROWS, PlanRecorder, type RecorderOptions } from "./recorder.ts";
 import { LEAVE, type ThreadStart } from "./thread.ts";
 import { StreamChoice } from "./stream_choice.ts";
+
+type LookAheadBuffers = ReturnType<RecorderOptions["lookAheadBuffers"]>;
 
 const MAX_THREADS = 64;
 const MAX_BANKS = 512;
@@ -57,6 +62,8 @@ export interface WasmBackendOptions {
   readonly banks?: number;
   /** What each of them may grow to; 4 GiB by default. */
   readonly bankBytes?: number;
+  /** Leave routed experts in their file and keep some of them in memory; all are, by default. */
+  readonly paging?: PagingOptions;
 }
 
 /**
@@ -65,7 +72,7 @@ export interface WasmBackendOptions {
  * on the threads that have come by then, with the same results.
  */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
-  const { threads, activations, banks: bankCount = 1, bankBytes = MEMORY_BYTES } = options;
+  const { threads, banks: bankCount = 1, bankBytes = MEMORY_BYTES } = options;
   checkCount("start compute threads", { what: "threads", is: threads, max: MAX_THREADS });
   checkCount("make memories", { what: "banks", is: bankCount, max: MAX_BANKS });
   const shared = await loadModule(options.variant ?? chooseVariant(), { banks: bankCount });
@@ -78,7 +85,7 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
     { length: threads - 1 },
     () => new Worker(new URL("./thread.ts", import.meta.url), { type: "module" }),
   );
-  const backend = new WasmBackend({ shared, banks, workers, threads, activations });
+  const backend = new WasmBackend({ shared, banks, workers, options });
   const start: ThreadStart = { shared, contexts: banks.map(({ context }) => context) };
   for (const worker of workers) {
     worker.onerror = (event) => {
@@ -107,24 +114,28 @@ class WasmBackend implements Backend {
   readonly #workers: readonly Worker[];
   readonly #placer: Placer;
   readonly #streams: StreamChoice;
+  readonly #lookAhead: LookAheadChoice;
+  /** By width of the hidden state and experts a token. */
+  readonly #aheadBuffers = new Map<string, LookAheadBuffers>();
   #kvBytes = 0;
   #lost: BackendLostError | null = null;
 
   constructor(
-    { banks, workers, threads, activations }: {
+    { shared, banks, workers, options }: {
       shared: SharedModule;
       banks: readonly Bank[];
       workers: readonly Worker[];
-      threads: number;
-      activations: ActivationPrecision;
+      options: WasmBackendOptions;
     },
   ) {
+    const { threads, activations, paging } = options;
     this.threads = threads;
     this.activations = activations;
     this.#banks = banks;
     this.#first = banks[0];
     this.#workers = workers;
-    this.#placer = new Placer({ banks, activations });
+    this.#placer = new Placer({ shared, banks, activations, paging });
+    this.#lookAhead = new LookAheadChoice(paging?.lookAhead);
     this.#streams = new StreamChoice((streams) => {
       for (const { kernels, context } of banks) kernels.set_streams(context, streams);
     });
@@ -189,7 +200,12 @@ class WasmBackend implements Backend {
   }
 
   record(build: (ops: Ops) => void): Plan {
-    const recorder = new PlanRecorder({ first: this.#first, activations: this.activations });
+    this.#placer.settlePaged({ kvBytes: this.#kvBytes });
+    const recorder = new PlanRecorder({
+      first: this.#first,
+      activations: this.activations,
+      lookAheadBuffers: (gate, bank) => this.#lookAheadBuffers(gate, bank),
+    });
     build(recorder);
     return recorder.finish();
   }
@@ -211,7 +227,10 @@ class WasmBackend implements Backend {
       this.#runSegment(segment, { threads, next });
     }
     for (const [buffer, bank] of plan.homes) buffer.home = bank;
-    if (plan.decodes) this.#streams.measured(performance.now() - start);
+    if (!plan.decodes) return;
+    const milliseconds = performance.now() - start;
+    if (segments.some(({ demand }) => demand !== null)) this.#lookAhead.measured(milliseconds);
+    else this.#streams.measured(milliseconds);
   }
 
   // deno-lint-ignore require-await -- a method of the seam: other backends do wait
@@ -276,8 +295,14 @@ class WasmBackend implements Backend {
       this.#run(bank, { plan, ops, threads, next });
       return;
     }
-    const pager = demand.experts.pager!;
-    for (const _turn of pager.turns(demand)) this.#run(bank, { plan, ops, threads, next: STAY });
+    const { ahead } = demand;
+    const predict = ahead === null || !this.#lookAhead.on ? null : () => {
+      this.#runSegment(ahead.segment, { threads, next: STAY });
+      new Uint32Array(bank.memory.buffer, plan, words.length).set(words);
+    };
+    for (const _turn of demand.experts.pager!.turns(demand, predict)) {
+      this.#run(bank, { plan, ops, threads, next: STAY });
+    }
     if (next !== STAY) this.#run(bank, { plan, ops: 0, threads, next });
   }
 
@@ -293,6 +318,22 @@ class WasmBackend implements Backend {
       this.lose(`cannot compute: a kernel failed (${error})`);
       throw this.#lost;
     }
+  }
+
+  #lookAheadBuffers(gate: GateParams, bank: Bank): LookAheadBuffers {
+    const key = `${bank.index} ${gate.x.width} ${gate.topK}`;
+    let buffers = this.#aheadBuffers.get(key);
+    if (buffers === undefined) {
+      const create = (kind: Buffer["kind"], width: number) =>
+        new WasmBuffer({ kind, rows: LOOK_AHEAD_ROWS, width }, bank);
+      buffers = {
+        normed: create("f32", gate.x.width),
+        expertIds: create("i32", gate.topK),
+        weights: create("f32", gate.topK),
+      };
+      this.#aheadBuffers.set(key, buffers);
+    }
+    return buffers;
   }
 
   /** Makes the first bank's copy of a buffer the valid one. */

@@ -16,22 +16,41 @@ import type {
 import { checkExpertTensors } from "../expert_tensors.ts";
 import type { Bank } from "./bank.ts";
 import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
-import type { ExpertTable, LayerPlace, WasmExperts } from "./memory.ts";
+import type { ExpertTable, LayerPlace, SmallVector, WasmExperts } from "./memory.ts";
+import { ExpertStore } from "./paging/expert_store.ts";
+import { cacheBytesOf, DEFAULT_POLICY, type PagingOptions } from "./paging/options.ts";
+import { PagedExperts } from "./paging/paged_experts.ts";
+import { Readers } from "./paging/readers.ts";
+import { isUrl } from "./paging/reading.ts";
+import type { SharedModule } from "./kernels.ts";
 import { type PackedShape, Uploader } from "./upload.ts";
 
 /** The share of a bank that weights leave to caches and workspace, where there are several banks. */
 const RESERVED = 1 / 8;
 
+export interface PlacerOptions {
+  readonly shared: SharedModule;
+  readonly banks: readonly Bank[];
+  readonly activations: ActivationPrecision;
+  readonly paging?: PagingOptions;
+}
+
 export class Placer {
+  readonly #options: PlacerOptions;
   readonly #banks: readonly Bank[];
   readonly #uploader: Uploader;
   /** The bank that is being filled. */
   #current = 0;
   readonly #layers = new Map<number, Bank>();
   readonly #experts: WasmExperts[] = [];
+  /** Those of layers that are paged, until their slots are made. */
+  readonly #unsettled: PagedExperts[] = [];
+  #readers: Readers | null = null;
+  #store: ExpertStore | null = null;
   #weightBytes = 0;
 
-  constructor(options: { banks: readonly Bank[]; activations: ActivationPrecision }) {
+  constructor(options: PlacerOptions) {
+    this.#options = options;
     this.#banks = options.banks;
     this.#uploader = new Uploader(options.activations);
   }
@@ -66,6 +85,7 @@ export class Placer {
     const shapes = [gate[0], up[0], down[0]].map((tensor) =>
       this.#uploader.shapeOf(tensor, { bank: this.#banks[0] })
     );
+    if (this.#options.paging !== undefined) return await this.#pageExperts(tensors, shapes);
     const bytesEach = shapes.reduce((sum, { byteLength }) => sum + byteLength, 0);
     const tables: ExpertTable[] = [];
     for (const index of gate.keys()) {
@@ -130,7 +150,23 @@ export class Placer {
     }));
   }
 
+  /** Makes the slots of paged experts, once all that stays in memory is there. */
+  settlePaged({ kvBytes }: { kvBytes: number }): void {
+    const { paging, shared } = this.#options;
+    if (paging === undefined || this.#unsettled.length === 0) return;
+    this.#store = new ExpertStore({
+      layers: this.#unsettled.splice(0),
+      banks: this.#banks,
+      cacheBytes: cacheBytesOf(paging, { kvBytes }),
+      policy: paging.policy ?? DEFAULT_POLICY,
+      shared,
+      readers: this.#readers!,
+    });
+    this.#weightBytes += this.#store.byteLength;
+  }
+
   expertTraffic(): readonly ExpertTraffic[] {
+    if (this.#store !== null) return this.#store.traffic();
     return this.#experts.map(({ layer, count }) => ({
       layer,
       resident: count,
@@ -141,7 +177,33 @@ export class Placer {
     }));
   }
 
-  close(): void {}
+  close(): void {
+    this.#store?.close();
+    this.#readers?.close();
+  }
+
+  /** Leaves a layer's matrices where they are; its biases are small and stay in memory. */
+  async #pageExperts(
+    tensors: ExpertTensors,
+    shapes: readonly PackedShape[],
+  ): Promise<PagedExperts> {
+    const { biases } = tensors;
+    const vectors: SmallVector[][] = [];
+    for (const index of tensors.gate.keys()) {
+      const lists = biases === undefined ? [] : [biases.gate, biases.up, biases.down];
+      vectors.push([]);
+      for (const list of lists) {
+        vectors[index].push(await this.#uploader.smallVector(list[index]));
+      }
+    }
+    const experts = new PagedExperts({ tensors, shapes, biases: vectors });
+    this.#readers ??= new Readers({ count: this.#options.paging?.readers ?? 1 });
+    // A remote reader must have come up before anybody blocks on it.
+    if (isUrl(experts.location.file)) await this.#readers.up;
+    this.#unsettled.push(experts);
+    this.#experts.push(experts);
+    return experts;
+  }
 
   /** The bank that takes the next `bytes` of weights. */
   #bankFor(bytes: number): Bank {

@@ -36,6 +36,15 @@ export interface ExpertDemand {
   readonly expertIds: Buffer;
   readonly rows: number;
   readonly topK: number;
+  /** The next layer's gate on the present hidden state, where its experts are paged too. */
+  ahead: LookAhead | null;
+}
+
+/** A gate that is computed before its time, to know which experts to fetch. */
+export interface LookAhead {
+  readonly experts: WasmExperts;
+  readonly expertIds: WasmBuffer;
+  readonly segment: Segment;
 }
 
 export interface Segment {

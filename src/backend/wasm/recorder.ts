@@ -22,8 +22,20 @@ import type {
   Weight,
 } from "../backend.ts";
 import { type Bank, PRECISIONS } from "./bank.ts";
-import type { WasmExperts, WasmKvCache, WasmLatentCache, WasmWeight } from "./memory.ts";
-import { OPCODES, SegmentWriter, type WasmPlan } from "./plan.ts";
+import type {
+  WasmBuffer,
+  WasmExperts,
+  WasmKvCache,
+  WasmLatentCache,
+  WasmWeight,
+} from "./memory.ts";
+import {
+  type ExpertDemand,
+  type LookAhead,
+  OPCODES,
+  SegmentWriter,
+  type WasmPlan,
+} from "./plan.ts";
 
 const EPILOGUES = { store: 0, accumulate: 1, silu: 2, clampedSwiglu: 3 } as const;
 const SCORES = { softmax: 0, sigmoid: 1, softmaxOfChosen: 2 } as const;
@@ -31,6 +43,18 @@ const MAX_OUTPUTS = 4;
 /** Groups of experts that the gate's kernel can rank. */
 const MAX_GROUPS = 256;
 const GROUP_ROWS = 8;
+/** Rows of a step up to which experts are fetched ahead; more rows choose most of them anyway. */
+export const LOOK_AHEAD_ROWS = 4;
+
+export interface RecorderOptions {
+  readonly first: Bank;
+  readonly activations: ActivationPrecision;
+  /** Where a gate that is computed ahead leaves its results. */
+  lookAheadBuffers(
+    gate: GateParams,
+    bank: Bank,
+  ): { normed: WasmBuffer; expertIds: WasmBuffer; weights: WasmBuffer };
+}
 
 type Output = {
   weight: WasmWeight;
@@ -42,15 +66,24 @@ type Output = {
 
 export class PlanRecorder implements Ops {
   readonly #writer: SegmentWriter;
+  readonly #options: RecorderOptions;
   readonly #precision: number;
+  /** The gates so far, by where they leave their choice, and the paged experts that ask for it. */
+  readonly #gates = new Map<Buffer, GateParams>();
+  readonly #demands: ExpertDemand[] = [];
   #decodes = true;
 
-  constructor(options: { first: Bank; activations: ActivationPrecision }) {
+  constructor(options: RecorderOptions) {
+    this.#options = options;
     this.#writer = new SegmentWriter(options.first);
     this.#precision = PRECISIONS[options.activations];
   }
 
   finish(): WasmPlan {
+    for (const [i, demand] of this.#demands.entries()) {
+      const next = this.#demands[i + 1];
+      if (next !== undefined) demand.ahead = this.#lookAhead(demand, next);
+    }
     return this.#writer.finish(this.#decodes);
   }
 
@@ -209,6 +242,7 @@ export class PlanRecorder implements Ops {
       );
     }
     const w = this.#writer;
+    this.#gates.set(params.expertIds, params);
     w.enter(bank);
     bank.reserveScratch({ experts: weight.rows });
     const padded = Math.ceil(weight.rows / 4) * 4;
@@ -251,10 +285,26 @@ export class PlanRecorder implements Ops {
       ];
       if (experts.pager === null) w.op(OPCODES.experts, rows, fields);
       else {
-        const demand = { experts, expertIds, rows, topK };
+        const demand = { experts, expertIds, rows, topK, ahead: null };
+        this.#demands.push(demand);
         w.demandOp(demand, { opcode: OPCODES.experts, fields });
       }
     }
+  }
+
+  /** The next layer's gate as a segment of its own; none for many rows or from bank to bank. */
+  #lookAhead(demand: ExpertDemand, next: ExpertDemand): LookAhead | null {
+    const gate = this.#gates.get(next.expertIds);
+    if (gate === undefined || demand.rows > LOOK_AHEAD_ROWS) return null;
+    const [{ bank }] = demand.experts.tables;
+    if ((gate.weight as WasmWeight).bank !== bank || next.experts.tables[0].bank !== bank) {
+      return null;
+    }
+    const { normed, expertIds, weights } = this.#options.lookAheadBuffers(gate, bank);
+    const recorder = new PlanRecorder({ ...this.#options, first: bank });
+    recorder.gate({ ...gate, normed, expertIds, weights });
+    const [segment] = recorder.finish().segments;
+    return { experts: next.experts, expertIds, segment };
   }
 
   #linear({ x, norm, outputs, rows, paired }: {

@@ -30,16 +30,21 @@ export class Uploader {
   }
 
   async vector(tensor: TensorData, bank: Bank): Promise<WasmWeight> {
+    const vector = await this.smallVector(tensor);
+    vector.in(bank);
+    const { name, rows, cols } = tensor;
+    const { byteLength } = vector.values;
+    return { name, rows, cols, type: "F32", byteLength, bank, kind: 0, descriptor: 0, vector };
+  }
+
+  /** A one-row tensor as float32, in no bank yet. */
+  async smallVector(tensor: TensorData): Promise<SmallVector> {
     const bytes = new Uint8Array(rowBytes(tensor.type, tensor.cols));
     await tensor.read(0, bytes);
     const values = new Float32Array(tensor.cols);
     dequantize(tensor.type, bytes, values);
     if (!values.every(Number.isFinite)) throw notFinite(tensor);
-    const vector = new SmallVector(tensor.name, values);
-    vector.in(bank);
-    const { name, rows, cols } = tensor;
-    const { byteLength } = values;
-    return { name, rows, cols, type: "F32", byteLength, bank, kind: 0, descriptor: 0, vector };
+    return new SmallVector(tensor.name, values);
   }
 
   /** The form a matrix takes; throws FormatError for one that cannot be packed. */

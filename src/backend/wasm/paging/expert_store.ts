@@ -1,0 +1,369 @@
+/**
+ * Routed experts that are paged: an arena of slots holds the resident ones, a policy says which to give
+ * up, and readers bring in what a step's gates choose and what the next layer is expected to. The
+ * thread that runs plans reads too while it waits, where the experts come from a file.
+ */
+
+import { CapacityError, ExpertReadError } from "../../../errors.ts";
+import { createPolicy, type EvictionPolicy, type PolicyName } from "../../../experts/policy.ts";
+import type { ExpertTraffic } from "../../backend.ts";
+import type { Bank } from "../bank.ts";
+import { EXPERT_BYTES, moveExpert } from "../expert_table.ts";
+import type { SharedModule } from "../kernels.ts";
+import type { WasmBuffer } from "../memory.ts";
+import type { ExpertDemand } from "../plan.ts";
+import { type ExpertLoad, LoadTable, type MatrixLoad, STATE } from "./load_table.ts";
+import type { PagedExperts, PagedMatrix } from "./paged_experts.ts";
+import type { ExpertPager } from "./pager.ts";
+import { Readers } from "./readers.ts";
+import { FileReader, isUrl } from "./reading.ts";
+
+/** Rows from which on a step counts as prefill. */
+const PREFILL_ROWS = 8;
+const ALIGNMENT = 64;
+
+export interface ExpertStoreOptions {
+  readonly layers: readonly PagedExperts[];
+  /** Where slots may be, and how many bytes of experts together. */
+  readonly banks: readonly Bank[];
+  readonly cacheBytes: number;
+  readonly policy: PolicyName;
+  readonly shared: SharedModule;
+  readonly readers: Readers;
+}
+
+/** Slots of one bank, for the layers whose experts run there. */
+interface Arena {
+  readonly bank: Bank;
+  readonly address: number;
+  readonly first: number;
+  readonly count: number;
+  /** Slots that hold nothing. */
+  readonly free: number[];
+  readonly policy: EvictionPolicy;
+  /** Slots of experts that the present turn runs or waits for. */
+  readonly pinned: Set<number>;
+}
+
+interface Counts {
+  hits: number;
+  prefetched: number;
+  misses: number;
+  bytesRead: number;
+}
+
+export class ExpertStore implements ExpertPager {
+  readonly #layers: readonly PagedExperts[];
+  readonly #experts: number;
+  readonly #slotBytes: number;
+  readonly #table: LoadTable;
+  readonly #reader: FileReader | null;
+  readonly #readers: Readers;
+  readonly #arenas: readonly Arena[];
+  readonly #arenaOf: readonly Arena[];
+  /** The slot of each expert, -1 for none, and the expert of each slot. */
+  readonly #slots: Int32Array;
+  readonly #keys: Int32Array;
+  /** Experts fetched ahead that nobody has used yet. */
+  readonly #ahead = new Set<number>();
+  readonly #counts: Counts[];
+  readonly #places: readonly (readonly PagedMatrix[])[];
+  /** The layer that ran last; a step begins where it does not grow. */
+  #layer = Infinity;
+
+  /** Allocates the slots. Throws CapacityError where there is not room for a single expert. */
+  constructor(options: ExpertStoreOptions) {
+    const { layers, banks, cacheBytes, policy } = options;
+    this.#layers = layers;
+    this.#experts = Math.max(...layers.map(({ count }) => count));
+    this.#slotBytes = Math.max(...layers.map(slotBytesOf));
+    const total = layers.reduce((sum, { count }) => sum + count, 0);
+    const slots = Math.min(total, Math.floor(cacheBytes / this.#slotBytes));
+    if (slots < 1) {
+      throw new CapacityError(
+        `cannot page experts: ${
+          Math.max(0, Math.floor(cacheBytes))
+        } bytes are left for them, must ` +
+          `be at least the ${this.#slotBytes} of one`,
+      );
+    }
+    this.#arenas = this.#makeArenas(banks, { slots, policy });
+    this.#arenaOf = shareOut(layers.length, this.#arenas);
+    this.#slots = new Int32Array(layers.length * this.#experts).fill(-1);
+    this.#keys = new Int32Array(slots).fill(-1);
+    this.#counts = layers.map(() => ({ hits: 0, prefetched: 0, misses: 0, bytesRead: 0 }));
+    this.#table = new LoadTable({ slots });
+    const files = new Map<string, number>();
+    this.#places = layers.map((layer) => layer.matrices(this.#table, files));
+    const remote = layers.some(({ location }) => isUrl(location.file));
+    this.#reader = remote ? null : new FileReader(this.#table);
+    this.#readers = options.readers;
+    this.#readers.start({ shared: options.shared, table: this.#table.memory, remote });
+    for (const [i, layer] of layers.entries()) {
+      const { bank } = this.#arenaOf[i];
+      const address = bank.arena.allocate(layer.count * EXPERT_BYTES, "experts");
+      layer.settle({ bank, address }, this);
+    }
+  }
+
+  *turns(demand: ExpertDemand, predict: (() => void) | null): Generator<void> {
+    const { rows, topK } = demand;
+    const experts = demand.experts as PagedExperts;
+    const layer = this.#layers.indexOf(experts);
+    const arena = this.#arenaOf[layer];
+    if (layer <= this.#layer) {
+      for (const { policy } of this.#arenas) policy.beginStep({ prefill: rows > PREFILL_ROWS });
+    }
+    this.#layer = layer;
+    arena.policy.enterLayer(layer);
+    const chosen = idsIn(demand.expertIds as WasmBuffer, { bank: arena.bank, count: rows * topK });
+    for (let done = 0; done < chosen.length; done += arena.count) {
+      const turn = chosen.slice(done, done + arena.count);
+      this.#ask(turn, { layer, arena });
+      if (predict !== null && chosen.length <= arena.count) {
+        predict();
+        this.#lookAhead(demand);
+      }
+      this.#await(turn, layer);
+      const table = experts.tables[0];
+      for (const index of turn) {
+        const slot = this.#slots[layer * this.#experts + index];
+        moveExpert(table, { index, addresses: this.#addresses(layer, slot) });
+      }
+      yield;
+      for (const index of turn) moveExpert(table, { index, addresses: [0, 0, 0] });
+      arena.pinned.clear();
+    }
+  }
+
+  /** Bytes of all slots. */
+  get byteLength(): number {
+    return this.#keys.length * this.#slotBytes;
+  }
+
+  traffic(): ExpertTraffic[] {
+    return this.#layers.map(({ layer, count }, i) => {
+      const keys = this.#slots.subarray(i * this.#experts, i * this.#experts + count);
+      const resident = keys.reduce(
+        (sum, slot) => sum + (slot >= 0 && this.#table.state(slot) === STATE.done ? 1 : 0),
+        0,
+      );
+      return { layer, resident, ...this.#counts[i] };
+    });
+  }
+
+  close(): void {
+    this.#table.stop();
+    this.#reader?.close();
+    this.#readers.close();
+  }
+
+  /** Sees to it that each of a layer's experts is resident or being read. */
+  #ask(experts: readonly number[], { layer, arena }: { layer: number; arena: Arena }): void {
+    const counts = this.#counts[layer];
+    const missing: number[] = [];
+    for (const index of experts) {
+      const key = layer * this.#experts + index;
+      const slot = this.#slots[key];
+      if (slot < 0 || this.#failed(key)) {
+        missing.push(key);
+        continue;
+      }
+      arena.pinned.add(slot);
+      if (this.#ahead.delete(key)) counts.prefetched += 1;
+      else counts.hits += 1;
+      arena.policy.use(key);
+    }
+    for (const key of missing) {
+      counts.misses += 1;
+      const slot = this.#takeSlot(arena);
+      if (slot === undefined) throw new Error("all slots are pinned");
+      this.#load(key, { slot, urgency: "now" });
+      arena.pinned.add(slot);
+      arena.policy.admit(key);
+      arena.policy.use(key);
+    }
+  }
+
+  /** Asks for the experts that the next layer is expected to choose. */
+  #lookAhead({ ahead, rows, topK }: ExpertDemand): void {
+    const { experts, expertIds } = ahead!;
+    const layer = this.#layers.indexOf(experts as PagedExperts);
+    const arena = this.#arenaOf[layer];
+    for (const index of idsIn(expertIds, { bank: arena.bank, count: rows * topK })) {
+      const key = layer * this.#experts + index;
+      const held = this.#slots[key];
+      if (held >= 0) {
+        // What is about to be used is not given up for its neighbours.
+        arena.pinned.add(held);
+        continue;
+      }
+      const slot = this.#takeSlot(arena);
+      if (slot === undefined) return;
+      this.#load(key, { slot, urgency: "ahead" });
+      arena.pinned.add(slot);
+      arena.policy.admit(key);
+      this.#ahead.add(key);
+    }
+  }
+
+  /** Waits until a layer's experts have been read; reads what nobody has begun. */
+  #await(experts: readonly number[], layer: number): void {
+    const slots = experts.map((index) => this.#slots[layer * this.#experts + index]);
+    if (this.#reader !== null) {
+      for (const slot of slots) {
+        if (this.#table.claim(slot)) this.#readHere(slot);
+      }
+    }
+    for (const [i, slot] of slots.entries()) {
+      if (this.#table.settled(slot) !== STATE.failed) continue;
+      const message = this.#table.failure;
+      this.#drop(layer * this.#experts + experts[i]);
+      for (const { pinned } of this.#arenas) pinned.clear();
+      throw new ExpertReadError(message);
+    }
+  }
+
+  #readHere(slot: number): void {
+    const load = this.#table.load(slot);
+    const bank = this.#arenas.find((arena) => arena.bank.index === load.bank)!.bank;
+    try {
+      this.#reader!.read(load, bank);
+      this.#table.setState(slot, STATE.done);
+    } catch (error) {
+      const name = this.#table.file(load.matrices[0].file).file.replace(/.*\//, "");
+      const reason = error instanceof Error ? error.message : error;
+      this.#table.fail(slot, `cannot read an expert from "${name}": ${reason}`);
+    }
+  }
+
+  /** A slot for another expert, or undefined where none can be given up. */
+  #takeSlot(arena: Arena): number | undefined {
+    const free = arena.free.pop();
+    if (free !== undefined) return free;
+    const slotOf = (key: number) => this.#slots[key];
+    const key = arena.policy.victim((key) =>
+      arena.pinned.has(slotOf(key)) || this.#table.state(slotOf(key)) === STATE.taken
+    );
+    if (key !== undefined) {
+      const slot = slotOf(key);
+      // Nobody may begin to read into it now.
+      if (this.#table.state(slot) === STATE.wanted && !this.#table.claim(slot, STATE.idle)) {
+        this.#table.settled(slot);
+      }
+      this.#forget(key);
+      return slot;
+    }
+    return this.#takeBusySlot(arena);
+  }
+
+  /** As the last resort the slot of a read under way that nobody waits for. */
+  #takeBusySlot(arena: Arena): number | undefined {
+    for (const key of this.#ahead) {
+      const slot = this.#slots[key];
+      if (this.#arenaOf[Math.floor(key / this.#experts)] !== arena || arena.pinned.has(slot)) {
+        continue;
+      }
+      this.#table.settled(slot);
+      this.#forget(key);
+      return slot;
+    }
+    return undefined;
+  }
+
+  #load(key: number, { slot, urgency }: { slot: number; urgency: "now" | "ahead" }): void {
+    const layer = Math.floor(key / this.#experts);
+    const load = this.#describe(layer, { index: key % this.#experts, slot });
+    this.#slots[key] = slot;
+    this.#keys[slot] = key;
+    this.#counts[layer].bytesRead += load.matrices.reduce((sum, m) => sum + m.byteLength, 0);
+    this.#table.publish(slot, load, urgency);
+  }
+
+  #describe(layer: number, { index, slot }: { index: number; slot: number }): ExpertLoad {
+    const addresses = this.#addresses(layer, slot);
+    const matrices = this.#places[layer].map((matrix, i): MatrixLoad => ({
+      ...matrix.at(index),
+      address: addresses[i],
+    }));
+    return { bank: this.#arenaOf[layer].bank.index, matrices };
+  }
+
+  /** Where gate, up and down of a layer's expert lie in a slot. */
+  #addresses(layer: number, slot: number): number[] {
+    const { first, address } = this.#arenaOf[layer];
+    let at = address + (slot - first) * this.#slotBytes;
+    return this.#layers[layer].packedBytes.map((bytes) => {
+      const here = at;
+      at += aligned(bytes);
+      return here;
+    });
+  }
+
+  /** Whether the last read of an expert has failed; it holds no slot then. */
+  #failed(key: number): boolean {
+    if (this.#table.state(this.#slots[key]) !== STATE.failed) return false;
+    this.#drop(key);
+    return true;
+  }
+
+  #drop(key: number): void {
+    const slot = this.#slots[key];
+    this.#forget(key);
+    this.#arenaOf[Math.floor(key / this.#experts)].free.push(slot);
+  }
+
+  #forget(key: number): void {
+    const slot = this.#slots[key];
+    this.#table.setState(slot, STATE.idle);
+    this.#slots[key] = -1;
+    this.#keys[slot] = -1;
+    this.#ahead.delete(key);
+    this.#arenaOf[Math.floor(key / this.#experts)].policy.remove(key);
+  }
+
+  #makeArenas(
+    banks: readonly Bank[],
+    { slots, policy }: { slots: number; policy: PolicyName },
+  ): Arena[] {
+    const arenas: Arena[] = [];
+    const size = { layers: this.#layers.length, experts: this.#experts };
+    let first = 0;
+    for (const bank of banks) {
+      const room = Math.floor(bank.arena.free * 0.98 / this.#slotBytes);
+      const count = Math.min(slots - first, room);
+      if (count < 1) continue;
+      const address = bank.arena.allocate(count * this.#slotBytes, "resident experts");
+      const free = Array.from({ length: count }, (_, i) => first + count - 1 - i);
+      const policyOfArena = createPolicy(policy, size);
+      arenas.push({ bank, address, first, count, free, policy: policyOfArena, pinned: new Set() });
+      first += count;
+      if (first === slots) return arenas;
+    }
+    throw new CapacityError(
+      `cannot page experts: room for ${slots} of ${this.#slotBytes} bytes is asked for, ` +
+        `must be at most ${first}, what the memories hold`,
+    );
+  }
+}
+
+const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+function slotBytesOf({ packedBytes }: PagedExperts): number {
+  return packedBytes.reduce((sum, bytes) => sum + aligned(bytes), 0);
+}
+
+/** The arena of each layer, neighbouring layers together, by the arenas' sizes. */
+function shareOut(layers: number, arenas: readonly Arena[]): Arena[] {
+  const total = arenas.reduce((sum, { count }) => sum + count, 0);
+  return Array.from({ length: layers }, (_, layer) => {
+    const slot = Math.floor((layer + 0.5) / layers * total);
+    return arenas.find(({ first, count }) => slot < first + count) ?? arenas[arenas.length - 1];
+  });
+}
+
+/** The distinct ids of a step's choices, ascending. */
+function idsIn(buffer: WasmBuffer, { bank, count }: { bank: Bank; count: number }): number[] {
+  const ids = new Int32Array(bank.memory.buffer, buffer.in(bank), count);
+  return [...new Set(ids)].sort((a, b) => a - b);
+}

@@ -1,0 +1,190 @@
+/** Reads an expert's matrices and packs them into their place. */
+
+import { closeSync, openSync, readSync } from "node:fs";
+import { HttpSource } from "../../../formats/http_source.ts";
+import type { Kernels } from "../kernels.ts";
+import type { ExpertLoad, LoadTable, MatrixLoad } from "./load_table.ts";
+
+/** Bytes between two matrices that are read along rather than asked for apart. */
+const GAP_BYTES = 4096;
+
+/** Matrices that lie close together in a file. */
+interface Run {
+  readonly file: number;
+  readonly offset: number;
+  readonly byteLength: number;
+  readonly matrices: readonly MatrixLoad[];
+}
+
+/** One run per read: an expert whose matrices are adjacent needs one. */
+export function runsOf(load: ExpertLoad): Run[] {
+  const sorted = [...load.matrices].sort((a, b) => a.file - b.file || a.offset - b.offset);
+  const runs: Run[] = [];
+  for (const matrix of sorted) {
+    const last = runs.at(-1);
+    const gap = last === undefined ? Infinity : matrix.offset - last.offset - last.byteLength;
+    if (last === undefined || last.file !== matrix.file || gap < 0 || gap > GAP_BYTES) {
+      runs.push({ ...matrix, matrices: [matrix] });
+      continue;
+    }
+    runs[runs.length - 1] = {
+      ...last,
+      byteLength: matrix.offset + matrix.byteLength - last.offset,
+      matrices: [...last.matrices, matrix],
+    };
+  }
+  return runs;
+}
+
+/** Memory of a bank that a thread reads into before it packs. */
+class Staging {
+  readonly #kernels: Kernels;
+  readonly #memory: WebAssembly.Memory;
+  #address = 0;
+  #bytes = 0;
+
+  constructor(kernels: Kernels, memory: WebAssembly.Memory) {
+    this.#kernels = kernels;
+    this.#memory = memory;
+  }
+
+  /** `bytes` bytes, valid until the next call. */
+  take(bytes: number): { address: number; view: Uint8Array } {
+    if (this.#bytes < bytes) {
+      this.#address = this.#kernels.allocate(bytes);
+      if (this.#address === 0) throw new Error(`${bytes} bytes to read into are not to be had`);
+      this.#bytes = bytes;
+    }
+    const view = new Uint8Array(this.#memory.buffer, this.#address, bytes);
+    return { address: this.#address, view };
+  }
+}
+
+/** The banks as a reading thread sees them. */
+export interface ReaderBank {
+  readonly kernels: Kernels;
+  readonly memory: WebAssembly.Memory;
+}
+
+/** Packs what a run has brought; throws where a value is NaN or infinite. */
+function unpackRun(run: Run, { kernels }: ReaderBank, address: number): number {
+  for (const { offset, kind, rows, cols, address: to } of run.matrices) {
+    if (!kernels.pack(kind, address + offset - run.offset, rows, cols, to)) {
+      throw new Error("one of its values is NaN or infinite, must be finite");
+    }
+  }
+  return run.byteLength;
+}
+
+/** Reads from files, each opened at its first read and again after a failure. */
+export class FileReader {
+  readonly #table: LoadTable;
+  readonly #files = new Map<number, number>();
+  readonly #staging = new Map<ReaderBank, Staging>();
+
+  constructor(table: LoadTable) {
+    this.#table = table;
+  }
+
+  /** Returns the bytes read; throws where the file ends before or cannot be read. */
+  read(load: ExpertLoad, bank: ReaderBank): number {
+    const staging = this.#stagingOf(bank);
+    let bytes = 0;
+    for (const run of runsOf(load)) {
+      const { address, view } = staging.take(run.byteLength);
+      try {
+        this.#fill(view, run);
+      } catch (error) {
+        this.#close(run.file);
+        throw error;
+      }
+      bytes += unpackRun(run, bank, address);
+    }
+    return bytes;
+  }
+
+  close(): void {
+    for (const file of [...this.#files.keys()]) this.#close(file);
+  }
+
+  #fill(view: Uint8Array, { file, offset }: Run): void {
+    let descriptor = this.#files.get(file);
+    if (descriptor === undefined) {
+      descriptor = openSync(this.#table.file(file).file, "r");
+      this.#files.set(file, descriptor);
+    }
+    for (let done = 0; done < view.length;) {
+      const count = readSync(descriptor, view, done, view.length - done, offset + done);
+      if (count === 0) {
+        throw new Error(
+          `the file ends at byte ${offset + done}, must hold ${offset + view.length}`,
+        );
+      }
+      done += count;
+    }
+  }
+
+  #close(file: number): void {
+    const descriptor = this.#files.get(file);
+    this.#files.delete(file);
+    if (descriptor !== undefined) closeSync(descriptor);
+  }
+
+  #stagingOf(bank: ReaderBank): Staging {
+    let staging = this.#staging.get(bank);
+    if (staging === undefined) {
+      staging = new Staging(bank.kernels, bank.memory);
+      this.#staging.set(bank, staging);
+    }
+    return staging;
+  }
+}
+
+/** Reads from URLs by range requests, several at a time. */
+export class UrlReader {
+  readonly #table: LoadTable;
+  readonly #sources = new Map<number, Promise<HttpSource>>();
+  /** Regions that no read uses, by bank. */
+  readonly #free = new Map<ReaderBank, Staging[]>();
+
+  constructor(table: LoadTable) {
+    this.#table = table;
+  }
+
+  /** Resolves to the bytes read; rejects where the URL's answer is not the wanted range. */
+  async read(load: ExpertLoad, bank: ReaderBank): Promise<number> {
+    const bytes = await Promise.all(runsOf(load).map((run) => this.#readRun(run, bank)));
+    return bytes.reduce((sum, count) => sum + count, 0);
+  }
+
+  async #readRun(run: Run, bank: ReaderBank): Promise<number> {
+    const free = this.#free.get(bank) ?? [];
+    this.#free.set(bank, free);
+    const staging = free.pop() ?? new Staging(bank.kernels, bank.memory);
+    try {
+      const source = await this.#source(run.file);
+      const { address, view } = staging.take(run.byteLength);
+      await source.read(run.offset, view);
+      return unpackRun(run, bank, address);
+    } finally {
+      free.push(staging);
+    }
+  }
+
+  #source(file: number): Promise<HttpSource> {
+    let source = this.#sources.get(file);
+    if (source === undefined) {
+      const { file: url, version: expected } = this.#table.file(file);
+      source = HttpSource.open(url, { expected, readAhead: false });
+      // A source that did not open is tried again.
+      source.catch(() => this.#sources.delete(file));
+      this.#sources.set(file, source);
+    }
+    return source;
+  }
+}
+
+/** Whether a file's name is a URL. */
+export function isUrl(name: string): boolean {
+  return /^https?:\/\//.test(name);
+}
