@@ -1,6 +1,8 @@
 /** Opens a backend by name. */
 
+import process from "node:process";
 import { OptionError } from "../errors.ts";
+import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
 
 export interface CreateBackendOptions {
@@ -9,7 +11,24 @@ export interface CreateBackendOptions {
   readonly threads: number;
   /** Ignored by the reference backend, whose activations are float32. */
   readonly activations: ActivationPrecision;
+  /** Bytes of the model's weights in its file; 0, the default, stands for less than a memory holds. */
+  readonly weightBytes?: number;
+  /** Bytes that the process may take; routed experts are paged where that is too little. */
+  readonly memoryBytes?: number;
+  /** Bytes for the routed experts that are kept in memory; the others are paged. */
+  readonly expertCacheBytes?: number;
+  /** Which experts are kept. */
+  readonly expertPolicy?: PolicyName;
+  /** Fetch experts ahead always or never; by default as far as that is measured to pay. */
+  readonly lookAhead?: boolean;
 }
+
+/** What a bank takes of weights before the next one is filled. */
+const BANK_BYTES = 3.5 * 2 ** 30;
+/** Packed weights are at most so much larger than the file's, converted types aside. */
+const GROWTH = 1.15;
+/** What a process takes besides the model. */
+const RUNTIME_BYTES = 128 * 2 ** 20;
 
 /** Loads the backend's code and starts it; throws OptionError for a name that is none. */
 export async function createBackend(options: CreateBackendOptions): Promise<Backend> {
@@ -21,11 +40,29 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
     }
     case "wasm": {
       const { createWasmBackend } = await import("./wasm/mod.ts");
-      return await createWasmBackend({ threads, activations, joinLate: true });
+      const paging = pagingOf(options);
+      const banks = banksFor(options);
+      return await createWasmBackend({ threads, activations, joinLate: true, banks, paging });
     }
     default:
       throw new OptionError(
         `cannot open a backend: its name is ${JSON.stringify(backend)}, must be wasm or reference`,
       );
   }
+}
+
+/** Experts are paged where a budget asks for it and the model does not fit into it as a whole. */
+function pagingOf(options: CreateBackendOptions) {
+  const { weightBytes = 0, memoryBytes, expertCacheBytes: cacheBytes, lookAhead } = options;
+  const fits = memoryBytes !== undefined &&
+    weightBytes * GROWTH + RUNTIME_BYTES <= memoryBytes * 3 / 4;
+  if (cacheBytes === undefined && (memoryBytes === undefined || fits)) return undefined;
+  const processBytes = () => process.memoryUsage().rss;
+  return { cacheBytes, memoryBytes, processBytes, policy: options.expertPolicy, lookAhead };
+}
+
+/** Memories that the model may need; unused ones cost address space only. */
+function banksFor({ weightBytes = 0, memoryBytes = Infinity }: CreateBackendOptions): number {
+  const bytes = Math.min(weightBytes * GROWTH, memoryBytes);
+  return bytes <= BANK_BYTES ? 1 : 1 + Math.ceil(bytes / BANK_BYTES);
 }

@@ -27,7 +27,7 @@ export async function openLocalEngine(
   const source = await openCheckpoint(options.model);
   try {
     const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
-    const backend = await createBackend(options);
+    const backend = await createBackend({ ...options, weightBytes: source.byteLength });
     const warnings: string[] = [];
     try {
       const model = await loadModel({

@@ -15,6 +15,8 @@ export interface SizingOptions {
   readonly chunkTokens: number;
   /** Tokens per sequence that the caller asks for. */
   readonly contextLength?: number;
+  /** Bytes for everything, of which the cache gets a quarter at most. */
+  readonly memoryBytes?: number;
 }
 
 export interface Sizing {
@@ -33,7 +35,8 @@ export interface Sizing {
  * The slots share what the budget buys, so long sequences may have to wait for each other. Throws
  * OptionError for options that are out of range, a context beyond the model's among them.
  */
-export function chooseSizes({ config, slots, chunkTokens, contextLength }: SizingOptions): Sizing {
+export function chooseSizes(options: SizingOptions): Sizing {
+  const { config, slots, chunkTokens, contextLength, memoryBytes = Infinity } = options;
   checkPositive("slots", slots);
   checkPositive("chunkTokens", chunkTokens);
   if (contextLength !== undefined) checkPositive("contextLength", contextLength);
@@ -45,7 +48,10 @@ export function chooseSizes({ config, slots, chunkTokens, contextLength }: Sizin
   }
   // In float32; a backend that keeps them smaller only needs less.
   const pageBytes = PAGE_TOKENS * config.layers * config.cacheWidth * 4;
-  const budgetPages = Math.max(1, Math.floor(KV_BUDGET_BYTES / pageBytes));
+  const budgetPages = Math.max(
+    1,
+    Math.floor(Math.min(KV_BUDGET_BYTES, memoryBytes / 4) / pageBytes),
+  );
   const context = contextLength ?? Math.min(config.contextLength, budgetPages * PAGE_TOKENS);
   const pagesEach = pagesFor(context);
   const affordableRows = Math.floor(LOGITS_BUDGET_BYTES / (config.vocabSize * 4));

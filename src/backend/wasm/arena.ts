@@ -10,15 +10,12 @@ export const MEMORY_BYTES = 65536 * PAGE_BYTES;
 /** Hands out zeroed regions, 64-byte aligned; nothing is given back. */
 export class Arena {
   readonly #memory: WebAssembly.Memory;
-  readonly #maxBytes: number;
   #at = 0;
   #end = 0;
   #used = 0;
 
-  /** `maxBytes`: what the memory may grow to. */
-  constructor(memory: WebAssembly.Memory, maxBytes: number) {
+  constructor(memory: WebAssembly.Memory) {
     this.#memory = memory;
-    this.#maxBytes = Math.min(maxBytes, MEMORY_BYTES);
   }
 
   /** Bytes handed out. */
@@ -28,7 +25,7 @@ export class Arena {
 
   /** Bytes that may still be handed out. */
   get free(): number {
-    return Math.max(0, this.#maxBytes - this.#memory.buffer.byteLength) + this.#end - this.#at;
+    return MEMORY_BYTES - this.#memory.buffer.byteLength + this.#end - this.#at;
   }
 
   /** Address of `bytes` zeroed bytes for `purpose`; throws CapacityError where they are not to be had. */
@@ -37,11 +34,11 @@ export class Arena {
     if (this.#at + size > this.#end) {
       const pages = Math.ceil(Math.max(size, 1 << 20) / PAGE_BYTES);
       const held = this.#memory.buffer.byteLength;
-      const first = held + size > this.#maxBytes ? undefined : this.#grow(pages);
+      const first = held + size > MEMORY_BYTES ? undefined : this.#grow(pages);
       if (first === undefined) {
         throw new CapacityError(
           `cannot allocate ${purpose}: ${size} bytes are asked for and ${held} held, ` +
-            `must be at most ${this.#maxBytes} together`,
+            `must be at most ${MEMORY_BYTES} together`,
         );
       }
       // Whoever else grew the memory in between owns the pages between, so only adjoining ones merge.

@@ -38,7 +38,6 @@ export class Bank {
       memory: WebAssembly.Memory;
       kernels: Kernels;
       threads: number;
-      maxBytes: number;
     },
   ) {
     this.index = options.index;
@@ -46,7 +45,7 @@ export class Bank {
     this.kernels = options.kernels;
     this.#threads = options.threads;
     this.context = options.kernels.create_context();
-    this.arena = new Arena(options.memory, options.maxBytes);
+    this.arena = new Arena(options.memory);
     this.reserveScratch({});
   }
 

@@ -60,7 +60,7 @@ export interface WasmBackendOptions {
   readonly variant?: Variant;
   /** Memories that the model may be spread over; 1 by default. */
   readonly banks?: number;
-  /** What each of them may grow to; 4 GiB by default. */
+  /** Bytes after which the next bank is filled, an eighth of them left to caches and workspace; 4 GiB by default. */
   readonly bankBytes?: number;
   /** Leave routed experts in their file and keep some of them in memory; all are, by default. */
   readonly paging?: PagingOptions;
@@ -72,14 +72,14 @@ export interface WasmBackendOptions {
  * on the threads that have come by then, with the same results.
  */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
-  const { threads, banks: bankCount = 1, bankBytes = MEMORY_BYTES } = options;
+  const { threads, banks: bankCount = 1 } = options;
   checkCount("start compute threads", { what: "threads", is: threads, max: MAX_THREADS });
   checkCount("make memories", { what: "banks", is: bankCount, max: MAX_BANKS });
   const shared = await loadModule(options.variant ?? chooseVariant(), { banks: bankCount });
   const banks: Bank[] = [];
   for (const [index, memory] of shared.memories.entries()) {
     const kernels = await instantiate(shared, index);
-    banks.push(new Bank({ index, memory, kernels, threads, maxBytes: bankBytes }));
+    banks.push(new Bank({ index, memory, kernels, threads }));
   }
   const workers = Array.from(
     { length: threads - 1 },
@@ -128,13 +128,13 @@ class WasmBackend implements Backend {
       options: WasmBackendOptions;
     },
   ) {
-    const { threads, activations, paging } = options;
+    const { threads, activations, bankBytes = MEMORY_BYTES, paging } = options;
     this.threads = threads;
     this.activations = activations;
     this.#banks = banks;
     this.#first = banks[0];
     this.#workers = workers;
-    this.#placer = new Placer({ shared, banks, activations, paging });
+    this.#placer = new Placer({ shared, banks, bankBytes, activations, paging });
     this.#lookAhead = new LookAheadChoice(paging?.lookAhead);
     this.#streams = new StreamChoice((streams) => {
       for (const { kernels, context } of banks) kernels.set_streams(context, streams);

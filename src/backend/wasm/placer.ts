@@ -31,6 +31,8 @@ const RESERVED = 1 / 8;
 export interface PlacerOptions {
   readonly shared: SharedModule;
   readonly banks: readonly Bank[];
+  /** Bytes that a bank takes before the next one is filled. */
+  readonly bankBytes: number;
   readonly activations: ActivationPrecision;
   readonly paging?: PagingOptions;
 }
@@ -208,8 +210,8 @@ export class Placer {
   /** The bank that takes the next `bytes` of weights. */
   #bankFor(bytes: number): Bank {
     while (this.#current < this.#banks.length - 1) {
-      const { free, used } = this.#banks[this.#current].arena;
-      if (free - bytes >= (free + used) * RESERVED) break;
+      const { used } = this.#banks[this.#current].arena;
+      if (used + bytes <= this.#options.bankBytes * (1 - RESERVED)) break;
       this.#current += 1;
     }
     return this.#banks[this.#current];
