@@ -11,7 +11,10 @@ import type { Architecture } from "./types.ts";
 function readConfig(source: TensorSource): DecoderConfig {
   const reader = new ConfigReader(source, "olmoe");
   const clip = { gguf: "attention.clamp_kqv", huggingFace: "clip_qkv" };
-  if (reader.has(clip)) throw reader.unsupported(clip, { is: "present", must: "absent" });
+  if (reader.has(clip)) {
+    const is = reader.number(clip, { above: 0, max: 1e9 });
+    throw reader.unsupported(clip, { is, must: "absent" });
+  }
   const bias = { gguf: "attention_bias", huggingFace: "attention_bias" };
   const queryKeyValueBias = reader.boolean(bias, { fallback: false });
   if (queryKeyValueBias) throw reader.unsupported(bias, { is: true, must: "false" });

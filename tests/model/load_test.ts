@@ -1,10 +1,17 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import type { Backend, Ops } from "../../src/backend/backend.ts";
 import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
-import { CapacityError, FormatError, UnsupportedOpError } from "../../src/errors.ts";
+import { CapacityError, FormatError, OptionError, UnsupportedOpError } from "../../src/errors.ts";
 import { Evaluator } from "../../src/model/evaluate.ts";
 import { loadModel } from "../../src/model/registry.ts";
 import type { ForwardOptions } from "../../src/model/types.ts";
+import {
+  ggufDeepseek,
+  huggingFaceDeepseek,
+  huggingFaceMixture,
+  legacyGgufDeepseek,
+  mixtures,
+} from "./_mixtures.ts";
 import { ggufLlama, huggingFaceDense, sourceOf, type SourceParts } from "./_source.ts";
 
 async function load(parts: SourceParts, backend: Backend = createReferenceBackend()) {
@@ -24,18 +31,27 @@ function withShapes(
 function untouchable(): Backend {
   const backend = createReferenceBackend();
   backend.upload = ({ name }) => Promise.reject(new Error(`${name} was uploaded`));
+  backend.uploadExperts = () => Promise.reject(new Error("experts were uploaded"));
   return backend;
 }
 
 for (
-  const parts of [ggufLlama(), ...(["Llama", "Qwen2", "Qwen3"] as const).map(huggingFaceDense)]
+  const parts of [
+    ggufLlama(),
+    ...(["Llama", "Qwen2", "Qwen3"] as const).map(huggingFaceDense),
+    ...mixtures(),
+  ]
 ) {
-  const label = String(parts.metadata["general.architecture"] ?? parts.metadata.architectures);
+  const architecture = parts.metadata["general.architecture"] ?? parts.metadata.architectures;
+  const legacy = "blk.0.attn_kv_b.weight" in parts.shapes ? ", legacy" : "";
+  const label = `${architecture}${legacy}`;
 
   Deno.test(`${label} (${parts.format}): a missing tensor is named before anything is uploaded`, async () => {
     for (const name of Object.keys(parts.shapes)) {
       // In GGUF files a missing output matrix means tied embeddings.
       if (name === "output.weight" || name.startsWith("token_embd")) continue;
+      // It says by being there that the file is of the older kind.
+      if (name === "blk.0.attn_kv_b.weight") continue;
       await assertRejects(
         () => load(withShapes(parts, { [name]: undefined }), untouchable()),
         FormatError,
@@ -67,6 +83,89 @@ for (
     );
   });
 }
+
+Deno.test("of the routed experts, those that a token does not read are not active", async () => {
+  const [all, active] = await Promise.all(
+    [huggingFaceMixture("Qwen3Moe"), ggufDeepseek()].map(async (parts) => {
+      const { parameters, activeParameters } = await load(parts);
+      return [parameters, activeParameters];
+    }),
+  );
+  // Two layers of 8 experts of 3 * 6 * 8 values, of which a token reads 2.
+  const idle = 2 * 6 * 3 * 6 * 8;
+  assertEquals(all[0] - all[1], idle);
+  assertEquals(active[0] - active[1], idle);
+});
+
+Deno.test("stacked experts and those in tensors of their own know where their bytes lie", async () => {
+  for (const parts of [ggufDeepseek(), huggingFaceDeepseek("V3")]) {
+    const source = sourceOf(parts);
+    source.locate = ({ name }) => ({ file: `of ${name}`, offset: 1000 });
+    const backend = createReferenceBackend();
+    const uploadExperts = backend.uploadExperts.bind(backend);
+    const places: (string | number | undefined)[] = [];
+    backend.uploadExperts = (tensors) => {
+      const { location } = tensors.down[3];
+      places.push(location?.file, location?.offset, location?.byteLength);
+      return uploadExperts(tensors);
+    };
+    await loadModel({ source, backend, maxRows: 1, maxLogitRows: 1 });
+    const stacked = parts.format === "gguf";
+    const name = stacked
+      ? "blk.1.ffn_down_exps.weight"
+      : "model.layers.1.mlp.experts.3.down_proj.weight";
+    // An expert's matrix is 8 by 6 numbers of four bytes.
+    assertEquals(places.slice(0, 3), [`of ${name}`, stacked ? 1000 + 3 * 192 : 1000, 192]);
+  }
+});
+
+Deno.test("layers that predict further tokens are left alone, and no others", async () => {
+  const parts = huggingFaceDeepseek("V3");
+  const extra = withShapes(parts, { "model.layers.3.eh_proj.weight": [8, 16] });
+  await assertRejects(() => load(extra, untouchable()), FormatError, "model.layers.3.eh_proj");
+  const stated = { ...extra, metadata: { ...extra.metadata, num_nextn_predict_layers: 1 } };
+  assertEquals((await load(stated)).parameters, (await load(parts)).parameters);
+  const gguf = ggufDeepseek();
+  const counted = { "deepseek2.block_count": 4, "deepseek2.nextn_predict_layers": 1 };
+  const both = withShapes(gguf, { "blk.3.nextn.eh_proj.weight": [8, 16] });
+  const model = await load({ ...both, metadata: { ...both.metadata, ...counted } });
+  assertEquals([model.config.layers, model.routedLayers.length], [3, 2]);
+});
+
+Deno.test("a legacy file without groups warns, and takes those that the caller states", async () => {
+  const warnings: string[] = [];
+  const open = async (parts: SourceParts, expertGroups?: { count: number; used: number }) =>
+    await loadModel({
+      source: sourceOf(parts),
+      backend: createReferenceBackend(),
+      maxRows: 1,
+      maxLogitRows: 1,
+      onWarning: (message) => warnings.push(message),
+      ...(expertGroups && { expertGroups }),
+    });
+  await open(ggufDeepseek());
+  assertEquals(warnings, []);
+  await open(legacyGgufDeepseek());
+  assertEquals(warnings.length, 1);
+  assert(warnings[0].includes("without the group limit"), warnings[0]);
+  assert(warnings[0].includes("--expert-groups N,K"), warnings[0]);
+  await open(legacyGgufDeepseek(), { count: 4, used: 2 });
+  assertEquals(warnings.length, 1);
+  for (
+    const [count, used, message] of [[3, 1, "a divisor of the 8 experts"], [
+      8,
+      2,
+      "at most 4",
+    ]] as const
+  ) {
+    await assertRejects(() => open(legacyGgufDeepseek(), { count, used }), OptionError, message);
+  }
+  await assertRejects(
+    () => open(huggingFaceMixture("Olmoe"), { count: 4, used: 2 }),
+    OptionError,
+    "must be left to DeepSeek's models (this one is olmoe)",
+  );
+});
 
 Deno.test("a weight whose elements are integers is refused with its type", async () => {
   const name = "blk.0.ffn_up.weight";
