@@ -81,6 +81,13 @@ function placeOf(
   return { kind, layer: match === null ? null : Number(match[1]) };
 }
 
+/** The weights of all gates, by name. */
+export function gateTensors(source: TensorSource): TensorInfo[] {
+  return [...source.tensors.values()]
+    .filter(({ name }) => placeOf(name, source.format).kind === "gate")
+    .sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
 /** The parameters a tensor holds; none in scales, which belong to the values beside them. */
 function valuesOf({ name, shape }: Tensor): {
   readonly matrices: readonly Matrices[];

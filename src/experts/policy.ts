@@ -39,8 +39,14 @@ export interface PolicySize {
   readonly experts: number;
 }
 
-/** Decode steps after which a use counts half as much for "lfu"; chosen on recorded traces. */
-const LFU_HALF_LIFE = 128;
+/** The one with the most hits on recorded traces at every budget. */
+export const DEFAULT_POLICY: PolicyName = "lfu";
+
+/**
+ * Decode steps after which a use counts half as much for "lfu". On traces of a trained model's answers
+ * 32 to 128 differ by 0.2 percentage points, 8 and 512 lose up to two.
+ */
+const LFU_HALF_LIFE = 64;
 
 /** Added to the ranks of experts that are not cold; cold ones' stay below. */
 const HOT = 2 ** 40;
