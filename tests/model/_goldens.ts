@@ -20,7 +20,7 @@ export interface Golden {
   readonly greedy: readonly (readonly number[])[];
   /** GGUF: rms error of llama.cpp with its own rounded activations; 0 where the weights are floats. */
   readonly llamaCppRms: number;
-  /** Whether experts are chosen, so that a small error may become a large one. */
+  /** Whether the model has layers with routed experts. */
   readonly mixture: boolean;
   /** Hugging Face: a prefix of sequence 2, evaluated first, and the tensor of the rest's logits. */
   readonly extend?: { readonly prefill: number; readonly logits: string };

@@ -10,21 +10,20 @@ for (const threads of [1, 2]) {
   });
 }
 
-// llama.cpp rounds activations to 8 bits too; the high and the low byte lose next to nothing.
-roundedGoldenTests({
-  name: "wasm q8, 2 threads",
-  open: () => createWasmBackend({ threads: 2, activations: "q8" }),
-  cases: "all models",
-  includes: () => true,
-  atMost: 1.2,
-});
-roundedGoldenTests({
-  name: "wasm q16, 2 threads",
-  open: () => createWasmBackend({ threads: 2, activations: "q16" }),
-  cases: "dense models",
-  includes: ({ mixture }) => !mixture,
-  atMost: 0.05,
-});
+// llama.cpp rounds activations to 8 bits too; the high and the low byte lose next to nothing. A mixture
+// may choose another expert at a near tie, so that single cases vary; the mean does not.
+for (
+  const { activations, atMost } of [
+    { activations: "q8", atMost: 1.2 },
+    { activations: "q16", atMost: 0.05 },
+  ] as const
+) {
+  roundedGoldenTests({
+    name: `wasm ${activations}, 2 threads`,
+    open: () => createWasmBackend({ threads: 2, activations }),
+    atMost,
+  });
+}
 
 for (const activations of ["q8", "q16", "f32"] as const) {
   const on = (threads: number) => ({
