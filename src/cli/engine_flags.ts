@@ -26,9 +26,10 @@ const EXPERT_GROUPS: Flag<ExpertGroups | undefined> = Object.freeze({
 
 export const ENGINE_FLAGS = {
   model: textFlag({
-    help: "a .gguf or .safetensors file, or a Hugging Face folder (default the built-in model)",
+    help:
+      "a .gguf or .safetensors file or a Hugging Face folder, by path or URL (default the built-in model)",
     placeholder: "PATH",
-    must: "the path of a model",
+    must: "the path or http(s) URL of a model",
   }),
   backend: choiceFlag({
     help: "what computes: WASM kernels, or the slow definition of each op",

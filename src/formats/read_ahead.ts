@@ -49,10 +49,10 @@ export class ReadAhead {
         if (end - position >= most) {
           return await this.#fetch(position, into.subarray(position - offset));
         }
-        piece = this.#start(position, Math.max(BLOCK_BYTES, Math.min(most, until - position)));
+        piece = this.#start(...pieceAround(position, Math.min(until, position + most)));
       }
       if (until > end && until > piece.end && this.#find(piece.end) === undefined) {
-        this.#start(piece.end, Math.min(PIECE_BYTES, until - piece.end));
+        this.#start(piece.end, Math.min(until, piece.end + PIECE_BYTES));
       }
       const bytes = await piece.bytes;
       const part = bytes.subarray(position - piece.start, end - piece.start);
@@ -75,8 +75,8 @@ export class ReadAhead {
     return piece;
   }
 
-  #start(start: number, length: number): Piece {
-    const bytes = new Uint8Array(Math.min(length, this.#size - start));
+  #start(start: number, end: number): Piece {
+    const bytes = new Uint8Array(Math.min(end, this.#size) - start);
     const piece: Piece = {
       start,
       end: start + bytes.length,
@@ -98,4 +98,13 @@ export class ReadAhead {
       kept -= end - start;
     }
   }
+}
+
+/** The range to fetch for `start..end`: small ones grow to whole blocks, for their neighbours' sake. */
+function pieceAround(start: number, end: number): [start: number, end: number] {
+  if (end - start >= BLOCK_BYTES) return [start, end];
+  return [
+    Math.floor(start / BLOCK_BYTES) * BLOCK_BYTES,
+    Math.ceil(end / BLOCK_BYTES) * BLOCK_BYTES,
+  ];
 }

@@ -90,4 +90,11 @@ Deno.test("a model is served under its file's name", () => {
   assertEquals(modelIdOf("models/folder/"), "folder");
   assertEquals(modelIdOf("C:\\m\\x.safetensors"), "x");
   assertEquals(modelIdOf("/"), "model");
+  assertEquals(
+    modelIdOf("https://user:secret@host/a/My%20model.Q8_0.gguf?token=1"),
+    "My model.Q8_0",
+  );
+  assertEquals(modelIdOf("https://host/owner/folder/"), "folder");
+  assertEquals(modelIdOf("https://host"), "host");
+  assertEquals(modelIdOf("https://user:secret@:1"), "model");
 });

@@ -8,7 +8,7 @@ import { buildGguf } from "./_gguf_builder.ts";
 import { buildSafetensors } from "./_safetensors_builder.ts";
 
 const GOLDENS = new URL("tests/data/goldens/", ROOT).pathname;
-const GGUF = `${GOLDENS}gguf/qwen3/qwen3.q8_0.gguf`;
+const GGUF = `${GOLDENS}gguf/deepseek_v3/deepseek_v3.q8_0.gguf`;
 const FOLDER = `${GOLDENS}models/qwen2_tied`;
 
 /** Every tensor's bytes, read in parts of `partBytes`, must be those of the source on disk. */
