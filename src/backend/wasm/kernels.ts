@@ -13,6 +13,12 @@ export interface SharedModule {
   readonly memories: readonly WebAssembly.Memory[];
 }
 
+/**
+ * What `serve` returns when the backend closes; anything else is the bank to go on in. Not in thread.ts,
+ * since whoever loads that becomes a compute thread.
+ */
+export const LEAVE = 0xfffffffe;
+
 /** Pages of 64 KiB that a memory may have at most: 4 GiB. */
 const MAX_PAGES = 65536;
 const STACK_BYTES = 1 << 20;

@@ -31,6 +31,7 @@ import { Placer } from "./placer.ts";
 import {
   chooseVariant,
   instantiate,
+  LEAVE,
   loadModule,
   type SharedModule,
   type Variant,
@@ -40,7 +41,7 @@ import type { Segment, WasmPlan } from "./plan.ts";
 import { LookAheadChoice } from "./paging/look_ahead.ts";
 import type { PagingOptions } from "./paging/options.ts";
 import { LOOK_AHEAD_ROWS, PlanRecorder, type RecorderOptions } from "./recorder.ts";
-import { LEAVE, type ThreadStart } from "./thread.ts";
+import type { ThreadStart } from "./thread.ts";
 import { StreamChoice } from "./stream_choice.ts";
 
 type LookAheadBuffers = ReturnType<RecorderOptions["lookAheadBuffers"]>;

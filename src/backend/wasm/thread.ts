@@ -1,15 +1,12 @@
 /** A compute thread: joins the shared memories and runs every plan until it is told to stop. */
 
-import { instantiate, type Kernels, type SharedModule } from "./kernels.ts";
+import { instantiate, type Kernels, LEAVE, type SharedModule } from "./kernels.ts";
 
 export interface ThreadStart {
   readonly shared: SharedModule;
   /** Address of what the threads share, in each bank. */
   readonly contexts: readonly number[];
 }
-
-/** What `serve` returns when the backend closes; anything else is the bank to go on in. */
-export const LEAVE = 0xfffffffe;
 
 const scope = self as unknown as {
   onmessage: ((event: MessageEvent<ThreadStart>) => void) | null;
