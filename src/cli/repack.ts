@@ -58,7 +58,7 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     const missing = model === undefined ? "--model" : "--out";
     throw new OptionError(`cannot repack: ${missing} is missing, must be the path of a .gguf file`);
   }
-  const files = openGgufFiles(model);
+  const files = await openGgufFiles(model);
   try {
     refuseSameFile(model, out);
     const bar = progressBar(stderr, "Repacking");

@@ -43,6 +43,18 @@ export async function openCheckpoint(path: string): Promise<TensorSource> {
   return source;
 }
 
+/**
+ * The files of a GGUF checkpoint on disk, all parts of a split one in order; not yet read. Throws
+ * FormatError where one cannot be opened.
+ */
+export async function openGgufFiles(path: string): Promise<ByteSource[]> {
+  const { folder, file } = placeOnDisk(path);
+  if (file !== undefined) {
+    return await openParts(folder, { name: file, file: await folder.open(file) });
+  }
+  throw FormatError.of(`open ${quoted(folder.name)}`, "the path", "a folder", "a .gguf file");
+}
+
 function placeOnDisk(path: string): Place {
   if (pathKind(path) === "folder") {
     return { folder: diskFolder(`${path.replace(/\/+$/, "")}/`) };

@@ -165,6 +165,7 @@ Deno.test("repack refuses models without stacked experts, repacked ones, and its
     const run = (model: string, out: string) =>
       main(["--model", model, "--out", out], recordedIo());
     await assertRejects(() => run(TINY_MODEL, out), OptionError, "no stacked experts");
+    await assertRejects(() => run(folder, out), FormatError, "a folder");
     await assertRejects(() => run(model, model), OptionError, "--out is the model itself");
     await assertRejects(() => run(model, `${folder}/no/out.gguf`), OptionError, "--out cannot be");
     await assertRejects(
