@@ -14,7 +14,8 @@ use crate::low::{at, opcode, words, Low, Pool};
 use crate::support::{bits, quantisation_errors, Matrix, Random, PRECISIONS, ROUNDOFF};
 
 const WIDTH: usize = 256;
-const EXPERTS: usize = 12;
+/// Not whole groups of rows, nor whole vectors of scores.
+const EXPERTS: usize = 14;
 const TOP_K: usize = 3;
 /// Tokens of the largest step: a tile of eight and one.
 const TOKENS: usize = 9;
@@ -35,7 +36,7 @@ struct Case {
     biased: bool,
 }
 
-const GROUPS: usize = 4;
+const GROUPS: usize = 7;
 
 const CASES: [Case; 4] = [
     // As DeepSeek-V3.
