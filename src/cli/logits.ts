@@ -7,14 +7,15 @@ import type { Backend } from "../backend/backend.ts";
 import { createBackend } from "../backend/create.ts";
 import { CapacityError, OptionError } from "../errors.ts";
 import { openCheckpoint } from "../formats/open.ts";
-import { SafetensorsWriter } from "../formats/safetensors/writer.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { Evaluator, topOf } from "../model/evaluate.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
+import type { LoadModelOptions } from "../model/types.ts";
 import { defaultThreads } from "../text/load.ts";
 import { ENGINE_FLAGS } from "./engine_flags.ts";
-import { type Flag, helpText, integerFlag, parseFlags, textFlag } from "./flags.ts";
-import { progressBar, runCommand, type Terminal, write } from "./terminal.ts";
+import { type Flag, helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
+import { openLogitsFile } from "./logits_file.ts";
+import { printable, progressBar, runCommand, type Terminal, write } from "./terminal.ts";
 
 const IDS_MUST = "whole numbers separated by commas";
 
@@ -40,6 +41,9 @@ const FLAGS = {
   backend: ENGINE_FLAGS.backend,
   activations: ENGINE_FLAGS.activations,
   threads: ENGINE_FLAGS.threads,
+  memory: ENGINE_FLAGS.memory,
+  "expert-cache": ENGINE_FLAGS["expert-cache"],
+  "expert-groups": ENGINE_FLAGS["expert-groups"],
   chunk: integerFlag({
     help: "tokens evaluated at a time",
     min: 1,
@@ -57,11 +61,18 @@ const FLAGS = {
     placeholder: "FILE",
     must: "the path of a file",
   }),
+  routing: switchFlag({
+    help: "write which experts each layer chose, and their weights, to --out",
+  }),
+  hidden: switchFlag({ help: "write the hidden states of each layer to --out" }),
 };
 
 const ABOUT =
   "Prints the ten largest logits at each sequence's end as [token, logit], and the tokens\n" +
-  "that greedy decoding appends. --out gets seq<i>.logits, float32 [tokens, vocabulary].";
+  "that greedy decoding appends. --out gets seq<i>.logits, float32 [tokens, vocabulary], with\n" +
+  "--routing also seq<i>.router.<layer>.experts, int32 [tokens, k], and .weights, float32, the best\n" +
+  "expert first, with --hidden also seq<i>.hidden.<layer>, float32 [tokens, hidden]: what the layer\n" +
+  "reads, and, as the last one, what the output matrix does.";
 
 /** Runs the command; the exit code is 0. Throws OptionError for wrong flags and the loader's errors. */
 export async function main(
@@ -83,16 +94,35 @@ export async function main(
       "cannot evaluate logits: --model is missing, must be the path of a model",
     );
   }
+  const { chunk, greedy, out, routing, hidden } = values;
+  if (out === undefined && (routing || hidden)) {
+    throw new OptionError(
+      `cannot evaluate logits: --${routing ? "routing" : "hidden"} is given without --out, ` +
+        "must come with the file that gets it",
+    );
+  }
   const sequences = await readSequences({ ids: values.ids, file: values["ids-file"] });
   const source = await openCheckpoint(values.model);
   try {
     const backend = await createBackend({
       ...values,
       threads: values.threads ?? defaultThreads(),
+      memoryBytes: values.memory,
+      expertCacheBytes: values["expert-cache"],
+      weightBytes: source.byteLength,
     });
     try {
-      const { chunk, greedy, out } = values;
-      const report = await evaluate({ source, backend, sequences, chunk, greedy, out });
+      const report = await evaluate({
+        source,
+        backend,
+        sequences,
+        chunk,
+        greedy,
+        out,
+        routing,
+        hidden,
+        expertGroups: values["expert-groups"],
+      });
       write(stdout, `${JSON.stringify(report)}\n`);
     } finally {
       backend.close();
@@ -118,9 +148,12 @@ async function evaluate(
     chunk: number;
     greedy: number;
     out: string | undefined;
+    routing: boolean;
+    hidden: boolean;
+    expertGroups: LoadModelOptions["expertGroups"];
   },
 ): Promise<Report> {
-  const { source, backend, sequences, chunk, greedy } = options;
+  const { source, backend, sequences, chunk, greedy, out, routing, hidden, expertGroups } = options;
   const config = readModelConfig(source);
   checkIds(sequences, config.vocabSize);
   const longest = Math.max(...sequences.map(({ length }) => length));
@@ -132,14 +165,19 @@ async function evaluate(
   }
   const rows = Math.min(chunk, longest);
   const bar = progressBar(Deno.stderr, "Loading");
+  const warnings: string[] = [];
   const model = await loadModel({
     source,
     backend,
     maxRows: rows,
     // Logits of every position are only computed where they are kept.
-    maxLogitRows: options.out === undefined ? 1 : rows,
+    maxLogitRows: out === undefined ? 1 : rows,
+    keepHidden: hidden,
     onProgress: bar.onProgress,
+    onWarning: (message) => warnings.push(message),
+    ...(expertGroups && { expertGroups }),
   }).finally(bar.clear);
+  for (const warning of warnings) write(Deno.stderr, `warning: ${printable(warning)}\n`);
   const evaluator = new Evaluator({
     model,
     backend,
@@ -147,56 +185,22 @@ async function evaluate(
     sequences: 1,
     tokens: longest + greedy,
   });
-  const file = options.out === undefined
+  const file = out === undefined
     ? undefined
-    : openOutput(options.out, { sequences, vocab: config.vocabSize });
+    : openLogitsFile(out, { sequences, model, routing, hidden });
   try {
     const top10: [number, number][][] = [];
     const answers: number[][] = [];
     for (const ids of sequences) {
-      const last = await evaluator.prefill(ids, {
-        chunk: rows,
-        ...(file && { onLogits: (logits: Float32Array) => file.writer.write(logits) }),
-      });
+      const last = await evaluator.prefill(ids, { chunk: rows, ...file?.observer });
+      file?.endSequence();
       top10.push(topOf(last, 10));
       answers.push(await evaluator.greedy(last, { count: greedy }));
     }
-    file?.writer.finish();
+    file?.finish();
     return { top10, greedy: answers };
   } finally {
     file?.close();
-  }
-}
-
-function openOutput(
-  path: string,
-  options: { sequences: readonly (readonly number[])[]; vocab: number },
-) {
-  const { sequences, vocab } = options;
-  const file = openForWriting(path);
-  const writer = new SafetensorsWriter(
-    sequences.map(({ length }, i) => ({
-      name: `seq${i}.logits`,
-      dtype: "F32",
-      shape: [length, vocab],
-    })),
-    {
-      write(bytes) {
-        for (let done = 0; done < bytes.length;) done += file.writeSync(bytes.subarray(done));
-      },
-    },
-  );
-  return { writer, close: () => file.close() };
-}
-
-function openForWriting(path: string): Deno.FsFile {
-  try {
-    return Deno.openSync(path, { write: true, create: true, truncate: true });
-  } catch (error) {
-    throw new OptionError(
-      `cannot evaluate logits: --out cannot be written (${(error as Error).name}), ` +
-        "must be the path of a file in a folder that is there",
-    );
   }
 }
 

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { main } from "../../src/cli/logits.ts";
 import { CapacityError, OptionError } from "../../src/errors.ts";
 import { SafetensorsArrays } from "../../src/formats/safetensors/arrays.ts";
+import { assertSameRouting } from "../model/_routing.ts";
 import { ROOT } from "../support/fixtures.ts";
 
 const MODEL = new URL("tests/data/goldens/gguf/qwen3/qwen3.q8_0.gguf", ROOT).pathname;
@@ -91,4 +92,81 @@ Deno.test("logits refuses more tokens than the model's context", async () => {
     CapacityError,
     "the longest sequence is 2 + 255 tokens, must fit the model's context of 256",
   );
+});
+
+const MIXTURE = new URL("tests/data/goldens/models/deepseek_v3", ROOT).pathname;
+
+Deno.test("logits writes chosen experts and hidden states beside the logits, under the fixtures' names", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const record = JSON.parse(await Deno.readTextFile(`${MIXTURE}/golden.json`));
+    const recorded = new SafetensorsArrays(await Deno.readFile(`${MIXTURE}/golden.safetensors`));
+    const [idsFile, out] = [`${folder}/ids.json`, `${folder}/logits.safetensors`];
+    const sequences = record.sequences.map(({ ids }: { ids: number[] }) => ids);
+    await Deno.writeTextFile(idsFile, JSON.stringify(sequences));
+    const flags = ["--model", MIXTURE, "--backend", "reference", "--chunk", "7"];
+    await run(...flags, "--ids-file", idsFile, "--out", out, "--routing", "--hidden");
+    const written = new SafetensorsArrays(await Deno.readFile(out));
+    const { logits_max_abs: tolerance } = record.tolerance;
+    for (const [i, ids] of sequences.entries()) {
+      const names = written.names.filter((name) => name.startsWith(`seq${i}.`));
+      const routers = [1, 2, 3].flatMap((layer) =>
+        ["experts", "weights"].map((what) => `seq${i}.router.${layer}.${what}`)
+      );
+      const hidden = [0, 1, 2, 3, 4].map((layer) => `seq${i}.hidden.${layer}`);
+      assertEquals(names, [`seq${i}.logits`, ...routers, ...hidden]);
+      assertEquals(written.shape(`seq${i}.router.2.experts`), [ids.length, 4]);
+      assertEquals(written.shape(`seq${i}.hidden.4`), [ids.length, 64]);
+    }
+    for (const name of ["seq1.hidden.0", "seq1.hidden.3", "seq1.hidden.4", "seq2.logits"]) {
+      assertClose(written.get(name, "F32"), recorded.get(name, "F32"), { tolerance, name });
+    }
+    for (const layer of [1, 2, 3]) {
+      const name = `seq2.router.${layer}`;
+      assertSameRouting({
+        topK: 4,
+        experts: written.get(`${name}.experts`, "I32"),
+        weights: written.get(`${name}.weights`, "F32"),
+      }, {
+        experts: recorded.get(`${name}.experts`, "I32"),
+        weights: recorded.get(`${name}.weights`, "F32"),
+      }, { tolerance: 1e-4, what: name });
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+function assertClose(
+  actual: Float32Array,
+  expected: Float32Array,
+  { tolerance, name }: { tolerance: number; name: string },
+): void {
+  assertEquals(actual.length, expected.length, name);
+  for (const [i, value] of actual.entries()) {
+    const error = Math.abs(value - expected[i]);
+    assert(error <= tolerance, `${name}: value ${i} is off by ${error}`);
+  }
+}
+
+Deno.test("logits refuses to watch experts or hidden states without a file for them", async () => {
+  for (const flag of ["--routing", "--hidden"]) {
+    await assertRejects(
+      () => main(["--model", MIXTURE, "--backend", "reference", "--ids", "1", flag]),
+      OptionError,
+      `cannot evaluate logits: ${flag} is given without --out`,
+    );
+  }
+});
+
+Deno.test("logits takes the groups of experts that a file leaves out, and refuses ones that cannot be", async () => {
+  const flags = ["--model", MIXTURE, "--backend", "reference", "--ids", "0,17,246,32"];
+  const own = await run(...flags);
+  assertEquals(await run(...flags, "--expert-groups", "4,2"), own);
+  const { top10 } = await run(...flags, "--expert-groups", "1,1");
+  assert(top10[0][0][1] !== own.top10[0][0][1], "without a limit other experts are chosen");
+  const refused = (groups: string, message: string) =>
+    assertRejects(() => main([...flags, "--expert-groups", groups]), OptionError, message);
+  await refused("3,1", "expert groups are 3, 1 of them used, must be a divisor of the 16 experts");
+  await refused("2,4", '--expert-groups is "2,4", must be two whole numbers');
 });
