@@ -49,14 +49,84 @@ fn add2(a: [I32x4; 2], b: [I32x4; 2]) -> [I32x4; 2] {
     [a[0].add(b[0]), a[1].add(b[1])]
 }
 
-/// Integer sums of 32 values of eight rows with each of N byte vectors: `[run of 16][rows half]`,
-/// all in run 0 where the format's scale spans 32 values.
+/// How a processor reads the second operand's bytes from 128 on in a dot product of four bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadOfBytes {
+    /// One instruction that reads them as 128 to 255 (x86 with VNNI).
+    Unsigned,
+    /// One instruction that reads them as -128 to -1 (ARM with its dot product).
+    Signed,
+    /// Several instructions, which may saturate.
+    Pieces,
+}
+
+/// Finds out by trying; the build without relaxed SIMD always works in pieces.
+pub fn read_of_bytes() -> ReadOfBytes {
+    if cfg!(all(
+        target_arch = "wasm32",
+        not(target_feature = "relaxed-simd")
+    )) {
+        return ReadOfBytes::Pieces;
+    }
+    // Hidden from the compiler, which may know another answer than the processor.
+    let hide = |x: u8| U8x16::splat(core::hint::black_box(x));
+    let sum = |a: u8, w: u8| hide(a).dot_quads(hide(w), I32x4::splat(0)).lanes();
+    let cases = [(127u8, 255u8), (128, 255), (127, 128), (255, 200)];
+    let is = |read: fn(u8) -> i32| {
+        cases
+            .iter()
+            .all(|&(a, w)| sum(a, w) == [4 * a as i8 as i32 * read(w); 4])
+    };
+    if is(|w| w as i32) {
+        ReadOfBytes::Unsigned
+    } else if is(|w| w as i8 as i32) {
+        ReadOfBytes::Signed
+    } else {
+        ReadOfBytes::Pieces
+    }
+}
+
+/// As `narrow_sums`, by dot products of four bytes.
 #[inline(always)]
-unsafe fn narrow_sums<F: Narrow, const N: usize>(
+unsafe fn quad_sums<F: Narrow, const N: usize>(
     block: *const u8,
     sub: usize,
     acts: [*const u8; N],
 ) -> [[[I32x4; 2]; 2]; N] {
+    let mut acc = [[[I32x4::splat(0); 2]; 2]; N];
+    // A lone token has registers for two chains of additions.
+    let chains = F::SCALED < SUB || N == 1;
+    for j in 0..4 {
+        let w = F::steps(block, sub, j);
+        for n in 0..N {
+            for run in 0..2 {
+                let a = U8x16::load_quad_splat(acts[n].add(16 * run + 4 * j));
+                let to = if chains { run } else { 0 };
+                for h in 0..2 {
+                    acc[n][to][h] = a.dot_quads(w[run][h], acc[n][to][h]);
+                }
+            }
+        }
+    }
+    if F::SCALED == SUB && chains {
+        for sums in &mut acc {
+            sums[0] = add2(sums[0], sums[1]);
+        }
+    }
+    acc
+}
+
+/// Integer sums of 32 values of eight rows with each of N byte vectors: `[run of 16][rows half]`,
+/// all in run 0 where the format's scale spans 32 values.
+#[inline(always)]
+unsafe fn narrow_sums<F: Narrow, const N: usize, const QUADS: bool>(
+    block: *const u8,
+    sub: usize,
+    acts: [*const u8; N],
+) -> [[[I32x4; 2]; 2]; N] {
+    if QUADS {
+        return quad_sums::<F, N>(block, sub, acts);
+    }
     let zero = [[[I32x4::splat(0); 2]; 2]; N];
     let mut total = zero;
     let mut acc = [[[I16x8::zero(); 2]; 2]; N];
@@ -102,21 +172,22 @@ fn add_if(condition: bool, a: [I32x4; 2], b: [I32x4; 2]) -> [I32x4; 2] {
     }
 }
 
-/// One block of a narrow format times T rows of activations.
+/// One block of a narrow format times T rows of activations, by dot products of four bytes where QUADS.
 ///
 /// # Safety
 /// `block` points to `F::BYTES` bytes, `rows` to the block's activations.
 #[inline(always)]
-pub unsafe fn narrow_block<F: Narrow, const T: usize, const Q16: bool>(
+pub unsafe fn narrow_block<F: Narrow, const T: usize, const Q16: bool, const QUADS: bool>(
     block: *const u8,
     rows: [Row; T],
     y: &mut [Sums; T],
 ) {
     for sub in 0..F::BLOCK / SUB {
         let rows: [Row; T] = core::array::from_fn(|t| rows[t].at(sub));
-        let mut sums = narrow_sums::<F, T>(block, sub, core::array::from_fn(|t| rows[t].high));
+        let mut sums =
+            narrow_sums::<F, T, QUADS>(block, sub, core::array::from_fn(|t| rows[t].high));
         if Q16 {
-            let low = narrow_sums::<F, T>(block, sub, core::array::from_fn(|t| rows[t].low));
+            let low = narrow_sums::<F, T, QUADS>(block, sub, core::array::from_fn(|t| rows[t].low));
             for t in 0..T {
                 for run in 0..2 {
                     for h in 0..2 {

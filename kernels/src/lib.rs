@@ -62,6 +62,15 @@ pub fn pack(kind: u32, src: usize, rows: usize, cols: usize, dst: usize) -> bool
     }
 }
 
+/// The number of the form in which this processor multiplies a type fastest; the type's own for most.
+#[wasm_bindgen]
+pub fn kernel_kind(kind: u32) -> u32 {
+    match (kind, dot::read_of_bytes()) {
+        (8, dot::ReadOfBytes::Unsigned) => 1008,
+        _ => kind,
+    }
+}
+
 /// Forms of activations (a bit set) that a type reads at this precision.
 #[wasm_bindgen]
 pub fn activation_forms(kind: u32, precision: u32) -> u32 {

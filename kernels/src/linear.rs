@@ -164,6 +164,8 @@ pub struct Inputs {
     /// processors that fetch far ahead by themselves, 4 those that don't. Which is faster is measured
     /// while running.
     pub streams: usize,
+    /// Dot products of four bytes are one instruction here.
+    pub quads: bool,
 }
 
 impl Inputs {
@@ -202,13 +204,11 @@ pub unsafe fn multiply(
     }
     let q16 = inputs.precision == Precision::Q16;
     with_format!(kind,
-        narrow F => match (inputs.tokens, inputs.streams, q16) {
-            (1, 1, false) => narrow_decode::<F, 1, false>(weight, inputs, output, from, to),
-            (1, 1, true) => narrow_decode::<F, 1, true>(weight, inputs, output, from, to),
-            (1, _, false) => narrow_decode::<F, 4, false>(weight, inputs, output, from, to),
-            (1, _, true) => narrow_decode::<F, 4, true>(weight, inputs, output, from, to),
-            (_, _, false) => narrow_prefill::<F, false>(weight, inputs, output, from, to, scratch),
-            (_, _, true) => narrow_prefill::<F, true>(weight, inputs, output, from, to, scratch),
+        narrow F => match (q16, inputs.quads || F::QUADS_ONLY) {
+            (false, false) => narrow::<F, false, false>(weight, inputs, output, from, to, scratch),
+            (false, true) => narrow::<F, false, true>(weight, inputs, output, from, to, scratch),
+            (true, false) => narrow::<F, true, false>(weight, inputs, output, from, to, scratch),
+            (true, true) => narrow::<F, true, true>(weight, inputs, output, from, to, scratch),
         },
         wide F => match (inputs.tokens, inputs.streams) {
             (1, 1) => wide_decode::<F, 1>(weight, inputs, output, from, to),
@@ -256,7 +256,22 @@ macro_rules! decode_groups {
     }};
 }
 
-unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool>(
+unsafe fn narrow<F: Narrow, const Q16: bool, const QUADS: bool>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    from: usize,
+    to: usize,
+    scratch: *mut u8,
+) {
+    match (inputs.tokens, inputs.streams) {
+        (1, 1) => narrow_decode::<F, 1, Q16, QUADS>(weight, inputs, output, from, to),
+        (1, _) => narrow_decode::<F, 4, Q16, QUADS>(weight, inputs, output, from, to),
+        _ => narrow_prefill::<F, Q16, QUADS>(weight, inputs, output, from, to, scratch),
+    }
+}
+
+unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
     output: &Output,
@@ -271,7 +286,7 @@ unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool>(
         output,
         from,
         to,
-        narrow_block::<F, 1, Q16>
+        narrow_block::<F, 1, Q16, QUADS>
     );
 }
 
@@ -302,7 +317,7 @@ macro_rules! token_tiles {
     }};
 }
 
-unsafe fn narrow_prefill<F: Narrow, const Q16: bool>(
+unsafe fn narrow_prefill<F: Narrow, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
     output: &Output,
@@ -323,7 +338,7 @@ unsafe fn narrow_prefill<F: Narrow, const Q16: bool>(
             let mut y = [no_sums(); N];
             let mut p = panel as *const u8;
             for _ in 0..blocks * subs {
-                narrow_block::<NarrowPanel<F>, N, Q16>(p, rows, &mut y);
+                narrow_block::<NarrowPanel<F>, N, Q16, QUADS>(p, rows, &mut y);
                 p = p.add(bytes);
                 rows = rows.map(|r| r.at(1));
             }
@@ -419,7 +434,7 @@ pub unsafe fn all_finite(kind: u32, packed: *const u8, rows: usize, cols: usize)
     // Halves are widened without regard to infinities and NaN, which land at 65536 and above; the
     // exponent that stands for NaN in MXFP4 lands at 2^127.
     let limit = F32x4::splat(match kind {
-        2 | 3 | 6 | 7 | 8 | 20 => 65536.0,
+        2 | 3 | 6 | 7 | 8 | 20 | 1008 => 65536.0,
         39 => 1e38,
         _ => f32::INFINITY,
     });

@@ -307,6 +307,15 @@ mod imp {
                 I16x8(i16x8_add(even, odd))
             }
         }
+        /// Lane i of `acc` plus the four products of bytes 4i..4i+3; `self` holds signed bytes, `w`
+        /// unsigned ones below 128. Larger ones are read as the processor likes: see `dot::read_of_bytes`.
+        #[inline(always)]
+        pub fn dot_quads(self, w: Self, acc: I32x4) -> I32x4 {
+            #[cfg(target_feature = "relaxed-simd")]
+            return I32x4(i32x4_relaxed_dot_i8x16_i7x16_add(self.0, w.0, acc.0));
+            #[cfg(not(target_feature = "relaxed-simd"))]
+            return self.dot_pairs(w).pair_sums().add(acc);
+        }
     }
 }
 
@@ -542,6 +551,13 @@ mod imp {
                 debug_assert!(w.0[2 * i] < 128 && w.0[2 * i + 1] < 128);
                 (self.0[2 * i] as i8 as i16 * w.0[2 * i] as i16)
                     .wrapping_add(self.0[2 * i + 1] as i8 as i16 * w.0[2 * i + 1] as i16)
+            }))
+        }
+        pub fn dot_quads(self, w: Self, acc: I32x4) -> I32x4 {
+            I32x4(core::array::from_fn(|i| {
+                (0..4).fold(acc.0[i], |sum, k| {
+                    sum + self.0[4 * i + k] as i8 as i32 * w.0[4 * i + k] as i32
+                })
             }))
         }
     }

@@ -20,6 +20,8 @@ pub struct Context {
     pub scratch_bytes: u32,
     /// How decode kernels walk through memory, see `linear::Inputs`.
     pub streams: u32,
+    /// Whether they multiply four bytes at once, see `dot::read_of_bytes`.
+    pub quads: bool,
     pub scratch: *mut u8,
     /// The plan of the present generation; null tells the threads to leave at once.
     pub plan: *const u32,
@@ -172,6 +174,7 @@ impl Context {
             idle_spin: 100000,
             scratch_bytes: 0,
             streams: 1,
+            quads: crate::dot::read_of_bytes() != crate::dot::ReadOfBytes::Pieces,
             scratch: core::ptr::null_mut(),
             plan: core::ptr::null(),
             plan_ops: 0,

@@ -47,6 +47,11 @@ export function join(context: number): number;
 export function joined(context: number): number;
 
 /**
+ * The number of the form in which this processor multiplies a type fastest; the type's own for most.
+ */
+export function kernel_kind(kind: number): number;
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
  * NaN or infinite.
  */
@@ -101,6 +106,7 @@ export interface InitOutput {
     readonly scratch_bytes: (a: number, b: number, c: number) => number;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
+    readonly kernel_kind: (a: number) => number;
     readonly serve: (a: number, b: number) => number;
     readonly dismiss: (a: number, b: number) => void;
     readonly allocate: (a: number) => number;

@@ -12,6 +12,7 @@ export const run_plan: (a: number, b: number, c: number, d: number, e: number) =
 export const scratch_bytes: (a: number, b: number, c: number) => number;
 export const set_scratch: (a: number, b: number, c: number) => void;
 export const set_streams: (a: number, b: number) => void;
+export const kernel_kind: (a: number) => number;
 export const serve: (a: number, b: number) => number;
 export const dismiss: (a: number, b: number) => void;
 export const allocate: (a: number) => number;

@@ -47,6 +47,11 @@ export function join(context: number): number;
 export function joined(context: number): number;
 
 /**
+ * The number of the form in which this processor multiplies a type fastest; the type's own for most.
+ */
+export function kernel_kind(kind: number): number;
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
  * NaN or infinite.
  */
@@ -95,6 +100,7 @@ export interface InitOutput {
     readonly describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly join: (a: number) => number;
     readonly joined: (a: number) => number;
+    readonly kernel_kind: (a: number) => number;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => number;
     readonly packed_bytes: (a: number, b: number, c: number) => number;
     readonly run_plan: (a: number, b: number, c: number, d: number, e: number) => void;

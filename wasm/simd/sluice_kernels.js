@@ -92,6 +92,16 @@ export function joined(context) {
 }
 
 /**
+ * The number of the form in which this processor multiplies a type fastest; the type's own for most.
+ * @param {number} kind
+ * @returns {number}
+ */
+export function kernel_kind(kind) {
+    const ret = wasm.kernel_kind(kind);
+    return ret >>> 0;
+}
+
+/**
  * Packs `rows` rows at `src` (file layout) into the groups that start at `dst`; false where a value is
  * NaN or infinite.
  * @param {number} kind

@@ -6,6 +6,7 @@ export const create_context: () => number;
 export const describe_weight: (a: number, b: number, c: number, d: number, e: number) => void;
 export const join: (a: number) => number;
 export const joined: (a: number) => number;
+export const kernel_kind: (a: number) => number;
 export const pack: (a: number, b: number, c: number, d: number, e: number) => number;
 export const packed_bytes: (a: number, b: number, c: number) => number;
 export const run_plan: (a: number, b: number, c: number, d: number, e: number) => void;

@@ -57,6 +57,7 @@ impl Worker<'_> {
             records: core::ptr::null(),
             precision: source.precision,
             streams: self.context.streams as usize,
+            quads: self.context.quads,
         }
     }
 
@@ -177,6 +178,7 @@ impl Worker<'_> {
                 records: core::ptr::null(),
                 precision,
                 streams: self.context.streams as usize,
+                quads: self.context.quads,
             };
             let (from, to) = (head * groups, (head + 1) * groups);
             multiply(weight, &inputs, &output, from, to, scratch.panel);

@@ -126,3 +126,46 @@ impl Wide for Q8_0 {
         ]
     }
 }
+
+/// Q8_0 as unsigned bytes, 128 added, in the layout of narrow formats.
+pub struct Q8_0Offset;
+
+impl Format for Q8_0Offset {
+    /// A private number; files hold Q8_0.
+    const TYPE: u32 = 1008;
+    const BLOCK: usize = 32;
+    const FILE_BYTES: usize = 34;
+    const BYTES: usize = 34 * GROUP;
+    const SCALED: usize = 32;
+    const HAS_MIN: bool = false;
+    const OFFSET: i32 = 128;
+
+    unsafe fn pack(rows: &[*const u8; GROUP], out: *mut u8) {
+        planes::gather_u16(rows, 0, out);
+        for step in 0..8 {
+            for (r, row) in rows.iter().enumerate() {
+                let quad = (row.add(2 + 4 * step) as *const u32).read_unaligned();
+                let to = out.add(16 + (step * GROUP + r) * 4) as *mut u32;
+                to.write_unaligned(quad ^ 0x8080_8080);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales(block: *const u8, _run: usize) -> [F32x4; 2] {
+        planes::load_f16(block)
+    }
+}
+
+impl Narrow for Q8_0Offset {
+    const STEPS: usize = 0;
+    const QUADS_ONLY: bool = true;
+    #[inline(always)]
+    unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
+        let low = block.add(16 + 32 * j);
+        let high = low.add(128);
+        [
+            [U8x16::load(low), U8x16::load(low.add(16))],
+            [U8x16::load(high), U8x16::load(high.add(16))],
+        ]
+    }
+}

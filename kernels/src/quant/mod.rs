@@ -46,10 +46,12 @@ pub trait Format {
     }
 }
 
-/// Formats whose q is unsigned and below 128: 8-bit dot products in pairs.
+/// Formats whose q is unsigned and below 128: 8-bit dot products.
 pub trait Narrow: Format {
     /// How many steps of four values may be added in 16 bits: `steps * 2 * max q * 128 < 32768`.
     const STEPS: usize;
+    /// q reaches 255: only for processors whose dot products of four bytes read it so.
+    const QUADS_ONLY: bool = false;
     /// Values of steps `j` and `j + 4` (j < 4; a step is four values) of the 32 values `sub`:
     /// `[step][rows 0-3, rows 4-7]`.
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2];
@@ -86,6 +88,10 @@ macro_rules! with_format {
             8 => {
                 type $wide_format = $crate::quant::legacy::Q8_0;
                 $wide
+            }
+            1008 => {
+                type $format = $crate::quant::legacy::Q8_0Offset;
+                $narrow
             }
             10 => {
                 type $format = $crate::quant::k_quants::Q2K;

@@ -51,8 +51,9 @@ export class Uploader {
   shapeOf(tensor: TensorData, options: UploadOptions & { bank: Bank }): PackedShape {
     const { name, rows, cols } = tensor;
     const type = this.#packedType(tensor.type, { cols, exact: options.exact === true });
-    const kind = TENSOR_TYPES[type].ggmlId;
-    const byteLength = options.bank.kernels.packed_bytes(kind, rows, cols);
+    const { kernels } = options.bank;
+    const kind = kernels.kernel_kind(TENSOR_TYPES[type].ggmlId);
+    const byteLength = kernels.packed_bytes(kind, rows, cols);
     if (byteLength === 0) {
       const { blockValues } = TENSOR_TYPES[type];
       throw FormatError.of(`load ${name}`, "its row length", cols, `a multiple of ${blockValues}`);
