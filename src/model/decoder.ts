@@ -5,7 +5,7 @@
  */
 
 import type { Backend, Norm, Ops, Weight } from "../backend/backend.ts";
-import { CapacityError, OptionError, UnsupportedOpError } from "../errors.ts";
+import { CapacityError, FormatError, OptionError, UnsupportedOpError } from "../errors.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import type { DecoderConfig } from "./decoder_config.ts";
 import { groupedAttentionSpecs, loadGroupedAttention } from "./grouped_attention.ts";
@@ -62,6 +62,7 @@ export async function loadDecoder(
         `(this one is ${config.architecture})`,
     );
   }
+  checkTensorCount(config, source);
   const rope = await loadRopeFactors(config.rope, source);
   const { names } = config;
   const outputName = tensorName("output", { format: source.format });
@@ -125,6 +126,21 @@ export async function loadDecoder(
     createKvCache: (pages) => createCache(backend, { config, pages }),
     forward,
   };
+}
+
+/** A few digits of a configuration may ask for millions of tensors: seen before any is named. */
+function checkTensorCount({ mixture, routed }: DecoderConfig, source: TensorSource): void {
+  if (mixture?.layout !== "apart") return;
+  const layers = routed.filter((isRouted) => isRouted).length;
+  const { experts } = mixture;
+  const is = source.tensors.size + source.otherTensors.size;
+  if (is >= 3 * experts * layers) return;
+  throw FormatError.of(
+    `load the weights of "${source.name}"`,
+    "the number of its tensors",
+    is,
+    `at least ${3 * experts * layers} for ${experts} experts in ${layers} layers`,
+  );
 }
 
 function isNextTokenLayer(

@@ -97,6 +97,14 @@ Deno.test("of the routed experts, those that a token does not read are not activ
   assertEquals(active[0] - active[1], idle);
 });
 
+Deno.test("more experts than the file can have tensors for are refused before they are named", async () => {
+  const parts = huggingFaceMixture("Qwen3Moe");
+  const metadata = { ...parts.metadata, num_experts: 65536, num_hidden_layers: 1024 };
+  const error = await assertRejects(() => load({ ...parts, metadata }, untouchable()), FormatError);
+  const must = "must be at least 201326592 for 65536 experts in 1024 layers";
+  assert(String(error).includes(must), String(error));
+});
+
 Deno.test("stacked experts and those in tensors of their own know where their bytes lie", async () => {
   for (const parts of [ggufDeepseek(), huggingFaceDeepseek("V3")]) {
     const source = sourceOf(parts);
