@@ -53,12 +53,24 @@ fn check(matrix: &mut Matrix, precision: Precision) {
     let x = patterns.concat();
     let exact = [0.0; COLS];
     let mut records = Records::new(matrix.kind.id, &x, COLS, precision);
-    let together = product(matrix, &records.inputs(0, patterns.len(), 1));
+    let mut run = |first: usize, tokens: usize, quads: bool| {
+        let mut inputs = records.inputs(first, tokens, 1);
+        inputs.quads = quads;
+        product(matrix, &inputs)
+    };
+    let together = run(0, patterns.len(), false);
+    assert_eq!(run(0, patterns.len(), true), together);
+    let alone: Vec<Vec<f32>> = (0..patterns.len())
+        .map(|token| {
+            let alone = run(token, 1, false);
+            assert_eq!(run(token, 1, true), alone);
+            alone
+        })
+        .collect();
     for (token, x) in patterns.iter().enumerate() {
-        let alone = product(matrix, &records.inputs(token, 1, 1));
         for row in 0..matrix.rows {
             let (want, bound) = matrix.product(row, x, &exact);
-            for got in [alone[row], together[token * matrix.rows + row]] {
+            for got in [alone[token][row], together[token * matrix.rows + row]] {
                 assert!(
                     (got as f64 - want).abs() <= bound,
                     "{} {precision:?}, pattern {token}: {got} for {want}, bound {bound}",

@@ -30,7 +30,7 @@ const fn kind(
     }
 }
 
-pub const KINDS: [Kind; 17] = [
+pub const KINDS: [Kind; 18] = [
     kind("F32", 0, 1, 4, &[]),
     kind("F16", 1, 1, 2, &[0]),
     kind("BF16", 30, 1, 2, &[]),
@@ -39,6 +39,8 @@ pub const KINDS: [Kind; 17] = [
     kind("Q5_0", 6, 32, 22, &[0]),
     kind("Q5_1", 7, 32, 24, &[0, 2]),
     kind("Q8_0", 8, 32, 34, &[0]),
+    // The same in files, in a layout for processors that multiply by unsigned bytes.
+    kind("Q8_0 offset", 1008, 32, 34, &[0]),
     kind("Q2_K", 10, 256, 84, &[80, 82]),
     kind("Q3_K", 11, 256, 110, &[108]),
     kind("Q4_K", 12, 256, 144, &[0, 2]),
@@ -124,7 +126,7 @@ impl Kind {
             "Q4_1" => (product(half(0), nibble(4) as i32), half(2)),
             "Q5_0" => (product(half(0), (nibble(6) | fifth(2)) as i32 - 16), 0.0),
             "Q5_1" => (product(half(0), (nibble(8) | fifth(4)) as i32), half(2)),
-            "Q8_0" => (product(half(0), block[2 + i] as i8 as i32), 0.0),
+            "Q8_0" | "Q8_0 offset" => (product(half(0), block[2 + i] as i8 as i32), 0.0),
             "Q2_K" => {
                 let q = block[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
                 let scale = half(80) * (block[i / 16] & 15) as f32;

@@ -1,3 +1,4 @@
+use sluice_kernels::dot::{read_of_bytes, ReadOfBytes};
 use sluice_kernels::linear;
 use sluice_kernels::output::{Epilogue, Output};
 
@@ -99,29 +100,62 @@ fn a_token_gets_the_same_bits_in_any_company_and_any_ranges() {
         let bias = random.floats(rows);
         for precision in PRECISIONS {
             let mut records = Records::new(kind.id, &x, cols, precision);
-            let mut run = |first: usize, tokens: usize, streams: usize, ends: &[usize]| {
-                let finish = Finish {
-                    epilogue: Epilogue::Accumulate,
-                    bias: Some(&bias),
-                    scale: 0.7,
-                    before: &before[first * rows..(first + tokens) * rows],
+            let mut run =
+                |first: usize, tokens: usize, (streams, quads): (usize, bool), ends: &[usize]| {
+                    let finish = Finish {
+                        epilogue: Epilogue::Accumulate,
+                        bias: Some(&bias),
+                        scale: 0.7,
+                        before: &before[first * rows..(first + tokens) * rows],
+                    };
+                    let mut inputs = records.inputs(first, tokens, streams);
+                    inputs.quads = quads;
+                    bits(&multiply(&mut matrix, &inputs, &finish, ends))
                 };
-                let inputs = records.inputs(first, tokens, streams);
-                bits(&multiply(&mut matrix, &inputs, &finish, ends))
-            };
-            let want = run(0, TOKENS, 1, &[6]);
+            let want = run(0, TOKENS, (1, false), &[6]);
             for ends in [&[6][..], &[1, 6], &[4, 4, 5, 6]] {
                 for (tokens, streams) in [(1, 1), (1, 4), (2, 1), (4, 4), (5, 1)] {
-                    for first in [0, TOKENS - tokens] {
+                    for (first, quads) in [(0, false), (TOKENS - tokens, false), (1, true)] {
                         assert_eq!(
-                            run(first, tokens, streams, ends),
+                            run(first, tokens, (streams, quads), ends),
                             want[first * rows..(first + tokens) * rows],
-                            "{} {precision:?}: {tokens} tokens from {first} on, {streams} streams",
+                            "{} {precision:?}: {tokens} tokens from {first} on, {streams} streams, quads {quads}",
                             kind.name
                         );
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn eight_bit_weights_give_the_same_bits_as_signed_and_as_unsigned_bytes() {
+    let [signed, unsigned] = ["Q8_0", "Q8_0 offset"].map(kind_named);
+    // What the native build's vectors do is what the unsigned form needs.
+    assert_eq!(read_of_bytes(), ReadOfBytes::Unsigned);
+    for kind in KINDS {
+        let faster = if kind.id == signed.id {
+            unsigned.id
+        } else {
+            kind.id
+        };
+        assert_eq!(sluice_kernels::kernel_kind(kind.id), faster);
+    }
+    let mut random = Random::new(900);
+    let blocks: Vec<Vec<u8>> = (0..SHAPE.0 * SHAPE.1 / 32)
+        .map(|_| signed.random_block(&mut random, Scales::Moderate))
+        .collect();
+    let x = random.floats(TOKENS * SHAPE.1);
+    for precision in PRECISIONS {
+        for tokens in [1, TOKENS] {
+            let [signed, unsigned] = [signed, unsigned].map(|kind| {
+                let mut blocks = blocks.iter().cloned();
+                let mut matrix = Matrix::new(kind, SHAPE, || blocks.next().unwrap());
+                let mut records = Records::new(kind.id, &x, SHAPE.1, precision);
+                bits(&product(&mut matrix, &records.inputs(0, tokens, 1)))
+            });
+            assert_eq!(signed, unsigned, "{precision:?}, {tokens} tokens");
         }
     }
 }
@@ -160,7 +194,7 @@ fn tokens_read_any_record_and_go_to_any_row_with_a_factor_each() {
     const READ: [u32; 6] = [4, 0, 8, 4, 1, 7];
     const WRITTEN: [u32; 6] = [2, 0, 5, 3, 8, 1];
     let (rows, cols) = SHAPE;
-    for name in ["Q4_K", "Q8_0", "F16", "F8", "MXFP4"] {
+    for name in ["Q4_K", "Q8_0", "Q8_0 offset", "F16", "F8", "MXFP4"] {
         let kind = kind_named(name);
         let mut random = Random::new(kind.id as u64 + 700);
         let mut matrix = Matrix::random(kind, SHAPE, &mut random, Scales::Moderate);

@@ -41,7 +41,7 @@ const GROUPS: usize = 7;
 const CASES: [Case; 4] = [
     // As DeepSeek-V3.
     Case {
-        kinds: ["Q8_0", "Q8_0"],
+        kinds: ["Q8_0", "Q8_0 offset"],
         router: "F32",
         intermediate: 96,
         score: Score::Sigmoid,

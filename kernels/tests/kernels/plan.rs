@@ -299,6 +299,7 @@ impl Step {
             records: core::ptr::null(),
             precision: self.precision,
             streams: 1,
+            quads: false,
         };
         let mut scratch = Memory::new(linear::scratch_bytes(*width));
         for (weight, output) in outputs {

@@ -184,6 +184,7 @@ impl Records {
             records: core::ptr::null(),
             precision: self.precision,
             streams,
+            quads: false,
         }
     }
 }
