@@ -254,3 +254,30 @@ fn ids_are_distinct_however_far_scores_are_apart() {
         }
     }
 }
+
+#[test]
+fn logits_that_are_not_numbers_come_last_and_ids_stay_distinct() {
+    for score in [Score::Sigmoid, Score::SoftmaxOfChosen] {
+        let mut logits = [f32::NAN; 9];
+        (logits[4], logits[7], logits[8]) = (-2.0, 3.0, f32::NEG_INFINITY);
+        let gate = plain(score, 9, 2);
+        assert_eq!(choose(&gate, &logits).0, [7, 4]);
+        let mut ids = choose(&plain(score, 9, 9), &logits).0;
+        assert_eq!(ids[..2], [7, 4]);
+        ids.sort();
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+    // A softmax over one that is not a number has no others.
+    for groups_used in [1, 3] {
+        let gate = Gate {
+            groups: 3,
+            groups_used,
+            ..plain(Score::Softmax, 9, 9)
+        };
+        let mut logits = [0.5; 9];
+        logits[3] = f32::NAN;
+        let (ids, weights) = choose(&gate, &logits);
+        assert_eq!(ids, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert!(weights.iter().all(|w| w.is_nan()));
+    }
+}
