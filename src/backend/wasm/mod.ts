@@ -301,8 +301,16 @@ class WasmBackend implements Backend {
       this.#runSegment(ahead.segment, { threads, next: STAY });
       new Uint32Array(bank.memory.buffer, plan, words.length).set(words);
     };
-    for (const _turn of demand.experts.pager!.turns(demand, predict)) {
-      this.#run(bank, { plan, ops, threads, next: STAY });
+    try {
+      for (const _turn of demand.experts.pager!.turns(demand, predict)) {
+        this.#run(bank, { plan, ops, threads, next: STAY });
+      }
+    } catch (error) {
+      // The next plan expects the threads where they wait between plans.
+      if (bank !== this.#first && this.#lost === null) {
+        this.#run(bank, { plan, ops: 0, threads, next: this.#first.index });
+      }
+      throw error;
     }
     if (next !== STAY) this.#run(bank, { plan, ops: 0, threads, next });
   }

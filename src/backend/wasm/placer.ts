@@ -4,7 +4,8 @@
  * several banks, its cache lies where its first matrix does.
  */
 
-import { CapacityError } from "../../errors.ts";
+import { CapacityError, OptionError } from "../../errors.ts";
+import { isWebUrl } from "../../formats/web_request.ts";
 import type {
   ActivationPrecision,
   ExpertTensors,
@@ -21,12 +22,13 @@ import { ExpertStore } from "./paging/expert_store.ts";
 import { cacheBytesOf, DEFAULT_POLICY, type PagingOptions } from "./paging/options.ts";
 import { PagedExperts } from "./paging/paged_experts.ts";
 import { Readers } from "./paging/readers.ts";
-import { isUrl } from "./paging/reading.ts";
 import type { SharedModule } from "./kernels.ts";
 import { type PackedShape, Uploader } from "./upload.ts";
 
 /** The share of a bank that weights leave to caches and workspace, where there are several banks. */
 const RESERVED = 1 / 8;
+
+const MAX_READERS = 64;
 
 export interface PlacerOptions {
   readonly shared: SharedModule;
@@ -41,8 +43,9 @@ export class Placer {
   readonly #options: PlacerOptions;
   readonly #banks: readonly Bank[];
   readonly #uploader: Uploader;
-  /** The bank that is being filled. */
+  /** The bank that is being filled, and bytes of matrices that it has got so far. */
   #current = 0;
+  #filled = 0;
   readonly #layers = new Map<number, Bank>();
   readonly #experts: WasmExperts[] = [];
   /** Those of layers that are paged, until their slots are made. */
@@ -154,11 +157,12 @@ export class Placer {
 
   /** Makes the slots of paged experts, once all that stays in memory is there. */
   settlePaged({ kvBytes }: { kvBytes: number }): void {
-    const { paging, shared } = this.#options;
+    const { paging, shared, bankBytes } = this.#options;
     if (paging === undefined || this.#unsettled.length === 0) return;
     this.#store = new ExpertStore({
       layers: this.#unsettled.splice(0),
       banks: this.#banks,
+      bankBytes,
       cacheBytes: cacheBytesOf(paging, { kvBytes }),
       policy: paging.policy ?? DEFAULT_POLICY,
       shared,
@@ -199,21 +203,32 @@ export class Placer {
       }
     }
     const experts = new PagedExperts({ tensors, shapes, biases: vectors });
-    this.#readers ??= new Readers({ count: this.#options.paging?.readers ?? 1 });
+    const { readers: count = 1 } = this.#options.paging ?? {};
+    const remote = isWebUrl(experts.location.file);
+    if (!Number.isInteger(count) || count < (remote ? 1 : 0) || count > MAX_READERS) {
+      throw new OptionError(
+        `cannot page experts: their readers are ${count}, must be ${
+          remote ? 1 : 0
+        } to ${MAX_READERS}`,
+      );
+    }
+    this.#readers ??= new Readers({ count });
     // A remote reader must have come up before anybody blocks on it.
-    if (isUrl(experts.location.file)) await this.#readers.up;
+    if (remote) await this.#readers.up;
     this.#unsettled.push(experts);
     this.#experts.push(experts);
     return experts;
   }
 
-  /** The bank that takes the next `bytes` of weights. */
+  /** The bank that takes the next `bytes` of weights: the present one, where they fit or are its first. */
   #bankFor(bytes: number): Bank {
-    while (this.#current < this.#banks.length - 1) {
-      const { used } = this.#banks[this.#current].arena;
-      if (used + bytes <= this.#options.bankBytes * (1 - RESERVED)) break;
+    const { used } = this.#banks[this.#current].arena;
+    const fits = used + bytes <= this.#options.bankBytes * (1 - RESERVED);
+    if (!fits && this.#filled > 0 && this.#current < this.#banks.length - 1) {
       this.#current += 1;
+      this.#filled = 0;
     }
+    this.#filled += bytes;
     return this.#banks[this.#current];
   }
 

@@ -6,6 +6,7 @@
 
 import { CapacityError, ExpertReadError } from "../../../errors.ts";
 import { createPolicy, type EvictionPolicy, type PolicyName } from "../../../experts/policy.ts";
+import { isWebUrl } from "../../../formats/web_request.ts";
 import type { ExpertTraffic } from "../../backend.ts";
 import type { Bank } from "../bank.ts";
 import { EXPERT_BYTES, moveExpert } from "../expert_table.ts";
@@ -15,8 +16,8 @@ import type { ExpertDemand } from "../plan.ts";
 import { type ExpertLoad, LoadTable, type MatrixLoad, STATE } from "./load_table.ts";
 import type { PagedExperts, PagedMatrix } from "./paged_experts.ts";
 import type { ExpertPager } from "./pager.ts";
-import { Readers } from "./readers.ts";
-import { FileReader, isUrl } from "./reading.ts";
+import type { Readers } from "./readers.ts";
+import { failureText, FileReader } from "./reading.ts";
 
 /** Rows from which on a step counts as prefill. */
 const PREFILL_ROWS = 8;
@@ -27,6 +28,8 @@ export interface ExpertStoreOptions {
   /** Where slots may be, and how many bytes of experts together. */
   readonly banks: readonly Bank[];
   readonly cacheBytes: number;
+  /** Bytes that a bank takes, slots and all, before the next one is used; the last takes the rest. */
+  readonly bankBytes: number;
   readonly policy: PolicyName;
   readonly shared: SharedModule;
   readonly readers: Readers;
@@ -73,7 +76,7 @@ export class ExpertStore implements ExpertPager {
 
   /** Allocates the slots. Throws CapacityError where there is not room for a single expert. */
   constructor(options: ExpertStoreOptions) {
-    const { layers, banks, cacheBytes, policy } = options;
+    const { layers, banks, bankBytes, cacheBytes, policy } = options;
     this.#layers = layers;
     this.#experts = Math.max(...layers.map(({ count }) => count));
     this.#slotBytes = Math.max(...layers.map(slotBytesOf));
@@ -87,7 +90,7 @@ export class ExpertStore implements ExpertPager {
           `be at least the ${this.#slotBytes} of one`,
       );
     }
-    this.#arenas = this.#makeArenas(banks, { slots, policy });
+    this.#arenas = this.#makeArenas(banks, { bankBytes, slots, policy });
     this.#arenaOf = shareOut(layers.length, this.#arenas);
     this.#slots = new Int32Array(layers.length * this.#experts).fill(-1);
     this.#keys = new Int32Array(slots).fill(-1);
@@ -95,7 +98,7 @@ export class ExpertStore implements ExpertPager {
     this.#table = new LoadTable({ slots });
     const files = new Map<string, number>();
     this.#places = layers.map((layer) => layer.matrices(this.#table, files));
-    const remote = layers.some(({ location }) => isUrl(location.file));
+    const remote = layers.some(({ location }) => isWebUrl(location.file));
     this.#reader = remote ? null : new FileReader(this.#table);
     this.#readers = options.readers;
     this.#readers.start({ shared: options.shared, table: this.#table.memory, remote });
@@ -170,6 +173,7 @@ export class ExpertStore implements ExpertPager {
         continue;
       }
       arena.pinned.add(slot);
+      this.#table.hurry(slot);
       if (this.#ahead.delete(key)) counts.prefetched += 1;
       else counts.hits += 1;
       arena.policy.use(key);
@@ -231,9 +235,7 @@ export class ExpertStore implements ExpertPager {
       this.#reader!.read(load, bank);
       this.#table.setState(slot, STATE.done);
     } catch (error) {
-      const name = this.#table.file(load.matrices[0].file).file.replace(/.*\//, "");
-      const reason = error instanceof Error ? error.message : error;
-      this.#table.fail(slot, `cannot read an expert from "${name}": ${reason}`);
+      this.#table.fail(slot, failureText(load, { table: this.#table, error }));
     }
   }
 
@@ -248,8 +250,9 @@ export class ExpertStore implements ExpertPager {
     if (key !== undefined) {
       const slot = slotOf(key);
       // Nobody may begin to read into it now.
-      if (this.#table.state(slot) === STATE.wanted && !this.#table.claim(slot, STATE.idle)) {
-        this.#table.settled(slot);
+      if (this.#table.state(slot) === STATE.wanted) {
+        if (this.#table.claim(slot, STATE.idle)) this.#countRead(key, -1);
+        else this.#table.settled(slot);
       }
       this.#forget(key);
       return slot;
@@ -257,15 +260,15 @@ export class ExpertStore implements ExpertPager {
     return this.#takeBusySlot(arena);
   }
 
-  /** As the last resort the slot of a read under way that nobody waits for. */
-  #takeBusySlot(arena: Arena): number | undefined {
-    for (const key of this.#ahead) {
-      const slot = this.#slots[key];
-      if (this.#arenaOf[Math.floor(key / this.#experts)] !== arena || arena.pinned.has(slot)) {
-        continue;
-      }
+  /**
+   * As the last resort the slot of a read under way that nobody waits for: one ahead of need, or one of
+   * a step that has failed meanwhile.
+   */
+  #takeBusySlot({ first, count, pinned }: Arena): number | undefined {
+    for (let slot = first; slot < first + count; slot++) {
+      if (this.#keys[slot] < 0 || pinned.has(slot)) continue;
       this.#table.settled(slot);
-      this.#forget(key);
+      this.#forget(this.#keys[slot]);
       return slot;
     }
     return undefined;
@@ -276,8 +279,15 @@ export class ExpertStore implements ExpertPager {
     const load = this.#describe(layer, { index: key % this.#experts, slot });
     this.#slots[key] = slot;
     this.#keys[slot] = key;
-    this.#counts[layer].bytesRead += load.matrices.reduce((sum, m) => sum + m.byteLength, 0);
+    this.#countRead(key, 1);
     this.#table.publish(slot, load, urgency);
+  }
+
+  /** Counts the bytes of an expert as read, or, with -1, as not read after all. */
+  #countRead(key: number, sign: 1 | -1): void {
+    const layer = Math.floor(key / this.#experts);
+    const matrices = this.#places[layer].map((matrix) => matrix.at(key % this.#experts));
+    this.#counts[layer].bytesRead += sign * matrices.reduce((sum, m) => sum + m.byteLength, 0);
   }
 
   #describe(layer: number, { index, slot }: { index: number; slot: number }): ExpertLoad {
@@ -324,13 +334,17 @@ export class ExpertStore implements ExpertPager {
 
   #makeArenas(
     banks: readonly Bank[],
-    { slots, policy }: { slots: number; policy: PolicyName },
+    { bankBytes, slots, policy }: { bankBytes: number; slots: number; policy: PolicyName },
   ): Arena[] {
     const arenas: Arena[] = [];
     const size = { layers: this.#layers.length, experts: this.#experts };
     let first = 0;
     for (const bank of banks) {
-      const room = Math.floor(bank.arena.free * 0.98 / this.#slotBytes);
+      const { arena } = bank;
+      const most = bank === banks.at(-1)
+        ? arena.free
+        : Math.min(arena.free, bankBytes - arena.used);
+      const room = Math.floor(most * 0.98 / this.#slotBytes);
       const count = Math.min(slots - first, room);
       if (count < 1) continue;
       const address = bank.arena.allocate(count * this.#slotBytes, "resident experts");

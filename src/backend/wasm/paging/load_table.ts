@@ -4,6 +4,7 @@
  * request costs neither a message nor an allocation.
  */
 
+import { CapacityError } from "../../../errors.ts";
 import type { TensorLocation } from "../../backend.ts";
 
 /** How far a slot's reading is. */
@@ -37,8 +38,11 @@ const MATRICES = 3;
 const MATRIX_WORDS = 8;
 /** State, bank, then the matrices. */
 const SLOT_WORDS = 2 + MATRICES * MATRIX_WORDS;
+/** Entries of each queue; a power of two, so that its counts may wrap at 2^32. */
 const QUEUE = 4096;
-const TEXT_BYTES = 1 << 16;
+/** For the files' names: a checkpoint may have hundreds, with URLs. */
+const NAME_BYTES = 1 << 20;
+const FAILURE_TEXT_BYTES = 1 << 12;
 
 // Words at the beginning.
 const SIGNAL = 0;
@@ -58,21 +62,32 @@ export class LoadTable {
 
   /** Over a table that another thread has made, or a new one for `slots` slots. */
   constructor(of: { slots: number } | { memory: SharedArrayBuffer }) {
-    const before = HEADER_WORDS + 2 * QUEUE + 2 * TEXT_BYTES / 4;
+    const before = HEADER_WORDS + 2 * QUEUE + (NAME_BYTES + FAILURE_TEXT_BYTES) / 4;
     this.memory = "memory" in of
       ? of.memory
       : new SharedArrayBuffer((before + of.slots * SLOT_WORDS) * 4);
     this.#words = new Int32Array(this.memory);
     const namesAt = (HEADER_WORDS + 2 * QUEUE) * 4;
-    this.#names = new Uint8Array(this.memory, namesAt, TEXT_BYTES);
-    this.#failure = new Uint8Array(this.memory, namesAt + TEXT_BYTES, TEXT_BYTES);
+    this.#names = new Uint8Array(this.memory, namesAt, NAME_BYTES);
+    this.#failure = new Uint8Array(this.memory, namesAt + NAME_BYTES, FAILURE_TEXT_BYTES);
     this.#slotsAt = before;
   }
 
-  /** Makes a file known; readers ask for it by the number that is returned. */
+  /**
+   * Makes a file known; readers ask for it by the number that is returned. Throws CapacityError where
+   * the names are too long together.
+   */
   addFile(file: LoadFile): number {
     const bytes = new TextEncoder().encode(JSON.stringify(file));
     const end = this.#words[NAMES_END];
+    if (end + 4 + bytes.length > NAME_BYTES) {
+      throw new CapacityError(
+        `cannot page experts: the names of their files are more than ${
+          end + bytes.length
+        } bytes, ` +
+          `must be at most ${NAME_BYTES} together`,
+      );
+    }
     this.#names.set(bytes, end + 4);
     new DataView(this.#names.buffer, this.#names.byteOffset).setUint32(end, bytes.length);
     this.#words[NAMES_END] = end + 4 + bytes.length;
@@ -127,11 +142,12 @@ export class LoadTable {
       ], at + 2 + i * MATRIX_WORDS);
     }
     Atomics.store(this.#words, at, STATE.wanted);
-    const head = Atomics.load(this.#words, HEADS[urgency]);
-    Atomics.store(this.#words, this.#queue(urgency) + head % QUEUE, slot);
-    Atomics.store(this.#words, HEADS[urgency], head + 1);
-    Atomics.add(this.#words, SIGNAL, 1);
-    Atomics.notify(this.#words, SIGNAL);
+    this.#enqueue(slot, urgency);
+  }
+
+  /** Somebody waits now for what was only asked for ahead. */
+  hurry(slot: number): void {
+    if (this.state(slot) === STATE.wanted) this.#enqueue(slot, "now");
   }
 
   load(slot: number): ExpertLoad {
@@ -154,15 +170,18 @@ export class LoadTable {
   /** Slots asked for since `seen`, a reader's own count of each queue. */
   next(seen: Record<Urgency, number>, urgency: Urgency): number | undefined {
     const head = Atomics.load(this.#words, HEADS[urgency]);
-    // Entries that have been overwritten were claimed long ago.
-    seen[urgency] = Math.max(seen[urgency], head - QUEUE);
-    if (seen[urgency] >= head) return undefined;
-    return Atomics.load(this.#words, this.#queue(urgency) + seen[urgency]++ % QUEUE);
+    const waiting = (head - seen[urgency]) >>> 0;
+    if (waiting === 0) return undefined;
+    // What has been overwritten is no longer waited for, or has been asked for again since.
+    if (waiting > QUEUE) seen[urgency] = head - QUEUE;
+    const entry = seen[urgency] & (QUEUE - 1);
+    seen[urgency] = (seen[urgency] + 1) | 0;
+    return Atomics.load(this.#words, this.#queue(urgency) + entry);
   }
 
   /** Says why a load has failed; one that nobody has asked about is overwritten. */
   fail(slot: number, message: string): void {
-    const bytes = new TextEncoder().encode(message).subarray(0, TEXT_BYTES);
+    const bytes = new TextEncoder().encode(message).subarray(0, FAILURE_TEXT_BYTES);
     this.#failure.set(bytes);
     Atomics.store(this.#words, FAILURE_BYTES, bytes.length);
     this.setState(slot, STATE.failed);
@@ -195,6 +214,14 @@ export class LoadTable {
 
   get stopped(): boolean {
     return Atomics.load(this.#words, STOPPED) === 1;
+  }
+
+  #enqueue(slot: number, urgency: Urgency): void {
+    const head = Atomics.load(this.#words, HEADS[urgency]);
+    Atomics.store(this.#words, this.#queue(urgency) + (head & (QUEUE - 1)), slot);
+    Atomics.store(this.#words, HEADS[urgency], (head + 1) | 0);
+    Atomics.add(this.#words, SIGNAL, 1);
+    Atomics.notify(this.#words, SIGNAL);
   }
 
   #slot(slot: number): number {

@@ -12,7 +12,7 @@ export interface PagingOptions {
   readonly policy?: PolicyName;
   /** Whether experts are fetched ahead; by default as far as that is measured to pay. */
   readonly lookAhead?: boolean;
-  /** Threads that read; 1 by default. */
+  /** Threads that read beside the one that runs plans; 1 by default, and at least that for URLs. */
   readonly readers?: number;
 }
 

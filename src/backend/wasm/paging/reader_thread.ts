@@ -1,8 +1,8 @@
 /** A thread that reads experts ahead of need, and what others wait for from URLs. */
 
 import { instantiate, type SharedModule } from "../kernels.ts";
-import { type ExpertLoad, LoadTable, STATE, type Urgency } from "./load_table.ts";
-import { FileReader, isUrl, type ReaderBank, UrlReader } from "./reading.ts";
+import { LoadTable, STATE, type Urgency } from "./load_table.ts";
+import { failureText, FileReader, type ReaderBank, UrlReader } from "./reading.ts";
 
 export interface ReaderStart {
   readonly shared: SharedModule;
@@ -44,12 +44,6 @@ function claimNext(table: LoadTable, seen: Record<Urgency, number>): number | un
   return undefined;
 }
 
-function describe(table: LoadTable, load: ExpertLoad, error: unknown): string {
-  const name = table.file(load.matrices[0].file).file;
-  const shown = isUrl(name) ? name.replace(/\/\/[^/]*@/, "//") : name.replace(/.*\//, "");
-  return `cannot read an expert from "${shown}": ${error instanceof Error ? error.message : error}`;
-}
-
 function serveFiles(table: LoadTable, banks: readonly ReaderBank[]): void {
   const reader = new FileReader(table);
   const seen = { now: 0, ahead: 0 };
@@ -65,7 +59,7 @@ function serveFiles(table: LoadTable, banks: readonly ReaderBank[]): void {
       reader.read(load, banks[load.bank]);
       table.setState(slot, STATE.done);
     } catch (error) {
-      table.fail(slot, describe(table, load, error));
+      table.fail(slot, failureText(load, { table, error }));
     }
   }
   reader.close();
@@ -81,7 +75,7 @@ async function serveUrls(table: LoadTable, banks: readonly ReaderBank[]): Promis
       await reader.read(load, banks[load.bank]);
       table.setState(slot, STATE.done);
     } catch (error) {
-      table.fail(slot, describe(table, load, error));
+      table.fail(slot, failureText(load, { table, error }));
     }
   };
   while (!table.stopped) {

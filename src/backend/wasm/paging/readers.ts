@@ -1,11 +1,11 @@
 /** The threads that read experts beside the one that runs plans. */
 
+import { BackendLostError } from "../../../errors.ts";
 import type { ReaderStart } from "./reader_thread.ts";
 
 export class Readers {
   readonly #workers: Worker[];
   readonly #up: Promise<void>;
-  #failure: string | null = null;
 
   /** Starts the threads, which take a while to come up, before there is anything to read. */
   constructor(options: { count: number }) {
@@ -14,25 +14,21 @@ export class Readers {
       () => new Worker(new URL("./reader_thread.ts", import.meta.url), { type: "module" }),
     );
     this.#up = Promise.all(this.#workers.map((worker) =>
-      new Promise<void>((resolve) => {
+      new Promise<void>((resolve, reject) => {
         worker.onmessage = () => resolve();
         worker.onerror = (event) => {
           event.preventDefault();
-          this.#failure = event.message;
-          resolve();
+          reject(new BackendLostError(`cannot read experts: a thread failed (${event.message})`));
         };
       })
     )).then(() => {});
+    // Files are read without these threads where need be; URLs' readers are waited for.
+    this.#up.catch(() => {});
   }
 
-  /** Resolves when the threads have come up. */
+  /** Resolves when the threads have come up; rejects with BackendLostError where one fails instead. */
   get up(): Promise<void> {
     return this.#up;
-  }
-
-  /** Why a thread has ended, where one has. */
-  get failure(): string | null {
-    return this.#failure;
   }
 
   start(message: ReaderStart): void {

@@ -1,7 +1,9 @@
 /** Reads an expert's matrices and packs them into their place. */
 
 import { closeSync, openSync, readSync } from "node:fs";
+import { baseName, quoted } from "../../../formats/byte_source.ts";
 import { HttpSource } from "../../../formats/http_source.ts";
+import { isWebUrl, webName } from "../../../formats/web_request.ts";
 import type { Kernels } from "../kernels.ts";
 import type { ExpertLoad, LoadTable, MatrixLoad } from "./load_table.ts";
 
@@ -184,7 +186,13 @@ export class UrlReader {
   }
 }
 
-/** Whether a file's name is a URL. */
-export function isUrl(name: string): boolean {
-  return /^https?:\/\//.test(name);
+/** What has gone wrong with a load. Of a path or URL only the last part is shown. */
+export function failureText(
+  { matrices }: ExpertLoad,
+  { table, error }: { table: LoadTable; error: unknown },
+): string {
+  const { file } = table.file(matrices[0].file);
+  const name = isWebUrl(file) ? webName(new URL(file)) : baseName(file);
+  const reason = error instanceof Error ? error.message : error;
+  return `cannot read an expert from ${quoted(name)}: ${reason}`;
 }
