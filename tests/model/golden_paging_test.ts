@@ -228,7 +228,7 @@ Deno.test("look-ahead fetches experts before they are asked for", async () => {
 });
 
 Deno.test("paged experts may lie in several memories", async () => {
-  const one = golden("gguf/deepseek_v3.bf16");
+  const one = golden("gguf/deepseek_v3.q8_0");
   const resident = await run(one, {});
   const shape = await shapeOfCase(one);
   for (const [threads, lookAhead] of [[1, true], [2, false], [2, true]] as const) {
@@ -245,7 +245,7 @@ Deno.test("paged experts may lie in several memories", async () => {
 });
 
 Deno.test("a repacked file's experts are one read each and give the same bits", async () => {
-  const one = golden("gguf/deepseek_v3.bf16");
+  const one = golden("gguf/deepseek_v3.q8_0");
   const resident = await run(one, {});
   const shape = await shapeOfCase(one);
   const folder = await Deno.makeTempDir();

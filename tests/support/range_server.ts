@@ -18,6 +18,8 @@ export interface RangeServerOptions {
   readonly files: Record<string, Uint8Array<ArrayBuffer> | string>;
   /** Milliseconds that each answer is held back. */
   readonly latencyMs?: number;
+  /** By default one that is free. */
+  readonly port?: number;
 }
 
 export class RangeServer {
@@ -42,7 +44,12 @@ export class RangeServer {
     this.files = { ...options.files };
     this.latencyMs = options.latencyMs ?? 0;
     this.#server = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen: () => {}, onError: () => new Response(null) },
+      {
+        hostname: "127.0.0.1",
+        port: options.port ?? 0,
+        onListen: () => {},
+        onError: () => new Response(null),
+      },
       (request) => this.#answer(request),
     );
     this.url = `http://127.0.0.1:${this.#server.addr.port}/`;

@@ -122,12 +122,12 @@ export class ExpertStore implements ExpertPager {
     const chosen = idsIn(demand.expertIds as WasmBuffer, { bank: arena.bank, count: rows * topK });
     for (let done = 0; done < chosen.length; done += arena.count) {
       const turn = chosen.slice(done, done + arena.count);
-      this.#ask(turn, { layer, arena });
+      const asked = this.#ask(turn, { layer, arena });
       if (predict !== null && chosen.length <= arena.count) {
         predict();
         this.#lookAhead(demand);
       }
-      this.#await(turn, layer);
+      this.#await(turn, { layer, asked });
       const table = experts.tables[0];
       for (const index of turn) {
         const slot = this.#slots[layer * this.#experts + index];
@@ -161,8 +161,11 @@ export class ExpertStore implements ExpertPager {
     this.#readers.close();
   }
 
-  /** Sees to it that each of a layer's experts is resident or being read. */
-  #ask(experts: readonly number[], { layer, arena }: { layer: number; arena: Arena }): void {
+  /** Sees to it that each of a layer's experts is resident or being read; returns what it asked for. */
+  #ask(
+    experts: readonly number[],
+    { layer, arena }: { layer: number; arena: Arena },
+  ): ReadonlySet<number> {
     const counts = this.#counts[layer];
     const missing: number[] = [];
     for (const index of experts) {
@@ -187,6 +190,7 @@ export class ExpertStore implements ExpertPager {
       arena.policy.admit(key);
       arena.policy.use(key);
     }
+    return new Set(missing);
   }
 
   /** Asks for the experts that the next layer is expected to choose. */
@@ -211,21 +215,34 @@ export class ExpertStore implements ExpertPager {
     }
   }
 
-  /** Waits until a layer's experts have been read; reads what nobody has begun. */
-  #await(experts: readonly number[], layer: number): void {
-    const slots = experts.map((index) => this.#slots[layer * this.#experts + index]);
-    if (this.#reader !== null) {
-      for (const slot of slots) {
-        if (this.#table.claim(slot)) this.#readHere(slot);
+  /**
+   * Waits until a layer's experts have been read; reads what nobody has begun. A read that was asked
+   * for before and has failed is no news of the source as it is now, and is done again.
+   */
+  #await(
+    experts: readonly number[],
+    { layer, asked }: { layer: number; asked: ReadonlySet<number> },
+  ): void {
+    const keys = experts.map((index) => layer * this.#experts + index);
+    for (const key of keys) this.#readUnclaimed(this.#slots[key]);
+    for (const key of keys) {
+      const slot = this.#slots[key];
+      let state = this.#table.settled(slot);
+      if (state === STATE.failed && !asked.has(key)) {
+        this.#load(key, { slot, urgency: "now" });
+        this.#readUnclaimed(slot);
+        state = this.#table.settled(slot);
       }
-    }
-    for (const [i, slot] of slots.entries()) {
-      if (this.#table.settled(slot) !== STATE.failed) continue;
+      if (state !== STATE.failed) continue;
       const message = this.#table.failure;
-      this.#drop(layer * this.#experts + experts[i]);
+      this.#drop(key);
       for (const { pinned } of this.#arenas) pinned.clear();
       throw new ExpertReadError(message);
     }
+  }
+
+  #readUnclaimed(slot: number): void {
+    if (this.#reader !== null && this.#table.claim(slot)) this.#readHere(slot);
   }
 
   #readHere(slot: number): void {

@@ -51,6 +51,7 @@ const FILES = 2;
 const NAMES_END = 3;
 const FAILURE_BYTES = 4;
 const HEADS = { now: 5, ahead: 6 } as const;
+const TEXT_LOCK = 7;
 const HEADER_WORDS = 16;
 
 export class LoadTable {
@@ -182,14 +183,18 @@ export class LoadTable {
   /** Says why a load has failed; one that nobody has asked about is overwritten. */
   fail(slot: number, message: string): void {
     const bytes = new TextEncoder().encode(message).subarray(0, FAILURE_TEXT_BYTES);
+    this.#lockText();
     this.#failure.set(bytes);
-    Atomics.store(this.#words, FAILURE_BYTES, bytes.length);
+    this.#words[FAILURE_BYTES] = bytes.length;
+    this.#unlockText();
     this.setState(slot, STATE.failed);
   }
 
   get failure(): string {
-    const length = Atomics.load(this.#words, FAILURE_BYTES);
-    return new TextDecoder().decode(this.#failure.slice(0, length));
+    this.#lockText();
+    const bytes = this.#failure.slice(0, this.#words[FAILURE_BYTES]);
+    this.#unlockText();
+    return new TextDecoder().decode(bytes);
   }
 
   /** A number that changes with each request; readers wait for that. */
@@ -222,6 +227,15 @@ export class LoadTable {
     Atomics.store(this.#words, HEADS[urgency], (head + 1) | 0);
     Atomics.add(this.#words, SIGNAL, 1);
     Atomics.notify(this.#words, SIGNAL);
+  }
+
+  /** Two readers may fail at once; each holds the text for as long as copying it takes. */
+  #lockText(): void {
+    while (Atomics.compareExchange(this.#words, TEXT_LOCK, 0, 1) !== 0);
+  }
+
+  #unlockText(): void {
+    Atomics.store(this.#words, TEXT_LOCK, 0);
   }
 
   #slot(slot: number): number {

@@ -78,7 +78,7 @@ function unpackRun(run: Run, { kernels }: ReaderBank, address: number): number {
   return run.byteLength;
 }
 
-/** Reads from files, each opened at its first read and again after a failure. */
+/** Reads from files, each opened at its first read and again where a read fails. */
 export class FileReader {
   readonly #table: LoadTable;
   readonly #files = new Map<number, number>();
@@ -94,12 +94,7 @@ export class FileReader {
     let bytes = 0;
     for (const run of runsOf(load)) {
       const { address, view } = staging.take(run.byteLength);
-      try {
-        this.#fill(view, run);
-      } catch (error) {
-        this.#close(run.file);
-        throw error;
-      }
+      this.#fill(view, run);
       bytes += unpackRun(run, bank, address);
     }
     return bytes;
@@ -109,10 +104,22 @@ export class FileReader {
     for (const file of [...this.#files.keys()]) this.#close(file);
   }
 
-  #fill(view: Uint8Array, { file, offset }: Run): void {
+  /** Reads a run; where that fails with a file opened before, it may be another by now. */
+  #fill(view: Uint8Array, run: Run): void {
+    const fresh = !this.#files.has(run.file);
+    try {
+      this.#readRun(view, run);
+    } catch (error) {
+      this.#close(run.file);
+      if (fresh) throw error;
+      this.#fill(view, run);
+    }
+  }
+
+  #readRun(view: Uint8Array, { file, offset }: Run): void {
     let descriptor = this.#files.get(file);
     if (descriptor === undefined) {
-      descriptor = openSync(this.#table.file(file).file, "r");
+      descriptor = openAgain(this.#table.file(file).file);
       this.#files.set(file, descriptor);
     }
     for (let done = 0; done < view.length;) {
@@ -142,6 +149,20 @@ export class FileReader {
   }
 }
 
+/** Opens a file; what is thrown names no folders, as the system's messages do. */
+function openAgain(path: string): number {
+  try {
+    return openSync(path, "r");
+  } catch (error) {
+    const { code } = error as { code?: string };
+    throw new Error(
+      code === "ENOENT"
+        ? "the file is missing, must be where it was"
+        : `the file cannot be opened (${code ?? "for an unknown reason"}), must be readable`,
+    );
+  }
+}
+
 /** Reads from URLs by range requests, several at a time. */
 export class UrlReader {
   readonly #table: LoadTable;
@@ -155,8 +176,12 @@ export class UrlReader {
 
   /** Resolves to the bytes read; rejects where the URL's answer is not the wanted range. */
   async read(load: ExpertLoad, bank: ReaderBank): Promise<number> {
-    const bytes = await Promise.all(runsOf(load).map((run) => this.#readRun(run, bank)));
-    return bytes.reduce((sum, count) => sum + count, 0);
+    const runs = await Promise.allSettled(runsOf(load).map((run) => this.#readRun(run, bank)));
+    // Only when no run writes any more may the place be another's, so that all are waited for.
+    return runs.reduce((sum, run) => {
+      if (run.status === "rejected") throw run.reason;
+      return sum + run.value;
+    }, 0);
   }
 
   async #readRun(run: Run, bank: ReaderBank): Promise<number> {
