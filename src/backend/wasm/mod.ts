@@ -118,7 +118,8 @@ class WasmBackend implements Backend {
   readonly #lookAhead: LookAheadChoice;
   /** By width of the hidden state and experts a token. */
   readonly #aheadBuffers = new Map<string, LookAheadBuffers>();
-  #kvBytes = 0;
+  /** Bytes of each cache made so far; one that was too large is followed by a smaller one. */
+  readonly #cacheBytes: number[] = [];
   #lost: BackendLostError | null = null;
 
   constructor(
@@ -163,7 +164,7 @@ class WasmBackend implements Backend {
     const layerBytes = pages * Bank.pageBytes(kvHeads * (keyDim + valueDim));
     const places = this.#placer.placeCache({ layers, layerBytes });
     const byteLength = layers * layerBytes;
-    this.#kvBytes += byteLength;
+    this.#cacheBytes.push(byteLength);
     const cache: WasmKvCache = { ...options, byteLength, places };
     return cache;
   }
@@ -178,7 +179,7 @@ class WasmBackend implements Backend {
     const layerBytes = pages * Bank.pageBytes(latentDim + ropeDim);
     const places = this.#placer.placeCache({ layers, layerBytes });
     const byteLength = layers * layerBytes;
-    this.#kvBytes += byteLength;
+    this.#cacheBytes.push(byteLength);
     const cache: WasmLatentCache = { ...options, byteLength, places };
     return cache;
   }
@@ -201,7 +202,7 @@ class WasmBackend implements Backend {
   }
 
   record(build: (ops: Ops) => void): Plan {
-    this.#placer.settlePaged({ kvBytes: this.#kvBytes });
+    this.#placer.settlePaged({ kvBytes: this.#cacheBytes.at(-1) ?? 0 });
     const recorder = new PlanRecorder({
       first: this.#first,
       activations: this.activations,
@@ -271,7 +272,8 @@ class WasmBackend implements Backend {
   memory(): BackendMemory {
     const { weightBytes: weights } = this.#placer;
     const used = this.#banks.reduce((sum, { arena }) => sum + arena.used, 0);
-    return { weights, kv: this.#kvBytes, workspace: used - weights - this.#kvBytes };
+    const caches = this.#cacheBytes.reduce((sum, bytes) => sum + bytes, 0);
+    return { weights, kv: this.#cacheBytes.at(-1) ?? 0, workspace: used - weights - caches };
   }
 
   expertTraffic(): readonly ExpertTraffic[] {

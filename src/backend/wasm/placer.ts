@@ -160,7 +160,7 @@ export class Placer {
     const { paging, shared, bankBytes } = this.#options;
     if (paging === undefined || this.#unsettled.length === 0) return;
     this.#store = new ExpertStore({
-      layers: this.#unsettled.splice(0),
+      layers: [...this.#unsettled],
       banks: this.#banks,
       bankBytes,
       cacheBytes: cacheBytesOf(paging, { kvBytes }),
@@ -168,6 +168,8 @@ export class Placer {
       shared,
       readers: this.#readers!,
     });
+    // Only now: where there is no room, a smaller cache of keys and values is tried.
+    this.#unsettled.length = 0;
     this.#weightBytes += this.#store.byteLength;
   }
 

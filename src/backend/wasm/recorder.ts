@@ -265,6 +265,7 @@ export class PlanRecorder implements Ops {
     const w = this.#writer;
     if (out === x) throw new UnsupportedOpError("cannot record experts: the output is the input");
     this.#decodes &&= rows === 1;
+    if (experts.tables.length === 0) throw new Error("paged experts have not been given a place");
     const pairs = rows * topK;
     // Tables in ascending order of their experts, so that sums are the same however many there are.
     for (const { bank, address } of experts.tables) {

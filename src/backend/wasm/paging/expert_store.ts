@@ -84,10 +84,8 @@ export class ExpertStore implements ExpertPager {
     const slots = Math.min(total, Math.floor(cacheBytes / this.#slotBytes));
     if (slots < 1) {
       throw new CapacityError(
-        `cannot page experts: ${
-          Math.max(0, Math.floor(cacheBytes))
-        } bytes are left for them, must ` +
-          `be at least the ${this.#slotBytes} of one`,
+        `cannot page experts: the memory budget leaves ${Math.floor(cacheBytes)} bytes for them, ` +
+          `must leave at least the ${this.#slotBytes} of one`,
       );
     }
     this.#arenas = this.#makeArenas(banks, { bankBytes, slots, policy });
