@@ -105,12 +105,12 @@ Deno.test("a stream whose experts cannot be read any more ends with an error eve
     const events = text.split("\n\n").filter((event) => event !== "")
       .map((event) => event.replace(/^data: /, ""));
     assert(events.length > 2, text);
-    const last = events.at(-1) === "[DONE]" ? events.at(-2)! : events.at(-1)!;
-    assertEquals(JSON.parse(last), REFUSAL);
+    assertEquals(JSON.parse(events.at(-1)!), REFUSAL);
     assertEquals(faults.map((fault) => fault instanceof ExpertReadError), [true]);
     await Deno.writeFile(path, bytes);
     await assertRight(url);
-    const stats = await (await fetch(`${url}/v1/moe/stats`)).json();
-    assert(JSON.stringify(stats).includes("misses"), JSON.stringify(stats).slice(0, 300));
+    const { layers } = await (await fetch(`${url}/v1/moe/stats`)).json();
+    assert(layers.length > 0, "there are layers");
+    for (const layer of layers) assert(JSON.stringify(layer).includes("misses"));
   });
 });
