@@ -26,6 +26,7 @@ function wireLayer({ layer, experts, topK, load, traffic }: LayerRoutingStats) {
         hits: traffic.hits,
         prefetched: traffic.prefetched,
         misses: traffic.misses,
+        predictions: traffic.predictions,
         bytes_read: traffic.bytesRead,
       },
     }),

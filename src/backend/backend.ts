@@ -390,6 +390,8 @@ export interface ExpertTraffic {
   readonly hits: number;
   readonly prefetched: number;
   readonly misses: number;
+  /** Of steps that looked ahead: experts that were expected to be chosen here, and those that were. */
+  readonly predictions: { readonly made: number; readonly right: number };
   /** Bytes read from the file or URL. */
   readonly bytesRead: number;
 }

@@ -141,7 +141,8 @@ export function uploadTests({ name, open }: Conformance): void {
           { layer, count, hidden: 20, intermediate: 12 },
         );
       }
-      const none = { hits: 0, prefetched: 0, misses: 0, bytesRead: 0 };
+      const predictions = { made: 0, right: 0 };
+      const none = { hits: 0, prefetched: 0, misses: 0, predictions, bytesRead: 0 };
       assertEquals(
         backend.expertTraffic(),
         layers.map(({ layer, count }) => ({ layer, resident: count, ...none })),

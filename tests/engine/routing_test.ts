@@ -142,6 +142,7 @@ Deno.test("the engine counts what the gates choose for every row", async () => {
     hits: 5,
     prefetched: 6,
     misses: 7,
+    predictions: { made: 10, right: 9 },
     bytesRead: 8,
   }];
   const prompt = toyPrompt(50);
@@ -158,7 +159,10 @@ Deno.test("the engine counts what the gates choose for every row", async () => {
   }
   assertEquals(stats.layers.map(({ traffic }) => traffic), [
     undefined,
-    { resident: 4, hits: 5, prefetched: 6, misses: 7, bytesRead: 8 },
+    {
+      ...{ resident: 4, hits: 5, prefetched: 6, misses: 7, bytesRead: 8 },
+      predictions: { made: 10, right: 9 },
+    },
   ]);
   backend.stepMs = stepMs;
   await engine.close();

@@ -1,10 +1,11 @@
 /** Experts that come from their file when they are chosen give the bits of those that are resident. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { Backend } from "../../src/backend/backend.ts";
+import type { Backend, Buffer } from "../../src/backend/backend.ts";
 import { createWasmBackend, type WasmBackendOptions } from "../../src/backend/wasm/mod.ts";
 import { LoadTable, type MatrixLoad } from "../../src/backend/wasm/paging/load_table.ts";
 import type { PagedExperts } from "../../src/backend/wasm/paging/paged_experts.ts";
+import type { ExpertPager } from "../../src/backend/wasm/paging/pager.ts";
 import type { PagingOptions } from "../../src/backend/wasm/paging/options.ts";
 import { runsOf } from "../../src/backend/wasm/paging/reading.ts";
 import type { ExpertDemand, WasmPlan } from "../../src/backend/wasm/plan.ts";
@@ -224,6 +225,84 @@ Deno.test("look-ahead fetches experts before they are asked for", async () => {
   // Nobody looks ahead to the first layer.
   assertEquals(prefetched[0], 0);
   assert(prefetched.slice(1).every((count) => count > 0), `${prefetched} are prefetched`);
+});
+
+interface Predictions {
+  made: number;
+  right: number;
+}
+
+/** Compares what each layer was expected to choose with what it chooses, beside the store. */
+function watchPredictions(backend: Backend): ReadonlyMap<number, Predictions> {
+  const counts = new Map<number, Predictions>();
+  const expected = new Map<number, Promise<Int32Array>>();
+  const watched = new Set<ExpertPager>();
+  // Copied at the call, so that the next layer cannot overwrite them.
+  const idsOf = (ids: Buffer, rows: number) => backend.readIntegers(ids, { rows });
+  const watch = (pager: ExpertPager) => {
+    const turns = pager.turns.bind(pager);
+    pager.turns = (demand, predict) => {
+      const { experts: { layer }, expertIds, rows, ahead } = demand;
+      const guess = expected.get(layer);
+      expected.delete(layer);
+      void Promise.all([guess, idsOf(expertIds, rows)]).then(([guess, chosen]) => {
+        const { made, right } = counts.get(layer) ?? { made: 0, right: 0 };
+        const named = new Set(guess);
+        const both = named.intersection(new Set(chosen));
+        counts.set(layer, { made: made + named.size, right: right + both.size });
+      });
+      return turns(
+        demand,
+        predict === null ? null : () => {
+          predict();
+          expected.set(ahead!.experts.layer, idsOf(ahead!.expertIds, rows));
+        },
+      );
+    };
+    watched.add(pager);
+  };
+  const submit = backend.submit.bind(backend);
+  backend.submit = (plan) => {
+    for (const { experts: { pager } } of demandsOf(plan as WasmPlan)) {
+      if (!watched.has(pager!)) watch(pager!);
+    }
+    submit(plan);
+  };
+  return counts;
+}
+
+Deno.test("look-ahead is told how often it is right, whatever is resident", async () => {
+  const one = golden("models/deepseek_v3");
+  const { layers, experts, slotBytes } = await shapeOfCase(one);
+  for (const slots of [layers * experts, experts + 4]) {
+    const paging = { cacheBytes: slots * slotBytes, lookAhead: true, readers: 1 };
+    let counts: ReadonlyMap<number, Predictions>;
+    await withOpened(one.path, {
+      open: async () => {
+        const backend = await createWasmBackend({ threads: 1, activations: "q8", paging });
+        counts = watchPredictions(backend);
+        return backend;
+      },
+      body: async ({ backend, evaluator }) => {
+        await outcomeOf(one, evaluator);
+        const [first, ...others] = backend.expertTraffic();
+        // Nobody looks ahead to the first layer.
+        assertEquals(first.predictions, { made: 0, right: 0 });
+        assert(others.length > 0);
+        for (const { layer, predictions } of others) {
+          assertEquals(predictions, counts.get(layer));
+          const { made, right } = predictions;
+          assert(right > 0 && right < made, `${right} of ${made} predictions are right`);
+        }
+      },
+    });
+  }
+  const paging = { cacheBytes: layers * experts * slotBytes, lookAhead: false };
+  await run(one, { paging }, ({ backend }) => {
+    for (const { predictions } of backend.expertTraffic()) {
+      assertEquals(predictions, { made: 0, right: 0 });
+    }
+  });
 });
 
 Deno.test("paged experts may lie in several memories", async () => {

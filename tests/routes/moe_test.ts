@@ -4,7 +4,8 @@ import type { RoutingStats } from "../../src/engine/types.ts";
 import { type Fixture, fixture, type FixtureOptions, type Json, until } from "./_support.ts";
 
 function statsOf(tokens: number): RoutingStats {
-  const traffic = { resident: 3, hits: 5, prefetched: 1, misses: 2, bytesRead: 4096 };
+  const predictions = { made: 7, right: 6 };
+  const traffic = { resident: 3, hits: 5, prefetched: 1, misses: 2, predictions, bytesRead: 4096 };
   return {
     counting: true,
     tokens,
@@ -67,7 +68,10 @@ Deno.test("moe/stats tells load, evenness and traffic of each layer", async () =
           max_over_mean: null,
           entropy: null,
           dead_experts: [0, 1],
-          cache: { resident: 3, hits: 5, prefetched: 1, misses: 2, bytes_read: 4096 },
+          cache: {
+            ...{ resident: 3, hits: 5, prefetched: 1, misses: 2, bytes_read: 4096 },
+            predictions: { made: 7, right: 6 },
+          },
         },
       ],
     });

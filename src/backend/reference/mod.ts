@@ -177,6 +177,7 @@ class ReferenceBackend implements Backend {
       hits: 0,
       prefetched: 0,
       misses: 0,
+      predictions: { made: 0, right: 0 },
       bytesRead: 0,
     }));
   }

@@ -181,6 +181,7 @@ export class Placer {
       hits: 0,
       prefetched: 0,
       misses: 0,
+      predictions: { made: 0, right: 0 },
       bytesRead: 0,
     }));
   }

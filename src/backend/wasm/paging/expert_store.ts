@@ -52,6 +52,7 @@ interface Counts {
   hits: number;
   prefetched: number;
   misses: number;
+  readonly predictions: { made: number; right: number };
   bytesRead: number;
 }
 
@@ -73,6 +74,8 @@ export class ExpertStore implements ExpertPager {
   readonly #places: readonly (readonly PagedMatrix[])[];
   /** The layer that ran last; a step begins where it does not grow. */
   #layer = Infinity;
+  /** What a layer still to run is expected to choose, whether resident or not. */
+  #prediction: { readonly layer: number; readonly experts: ReadonlySet<number> } | null = null;
 
   /** Allocates the slots. Throws CapacityError where there is not room for a single expert. */
   constructor(options: ExpertStoreOptions) {
@@ -92,7 +95,10 @@ export class ExpertStore implements ExpertPager {
     this.#arenaOf = shareOut(layers.length, this.#arenas);
     this.#slots = new Int32Array(layers.length * this.#experts).fill(-1);
     this.#keys = new Int32Array(slots).fill(-1);
-    this.#counts = layers.map(() => ({ hits: 0, prefetched: 0, misses: 0, bytesRead: 0 }));
+    this.#counts = layers.map(() => ({
+      ...{ hits: 0, prefetched: 0, misses: 0, bytesRead: 0 },
+      predictions: { made: 0, right: 0 },
+    }));
     this.#table = new LoadTable({ slots });
     const files = new Map<string, number>();
     this.#places = layers.map((layer) => layer.matrices(this.#table, files));
@@ -114,10 +120,13 @@ export class ExpertStore implements ExpertPager {
     const arena = this.#arenaOf[layer];
     if (layer <= this.#layer) {
       for (const { policy } of this.#arenas) policy.beginStep({ prefill: rows > PREFILL_ROWS });
+      // A step that failed leaves one behind.
+      this.#prediction = null;
     }
     this.#layer = layer;
     arena.policy.enterLayer(layer);
     const chosen = idsIn(demand.expertIds as WasmBuffer, { bank: arena.bank, count: rows * topK });
+    this.#comparePrediction(layer, chosen);
     for (let done = 0; done < chosen.length; done += arena.count) {
       const turn = chosen.slice(done, done + arena.count);
       const asked = this.#ask(turn, { layer, arena });
@@ -149,7 +158,8 @@ export class ExpertStore implements ExpertPager {
         (sum, slot) => sum + (slot >= 0 && this.#table.state(slot) === STATE.done ? 1 : 0),
         0,
       );
-      return { layer, resident, ...this.#counts[i] };
+      const { predictions, ...counts } = this.#counts[i];
+      return { layer, resident, ...counts, predictions: { ...predictions } };
     });
   }
 
@@ -196,7 +206,9 @@ export class ExpertStore implements ExpertPager {
     const { experts, expertIds } = ahead!;
     const layer = this.#layers.indexOf(experts as PagedExperts);
     const arena = this.#arenaOf[layer];
-    for (const index of idsIn(expertIds, { bank: arena.bank, count: rows * topK })) {
+    const expected = idsIn(expertIds, { bank: arena.bank, count: rows * topK });
+    this.#prediction = { layer, experts: new Set(expected) };
+    for (const index of expected) {
       const key = layer * this.#experts + index;
       const held = this.#slots[key];
       if (held >= 0) {
@@ -211,6 +223,16 @@ export class ExpertStore implements ExpertPager {
       arena.policy.admit(key);
       this.#ahead.add(key);
     }
+  }
+
+  /** Counts how much of what a layer was expected to choose it has chosen. */
+  #comparePrediction(layer: number, chosen: readonly number[]): void {
+    if (this.#prediction?.layer !== layer) return;
+    const { experts } = this.#prediction;
+    this.#prediction = null;
+    const { predictions } = this.#counts[layer];
+    predictions.made += experts.size;
+    predictions.right += chosen.reduce((sum, index) => sum + (experts.has(index) ? 1 : 0), 0);
   }
 
   /**
