@@ -1,8 +1,14 @@
 /** What terminals are told: progress, sizes, and errors as one line. */
 
 import type { LoadProgress } from "../engine/types.ts";
-import { CapacityError, FormatError, OptionError, RequestError } from "../errors.ts";
-import { UnsupportedOpError } from "../errors.ts";
+import {
+  CapacityError,
+  ExpertReadError,
+  FormatError,
+  OptionError,
+  RequestError,
+  UnsupportedOpError,
+} from "../errors.ts";
 
 /** Exit codes: the command line is wrong, or the command failed. */
 export const EXIT_USAGE = 2;
@@ -89,7 +95,14 @@ export function progressBar(
   };
 }
 
-const EXPECTED = [CapacityError, FormatError, OptionError, RequestError, UnsupportedOpError];
+const EXPECTED = [
+  CapacityError,
+  ExpertReadError,
+  FormatError,
+  OptionError,
+  RequestError,
+  UnsupportedOpError,
+];
 
 /** An error as one line for a person; faults of ours keep their class. */
 export function errorLine(error: unknown): string {

@@ -9,7 +9,7 @@ import {
   progressBar,
   write,
 } from "../../src/cli/terminal.ts";
-import { FormatError } from "../../src/errors.ts";
+import { ExpertReadError, FormatError } from "../../src/errors.ts";
 import { recordedIo } from "./_io.ts";
 
 async function lines(...chunks: (string | Uint8Array)[]): Promise<string[]> {
@@ -54,6 +54,7 @@ Deno.test("control characters from models and files cannot steer the terminal", 
 
 Deno.test("expected errors are their message, faults keep their class, neither has a stack", () => {
   assertEquals(errorLine(new FormatError("cannot open: \x1b")), "cannot open: \ufffd");
+  assertEquals(errorLine(new ExpertReadError("cannot read")), "cannot read");
   assertEquals(errorLine(new TypeError("oops")), "TypeError: oops");
   assertEquals(errorLine("text"), "text");
 });
