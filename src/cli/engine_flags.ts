@@ -2,6 +2,7 @@
 
 import { DEFAULT_ENGINE_OPTIONS, defaultThreads, type LoadModelOptions } from "../text/load.ts";
 import type { ExpertGroups } from "../engine/types.ts";
+import { DEFAULT_POLICY, POLICY_NAMES } from "../experts/policy.ts";
 import {
   choiceFlag,
   type Flag,
@@ -63,6 +64,11 @@ export const ENGINE_FLAGS = {
     help: "what routed experts may hold",
     shown: "what --memory leaves",
   }),
+  "expert-policy": choiceFlag({
+    help: "which paged expert makes room for another",
+    words: POLICY_NAMES,
+    fallback: DEFAULT_POLICY,
+  }),
   "expert-groups": EXPERT_GROUPS,
 };
 
@@ -79,6 +85,7 @@ export function loadOptions(
     contextLength: values.context,
     memoryBytes: values.memory,
     expertCacheBytes: values["expert-cache"],
+    expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],
   };
 }

@@ -43,6 +43,7 @@ const FLAGS = {
   threads: ENGINE_FLAGS.threads,
   memory: ENGINE_FLAGS.memory,
   "expert-cache": ENGINE_FLAGS["expert-cache"],
+  "expert-policy": ENGINE_FLAGS["expert-policy"],
   "expert-groups": ENGINE_FLAGS["expert-groups"],
   chunk: integerFlag({
     help: "tokens evaluated at a time",
@@ -109,6 +110,7 @@ export async function main(
       threads: values.threads ?? defaultThreads(),
       memoryBytes: values.memory,
       expertCacheBytes: values["expert-cache"],
+      expertPolicy: values["expert-policy"],
       weightBytes: source.byteLength,
     });
     try {

@@ -39,7 +39,7 @@ export interface PolicySize {
   readonly experts: number;
 }
 
-/** The one with the most hits on recorded traces at every budget. */
+/** The one with the most hits on recorded traces at every budget; docs/moe.md has them. */
 export const DEFAULT_POLICY: PolicyName = "lfu";
 
 /**

@@ -168,15 +168,21 @@ Deno.test("start takes sizes and groups of experts, and refuses what is none", a
   }
   await assertRejects(() => run("--memory", "much"), OptionError, "--memory is");
   await assertRejects(() => run("--expert-cache", "-1"), OptionError, "--expert-cache is");
-  const right = ["--memory", "2GiB", "--expert-cache", "512MiB", "--expert-groups", "8,4"];
+  await assertRejects(
+    () => run("--expert-policy", "oracle"),
+    OptionError,
+    '--expert-policy is "oracle", must be one of lru, lfu, least-stale',
+  );
+  const sizes = ["--memory", "2GiB", "--expert-cache", "512MiB"];
+  const right = [...sizes, "--expert-policy", "least-stale", "--expert-groups", "8,4"];
   await assertRejects(() => run(...right), FormatError, "missing");
   const { values } = parseFlags(ENGINE_FLAGS, {
     command: "start",
     args: right,
     env: () => undefined,
   });
-  const { memoryBytes, expertCacheBytes, expertGroups } = loadOptions(values, "m");
-  assertEquals([memoryBytes, expertCacheBytes], [2 ** 31, 2 ** 29]);
+  const { memoryBytes, expertCacheBytes, expertPolicy, expertGroups } = loadOptions(values, "m");
+  assertEquals([memoryBytes, expertCacheBytes, expertPolicy], [2 ** 31, 2 ** 29, "least-stale"]);
   assertEquals(expertGroups, { count: 8, used: 4 });
 });
 

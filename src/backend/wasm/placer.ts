@@ -5,6 +5,7 @@
  */
 
 import { CapacityError, OptionError } from "../../errors.ts";
+import { DEFAULT_POLICY } from "../../experts/policy.ts";
 import { isWebUrl } from "../../formats/web_request.ts";
 import type {
   ActivationPrecision,
@@ -19,7 +20,7 @@ import type { Bank } from "./bank.ts";
 import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
 import type { ExpertTable, LayerPlace, SmallVector, WasmExperts } from "./memory.ts";
 import { ExpertStore } from "./paging/expert_store.ts";
-import { cacheBytesOf, DEFAULT_POLICY, type PagingOptions } from "./paging/options.ts";
+import { cacheBytesOf, type PagingOptions } from "./paging/options.ts";
 import { PagedExperts } from "./paging/paged_experts.ts";
 import { Readers } from "./paging/readers.ts";
 import type { SharedModule } from "./kernels.ts";

@@ -9,15 +9,13 @@ export interface PagingOptions {
   readonly memoryBytes?: number;
   /** What the process holds now, for `memoryBytes`. */
   readonly processBytes?: () => number;
+  /** DEFAULT_POLICY where nothing is said. */
   readonly policy?: PolicyName;
   /** Whether experts are fetched ahead; by default as far as that is measured to pay. */
   readonly lookAhead?: boolean;
   /** Threads that read beside the one that runs plans; 1 by default, and at least that for URLs. */
   readonly readers?: number;
 }
-
-/** The policy with the best hit rates on recorded traces; docs/moe.md has them. */
-export const DEFAULT_POLICY: PolicyName = "lfu";
 
 /** What the process is going to take beyond what it holds when the slots are made: code, stacks, garbage. */
 const HEADROOM_BYTES = 24 * 2 ** 20;
