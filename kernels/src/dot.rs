@@ -86,24 +86,42 @@ pub fn read_of_bytes() -> ReadOfBytes {
     }
 }
 
-/// As `narrow_sums`, by dot products of four bytes.
+/// Step j of 32 bytes of activations (the first or the second sixteen), repeated in all lanes. A
+/// runtime checks each load against the memory's end, which costs more than the load. With one row of
+/// activations it is cheaper to load whole vectors (once: the compiler sees that they are the same) and
+/// to repeat their parts; with several the processor's shuffles would be the narrower way.
 #[inline(always)]
-unsafe fn quad_sums<F: Narrow, const N: usize>(
-    block: *const u8,
+unsafe fn step<const N: usize>(acts: *const u8, run: usize, j: usize) -> U8x16 {
+    let at = acts.add(16 * run);
+    if N == 1 {
+        U8x16::load(at).splat_quad(j)
+    } else {
+        U8x16::load_quad_splat(at.add(4 * j))
+    }
+}
+
+/// Integer sums as `narrow_sums` gives them, by dot products of four bytes: of eight rows in each of G
+/// blocks with each of N byte vectors. One of the two is 1.
+#[inline(always)]
+unsafe fn quad_sums<F: Narrow, const G: usize, const N: usize, const M: usize>(
+    blocks: [*const u8; G],
     sub: usize,
     acts: [*const u8; N],
-) -> [[[I32x4; 2]; 2]; N] {
-    let mut acc = [[[I32x4::splat(0); 2]; 2]; N];
+) -> [[[I32x4; 2]; 2]; M] {
+    let mut acc = [[[I32x4::splat(0); 2]; 2]; M];
     // A lone token has registers for two chains of additions.
-    let chains = F::SCALED < SUB || N == 1;
+    let chains = F::SCALED < SUB || M == 1;
     for j in 0..4 {
-        let w = F::steps(block, sub, j);
-        for n in 0..N {
-            for run in 0..2 {
-                let a = U8x16::load_quad_splat(acts[n].add(16 * run + 4 * j));
-                let to = if chains { run } else { 0 };
-                for h in 0..2 {
-                    acc[n][to][h] = a.dot_quads(w[run][h], acc[n][to][h]);
+        for (g, block) in blocks.into_iter().enumerate() {
+            let w = F::steps(block, sub, j);
+            for n in 0..N {
+                for run in 0..2 {
+                    let a = step::<N>(acts[n], run, j);
+                    let to = if chains { run } else { 0 };
+                    for h in 0..2 {
+                        let sum = &mut acc[g + n][to][h];
+                        *sum = a.dot_quads(w[run][h], *sum);
+                    }
                 }
             }
         }
@@ -125,7 +143,7 @@ unsafe fn narrow_sums<F: Narrow, const N: usize, const QUADS: bool>(
     acts: [*const u8; N],
 ) -> [[[I32x4; 2]; 2]; N] {
     if QUADS {
-        return quad_sums::<F, N>(block, sub, acts);
+        return quad_sums::<F, 1, N, N>([block], sub, acts);
     }
     let zero = [[[I32x4::splat(0); 2]; 2]; N];
     let mut total = zero;
@@ -135,7 +153,7 @@ unsafe fn narrow_sums<F: Narrow, const N: usize, const QUADS: bool>(
         let w = F::steps(block, sub, j);
         for n in 0..N {
             for run in 0..2 {
-                let a = U8x16::load_quad_splat(acts[n].add(16 * run + 4 * j));
+                let a = step::<N>(acts[n], run, j);
                 let to = if one_run && F::STEPS == 8 { 0 } else { run };
                 for h in 0..2 {
                     acc[n][to][h] = acc[n][to][h].add(a.dot_pairs(w[run][h]));
@@ -198,10 +216,50 @@ pub unsafe fn narrow_block<F: Narrow, const T: usize, const Q16: bool, const QUA
         }
         for run in 0..SUB / F::SCALED {
             let index = sub * (SUB / F::SCALED) + run;
-            let scales = F::scales(block, index);
-            let mins = F::mins(block, index);
+            let (scales, mins) = F::scales_and_mins(block, index);
             for t in 0..T {
                 add_run::<F>(&mut y[t], sums[t][run], scales, mins, &rows[t], run);
+            }
+        }
+    }
+}
+
+/// A block in each of G groups of rows, times one row of activations: what many groups read of the
+/// activations is loaded once.
+///
+/// # Safety
+/// As for `narrow_block`.
+#[inline(always)]
+pub unsafe fn narrow_blocks<F: Narrow, const G: usize, const Q16: bool, const QUADS: bool>(
+    blocks: [*const u8; G],
+    row: Row,
+    y: &mut [Sums; G],
+) {
+    let sums_with = |sub: usize, bytes: *const u8| {
+        if QUADS {
+            quad_sums::<F, G, 1, G>(blocks, sub, [bytes])
+        } else {
+            blocks.map(|block| narrow_sums::<F, 1, false>(block, sub, [bytes])[0])
+        }
+    };
+    for sub in 0..F::BLOCK / SUB {
+        let row = row.at(sub);
+        let mut sums = sums_with(sub, row.high);
+        if Q16 {
+            let low = sums_with(sub, row.low);
+            for g in 0..G {
+                for run in 0..2 {
+                    for h in 0..2 {
+                        sums[g][run][h] = sums[g][run][h].shl(8).add(low[g][run][h]);
+                    }
+                }
+            }
+        }
+        for run in 0..SUB / F::SCALED {
+            let index = sub * (SUB / F::SCALED) + run;
+            for g in 0..G {
+                let (scales, mins) = F::scales_and_mins(blocks[g], index);
+                add_run::<F>(&mut y[g], sums[g][run], scales, mins, &row, run);
             }
         }
     }
@@ -224,7 +282,12 @@ pub unsafe fn wide_block<F: Wide, const T: usize>(
             let w = F::pairs(block, sub, j);
             for t in 0..T {
                 for run in 0..2 {
-                    let a = I16x8::load_pair_splat(rows[t].wide.add(16 * run + 2 * j));
+                    let at = rows[t].wide.add(16 * run);
+                    let a = if T == 1 {
+                        I16x8::load(at.add(j / 4 * 8)).splat_pair(j % 4)
+                    } else {
+                        I16x8::load_pair_splat(at.add(2 * j))
+                    };
                     for h in 0..2 {
                         acc[t][h] = acc[t][h].add(a.dot(w[run][h]));
                     }

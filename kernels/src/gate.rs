@@ -1,5 +1,5 @@
 //! The router of a mixture-of-experts layer: from logits to chosen experts and their weights, one token
-//! at a time, in float32 (DeepSeek-V3 technical report, section 2.1.2; DeepSeek-V2, section 2.1.3).
+//! at a time, in float32 (DeepSeek-V3 technical report, section 2.1.2; DeepSeek-V2, sections 2.2.1 and 2.2.2).
 
 use crate::math::exp;
 use crate::simd::F32x4;

@@ -219,13 +219,28 @@ impl LatentAttention {
                 let out = heads[n].out.add(d);
                 [F32x4::load(out), F32x4::load(out.add(4))]
             });
-            for key in keys.clone() {
+            let mut key = keys.start;
+            while key + 4 <= keys.end {
+                let p: [F32x4; N] =
+                    core::array::from_fn(|n| F32x4::load(scores.add(n * PAGE + key)));
+                for i in 0..4 {
+                    let v = rows.add((key + i) * width + d);
+                    let v = [F32x4::load(v), F32x4::load(v.add(4))];
+                    for n in 0..N {
+                        let p = p[n].splat_lane(i);
+                        acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
+                    }
+                }
+                key += 4;
+            }
+            while key < keys.end {
                 let v = rows.add(key * width + d);
                 let v = [F32x4::load(v), F32x4::load(v.add(4))];
                 for n in 0..N {
                     let p = F32x4::load_splat(scores.add(n * PAGE + key));
                     acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
                 }
+                key += 1;
             }
             for n in 0..N {
                 acc[n][0].store(heads[n].out.add(d));

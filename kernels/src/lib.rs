@@ -131,7 +131,7 @@ pub fn set_scratch(context: usize, at: usize, bytes: u32) {
     }
 }
 
-/// Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+/// Sets how many streams decode kernels read side by side, 1, 2 or 4; results are the same. No plan may be
 /// running.
 #[wasm_bindgen]
 pub fn set_streams(context: usize, streams: u32) {

@@ -1,7 +1,7 @@
 //! Matrix times activations: which kernel runs for a weight type, and over which rows.
 
 use crate::activations::{Layout, Precision, Row, FLOAT, NARROW, WIDE};
-use crate::dot::{float_block, narrow_block, wide_block, Sums};
+use crate::dot::{float_block, narrow_block, narrow_blocks, wide_block, Sums};
 use crate::output::Output;
 use crate::panel::{self, NarrowPanel, WidePanel};
 use crate::quant::{float8, Format, Narrow, Wide, GROUP, SUB};
@@ -264,13 +264,17 @@ unsafe fn narrow<F: Narrow, const Q16: bool, const QUADS: bool>(
     to: usize,
     scratch: *mut u8,
 ) {
-    match (inputs.tokens, inputs.streams) {
+    // Two scales for 32 values mean twice the sums, for which four groups have no registers.
+    let streams = inputs.streams.min(if F::SCALED < SUB { 2 } else { 4 });
+    match (inputs.tokens, streams) {
         (1, 1) => narrow_decode::<F, 1, Q16, QUADS>(weight, inputs, output, from, to),
+        (1, 2) => narrow_decode::<F, 2, Q16, QUADS>(weight, inputs, output, from, to),
         (1, _) => narrow_decode::<F, 4, Q16, QUADS>(weight, inputs, output, from, to),
         _ => narrow_prefill::<F, Q16, QUADS>(weight, inputs, output, from, to, scratch),
     }
 }
 
+/// Walks S groups side by side, block by block.
 unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
@@ -278,16 +282,38 @@ unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS:
     from: usize,
     to: usize,
 ) {
-    decode_groups!(
-        S,
-        F,
-        weight,
-        inputs,
-        output,
-        from,
-        to,
-        narrow_block::<F, 1, Q16, QUADS>
-    );
+    let mut group = from;
+    while group + S <= to {
+        narrow_decode_groups::<F, S, Q16, QUADS>(weight, inputs, output, group);
+        group += S;
+    }
+    while group < to {
+        narrow_decode_groups::<F, 1, Q16, QUADS>(weight, inputs, output, group);
+        group += 1;
+    }
+}
+
+#[inline(always)]
+unsafe fn narrow_decode_groups<F: Narrow, const S: usize, const Q16: bool, const QUADS: bool>(
+    weight: &Weight,
+    inputs: &Inputs,
+    output: &Output,
+    group: usize,
+) {
+    let blocks = weight.cols as usize / F::BLOCK;
+    let stride = blocks * F::BYTES;
+    let mut p = weight.data.add(group * stride);
+    let mut row = inputs.row(0);
+    let mut y = [no_sums(); S];
+    for _ in 0..blocks {
+        let each = core::array::from_fn(|s| p.add(s * stride));
+        narrow_blocks::<F, S, Q16, QUADS>(each, row, &mut y);
+        p = p.add(F::BYTES);
+        row = row.at(F::BLOCK / SUB);
+    }
+    for (s, y) in y.into_iter().enumerate() {
+        output.put(0, group + s, weight.rows as usize, y);
+    }
 }
 
 unsafe fn wide_decode<F: Wide, const S: usize>(

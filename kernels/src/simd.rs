@@ -31,6 +31,11 @@ mod imp {
         pub unsafe fn load_splat(p: *const f32) -> Self {
             Self(v128_load32_splat(p as *const u32))
         }
+        /// Lane i in all lanes.
+        #[inline(always)]
+        pub fn splat_lane(self, i: usize) -> Self {
+            Self(U8x16(self.0).splat_quad(i).0)
+        }
         #[inline(always)]
         pub unsafe fn store(self, p: *mut f32) {
             v128_store(p as *mut v128, self.0)
@@ -174,6 +179,11 @@ mod imp {
         pub unsafe fn load_pair_splat(p: *const i16) -> Self {
             Self(v128_load32_splat(p as *const u32))
         }
+        /// Values 2i and 2i + 1, repeated in all four 32-bit lanes.
+        #[inline(always)]
+        pub fn splat_pair(self, i: usize) -> Self {
+            Self(U8x16(self.0).splat_quad(i).0)
+        }
         /// Saturating: `a` then `b`.
         #[inline(always)]
         pub fn narrow(a: I32x4, b: I32x4) -> Self {
@@ -252,6 +262,16 @@ mod imp {
         pub unsafe fn load_quad_splat(p: *const u8) -> Self {
             Self(v128_load32_splat(p as *const u32))
         }
+        /// Bytes 4i..4i+3, repeated in all four 32-bit lanes.
+        #[inline(always)]
+        pub fn splat_quad(self, i: usize) -> Self {
+            Self(match i {
+                0 => i32x4_shuffle::<0, 0, 0, 0>(self.0, self.0),
+                1 => i32x4_shuffle::<1, 1, 1, 1>(self.0, self.0),
+                2 => i32x4_shuffle::<2, 2, 2, 2>(self.0, self.0),
+                _ => i32x4_shuffle::<3, 3, 3, 3>(self.0, self.0),
+            })
+        }
         #[inline(always)]
         pub fn and(self, o: Self) -> Self {
             Self(v128_and(self.0, o.0))
@@ -282,6 +302,14 @@ mod imp {
         #[inline(always)]
         pub fn as_i32(self) -> I32x4 {
             I32x4(self.0)
+        }
+        #[inline(always)]
+        pub fn widen_low_u(self) -> I16x8 {
+            I16x8(i16x8_extend_low_u8x16(self.0))
+        }
+        #[inline(always)]
+        pub fn widen_high_u(self) -> I16x8 {
+            I16x8(i16x8_extend_high_u8x16(self.0))
         }
         #[inline(always)]
         pub fn widen_low_s(self) -> I16x8 {
@@ -343,6 +371,9 @@ mod imp {
         }
         pub unsafe fn load_splat(p: *const f32) -> Self {
             Self([p.read_unaligned(); 4])
+        }
+        pub fn splat_lane(self, i: usize) -> Self {
+            Self([self.0[i]; 4])
         }
         pub unsafe fn store(self, p: *mut f32) {
             (p as *mut [f32; 4]).write_unaligned(self.0)
@@ -445,6 +476,9 @@ mod imp {
             let pair = (p as *const [i16; 2]).read_unaligned();
             Self(core::array::from_fn(|i| pair[i % 2]))
         }
+        pub fn splat_pair(self, i: usize) -> Self {
+            Self(core::array::from_fn(|k| self.0[2 * i + k % 2]))
+        }
         pub fn narrow(a: I32x4, b: I32x4) -> Self {
             let clamp = |x: i32| x.clamp(-32768, 32767) as i16;
             Self(core::array::from_fn(|i| {
@@ -516,6 +550,9 @@ mod imp {
             let quad = (p as *const [u8; 4]).read_unaligned();
             Self(core::array::from_fn(|i| quad[i % 4]))
         }
+        pub fn splat_quad(self, i: usize) -> Self {
+            Self(core::array::from_fn(|k| self.0[4 * i + k % 4]))
+        }
         pub fn and(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a & b))
         }
@@ -539,6 +576,12 @@ mod imp {
         }
         pub fn as_i32(self) -> I32x4 {
             I32x4(unsafe { core::mem::transmute::<[u8; 16], [i32; 4]>(self.0) })
+        }
+        pub fn widen_low_u(self) -> I16x8 {
+            I16x8(core::array::from_fn(|i| self.0[i] as i16))
+        }
+        pub fn widen_high_u(self) -> I16x8 {
+            I16x8(core::array::from_fn(|i| self.0[i + 8] as i16))
         }
         pub fn widen_low_s(self) -> I16x8 {
             I16x8(core::array::from_fn(|i| self.0[i] as i8 as i16))

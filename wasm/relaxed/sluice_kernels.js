@@ -177,7 +177,7 @@ export function set_scratch(context, at, bytes) {
 }
 
 /**
- * Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+ * Sets how many streams decode kernels read side by side, 1, 2 or 4; results are the same. No plan may be
  * running.
  * @param {number} context
  * @param {number} streams

@@ -86,7 +86,7 @@ export function serve(context: number, thread: number): number;
 export function set_scratch(context: number, at: number, bytes: number): void;
 
 /**
- * Sets how many streams decode kernels read side by side, 1 or 4; results are the same. No plan may be
+ * Sets how many streams decode kernels read side by side, 1, 2 or 4; results are the same. No plan may be
  * running.
  */
 export function set_streams(context: number, streams: number): void;

@@ -10,11 +10,11 @@ use crate::simd::{F32x4, U8x16};
 
 const SUBS: usize = 8;
 
-/// Writes eight half-precision fields as single precision.
-unsafe fn gather_f16(rows: &[*const u8; GROUP], at: usize, out: *mut u8) {
+/// Writes eight half-precision fields as single precision, times `sign`.
+unsafe fn gather_f16(rows: &[*const u8; GROUP], at: usize, sign: f32, out: *mut u8) {
     for (r, row) in rows.iter().enumerate() {
         let value = f16_scalar((row.add(at) as *const u16).read_unaligned());
-        (out as *mut f32).add(r).write_unaligned(value);
+        (out as *mut f32).add(r).write_unaligned(value * sign);
     }
 }
 
@@ -59,8 +59,9 @@ macro_rules! with_scale_and_min {
             const OFFSET: i32 = 0;
 
             unsafe fn pack(rows: &[*const u8; GROUP], out: *mut u8) {
-                gather_f16(rows, 0, out);
-                gather_f16(rows, 2, out.add(32));
+                gather_f16(rows, 0, 1.0, out);
+                // Minima are subtracted.
+                gather_f16(rows, 2, -1.0, out.add(32));
                 for sub in 0..SUBS {
                     let at = Self::sub(out, sub) as *mut u8;
                     let mut values: Values = [[0; SUB]; GROUP];
@@ -87,11 +88,18 @@ macro_rules! with_scale_and_min {
             }
             #[inline(always)]
             unsafe fn mins(block: *const u8, run: usize) -> [F32x4; 2] {
-                let m = planes::scaled_u8(
+                planes::scaled_u8(
                     Self::sub(block, run).add(GROUP),
                     planes::load_f32(block.add(32)),
-                );
-                [m[0].neg(), m[1].neg()]
+                )
+            }
+            #[inline(always)]
+            unsafe fn scales_and_mins(block: *const u8, run: usize) -> ([F32x4; 2], [F32x4; 2]) {
+                let bytes = U8x16::load(Self::sub(block, run));
+                (
+                    planes::scaled_words(bytes.widen_low_u(), planes::load_f32(block)),
+                    planes::scaled_words(bytes.widen_high_u(), planes::load_f32(block.add(32))),
+                )
             }
         }
 
@@ -134,7 +142,7 @@ impl Format for Q6K {
     const OFFSET: i32 = 32;
 
     unsafe fn pack(rows: &[*const u8; GROUP], out: *mut u8) {
-        gather_f16(rows, 208, out);
+        gather_f16(rows, 208, 1.0, out);
         for sub in 0..SUBS {
             let at = Self::sub(out, sub) as *mut u8;
             let mut low: Values = [[0; SUB]; GROUP];
@@ -192,7 +200,7 @@ impl Format for Q3K {
     const OFFSET: i32 = 4;
 
     unsafe fn pack(rows: &[*const u8; GROUP], out: *mut u8) {
-        gather_f16(rows, 108, out);
+        gather_f16(rows, 108, 1.0, out);
         for sub in 0..SUBS {
             let at = Self::sub(out, sub) as *mut u8;
             let mut low: Values = [[0; SUB]; GROUP];
@@ -252,8 +260,9 @@ impl Format for Q2K {
     const OFFSET: i32 = 0;
 
     unsafe fn pack(rows: &[*const u8; GROUP], out: *mut u8) {
-        gather_f16(rows, 80, out);
-        gather_f16(rows, 82, out.add(32));
+        gather_f16(rows, 80, 1.0, out);
+        // Minima are subtracted.
+        gather_f16(rows, 82, -1.0, out.add(32));
         for sub in 0..SUBS {
             let at = Self::sub(out, sub) as *mut u8;
             let mut values: Values = [[0; SUB]; GROUP];
@@ -277,8 +286,7 @@ impl Format for Q2K {
     #[inline(always)]
     unsafe fn mins(block: *const u8, run: usize) -> [F32x4; 2] {
         let p = Self::sub(block, run / 2).add((2 + run % 2) * GROUP);
-        let m = planes::scaled_u8(p, planes::load_f32(block.add(32)));
-        [m[0].neg(), m[1].neg()]
+        planes::scaled_u8(p, planes::load_f32(block.add(32)))
     }
 }
 

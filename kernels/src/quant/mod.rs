@@ -44,6 +44,11 @@ pub trait Format {
     unsafe fn mins(_block: *const u8, _run: usize) -> [F32x4; 2] {
         [F32x4::splat(0.0); 2]
     }
+    /// Both, where they lie together.
+    #[inline(always)]
+    unsafe fn scales_and_mins(block: *const u8, run: usize) -> ([F32x4; 2], [F32x4; 2]) {
+        (Self::scales(block, run), Self::mins(block, run))
+    }
 }
 
 /// Formats whose q is unsigned and below 128: 8-bit dot products.

@@ -148,7 +148,12 @@ pub unsafe fn load_f32(p: *const u8) -> [F32x4; 2] {
 /// Eight bytes as floats, times `d`.
 #[inline(always)]
 pub unsafe fn scaled_u8(p: *const u8, d: [F32x4; 2]) -> [F32x4; 2] {
-    let w = I16x8::load_widen_u8(p);
+    scaled_words(I16x8::load_widen_u8(p), d)
+}
+
+/// Eight unsigned words as floats, times `d`.
+#[inline(always)]
+pub fn scaled_words(w: I16x8, d: [F32x4; 2]) -> [F32x4; 2] {
     [
         w.widen_low_u().to_f32().mul(d[0]),
         w.widen_high_u().to_f32().mul(d[1]),

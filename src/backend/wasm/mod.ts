@@ -231,8 +231,8 @@ class WasmBackend implements Backend {
     for (const [buffer, bank] of plan.homes) buffer.home = bank;
     if (!plan.decodes) return;
     const milliseconds = performance.now() - start;
+    this.#streams.measured(milliseconds);
     if (segments.some(({ demand }) => demand !== null)) this.#lookAhead.measured(milliseconds);
-    else this.#streams.measured(milliseconds);
   }
 
   // deno-lint-ignore require-await -- a method of the seam: other backends do wait
