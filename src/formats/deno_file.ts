@@ -31,6 +31,7 @@ export function openFile(path: string): ByteSource {
     size,
     name,
     location: path,
+    version: { size },
     // An async function, so that a bad range rejects like any other failure.
     // deno-lint-ignore require-await
     read: async (offset, into) => {

@@ -19,7 +19,7 @@ export interface ByteSource {
   readonly name: string;
   /** The path or http(s) URL that it can be opened by again; absent where there is none. */
   readonly location?: string;
-  /** Of sources on the web: another reader that opens the same location can ask for it. */
+  /** Another reader that opens the same location can ask for it; of files on disk it is the size. */
   readonly version?: SourceVersion;
   /**
    * Fills `into` from `offset`; rejects with FormatError where the source ends before. `until` hints
@@ -77,7 +77,7 @@ export interface TensorPlace {
   readonly file: string;
   /** From the beginning of the file. */
   readonly offset: number;
-  /** Of files on the web: which version of it was opened. */
+  /** Which version of it was opened. */
   readonly version?: SourceVersion;
 }
 

@@ -76,6 +76,23 @@ Deno.test("a damaged file that is replaced by a right one is opened again", asyn
   });
 });
 
+Deno.test("a file of another length in the place of a damaged one is refused", async () => {
+  const right = await rightLogits();
+  await withCopy(async (path) => {
+    await withPaged(path, { slots: 4, readers: 1, lookAhead: true }, async (paged) => {
+      await assertRight(paged, right, "before");
+      await Deno.truncate(path, 0);
+      const must = `must end at ${BYTES.length} as when it was opened`;
+      await assertFails(paged, must);
+      // Each expert could be read from it.
+      await Deno.writeFile(path, new Uint8Array([...BYTES, 0]));
+      await assertFails(paged, `the file ends at byte ${BYTES.length + 1}, ${must}`);
+      await Deno.writeFile(path, BYTES);
+      await assertRight(paged, right, "after its return");
+    });
+  });
+});
+
 Deno.test("experts with NaN in the file are refused and read again later", async () => {
   const right = await rightLogits();
   await withCopy(async (path) => {

@@ -1,11 +1,11 @@
 /** Reads an expert's matrices and packs them into their place. */
 
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { baseName, quoted } from "../../../formats/byte_source.ts";
 import { HttpSource } from "../../../formats/http_source.ts";
 import { isWebUrl, webName } from "../../../formats/web_request.ts";
 import type { Kernels } from "../kernels.ts";
-import type { ExpertLoad, LoadTable, MatrixLoad } from "./load_table.ts";
+import type { ExpertLoad, LoadFile, LoadTable, MatrixLoad } from "./load_table.ts";
 
 /** Bytes between two matrices that are read along rather than asked for apart. */
 const GAP_BYTES = 4096;
@@ -119,7 +119,7 @@ export class FileReader {
   #readRun(view: Uint8Array, { file, offset }: Run): void {
     let descriptor = this.#files.get(file);
     if (descriptor === undefined) {
-      descriptor = openAgain(this.#table.file(file).file);
+      descriptor = openAgain(this.#table.file(file));
       this.#files.set(file, descriptor);
     }
     for (let done = 0; done < view.length;) {
@@ -149,8 +149,21 @@ export class FileReader {
   }
 }
 
-/** Opens a file; what is thrown names no folders, as the system's messages do. */
-function openAgain(path: string): number {
+/**
+ * Opens a file, which must be as long as it was when the model was loaded: another one may have taken
+ * its place. What is thrown names no folders, as the system's messages do.
+ */
+function openAgain({ file, version }: LoadFile): number {
+  const descriptor = openDescriptor(file);
+  const { size } = fstatSync(descriptor);
+  if (version === undefined || size === version.size) return descriptor;
+  closeSync(descriptor);
+  throw new Error(
+    `the file ends at byte ${size}, must end at ${version.size} as when it was opened`,
+  );
+}
+
+function openDescriptor(path: string): number {
   try {
     return openSync(path, "r");
   } catch (error) {
