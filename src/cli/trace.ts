@@ -31,7 +31,14 @@ import {
   textFlag,
 } from "./flags.ts";
 import { modelPathOf } from "./model_path.ts";
-import { type CommandIo, processIo, progressBar, runCommand, write } from "./terminal.ts";
+import {
+  type CommandIo,
+  printable,
+  processIo,
+  progressBar,
+  runCommand,
+  write,
+} from "./terminal.ts";
 
 const FLAGS = {
   model: ENGINE_FLAGS.model,
@@ -84,6 +91,10 @@ const FLAGS = {
   backend: ENGINE_FLAGS.backend,
   activations: ENGINE_FLAGS.activations,
   threads: ENGINE_FLAGS.threads,
+  memory: ENGINE_FLAGS.memory,
+  "expert-cache": ENGINE_FLAGS["expert-cache"],
+  "expert-policy": ENGINE_FLAGS["expert-policy"],
+  "expert-groups": ENGINE_FLAGS["expert-groups"],
 };
 
 type Values = FlagValues<typeof FLAGS>;
@@ -141,11 +152,26 @@ async function record(
         `must fit the model's context of ${contextLength}`,
     );
   }
-  const backend = await createBackend({ ...values, threads: values.threads ?? defaultThreads() });
+  const backend = await createBackend({
+    ...values,
+    threads: values.threads ?? defaultThreads(),
+    weightBytes: source.byteLength,
+    memoryBytes: values.memory,
+    expertCacheBytes: values["expert-cache"],
+    expertPolicy: values["expert-policy"],
+  });
   const file = openOutput(out);
   try {
     const maxRows = Math.min(chunk, longest);
-    const model = await loadModel({ source, backend, maxRows, maxLogitRows: 1 });
+    const model = await loadModel({
+      source,
+      backend,
+      maxRows,
+      maxLogitRows: 1,
+      foresee: true,
+      expertGroups: values["expert-groups"],
+      onWarning: (line) => write(io.stderr, `${printable(line)}\n`),
+    });
     const { routedLayers } = model;
     if (routedLayers.length === 0) {
       throw new UnsupportedOpError(

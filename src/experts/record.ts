@@ -6,7 +6,7 @@ import { gateTensors } from "./outline_tensors.ts";
 import type { TraceStep } from "./trace.ts";
 
 export interface RecordOptions {
-  /** Its sequence 0 is used, from its beginning. */
+  /** Its sequence 0 is used, from its beginning; its model was loaded with `foresee`. */
   readonly evaluator: Evaluator;
   /** The prompt's tokens, at least one. */
   readonly ids: readonly number[];
@@ -28,7 +28,8 @@ export async function* recordSteps(options: RecordOptions): AsyncGenerator<Trace
     const [logits] = await evaluator.step([{ sequence: 0, ids: part }], { logits: "last" });
     const layers = await evaluator.routing();
     const experts = layers.map((layer) => Array.from(layer.experts));
-    return { logits, step: { rows: part.length, prefill, experts } };
+    const predicted = await evaluator.foreseen();
+    return { logits, step: { rows: part.length, prefill, experts, predicted } };
   };
   let last: Float32Array | undefined;
   for (let start = 0; start < ids.length; start += chunk) {

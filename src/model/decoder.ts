@@ -81,6 +81,7 @@ export async function loadDecoder(
   const workspace = new Workspace(backend, { maxRows, hiddenSize: config.hiddenSize });
   const blocks: Block[] = [];
   const routedLayers: RoutedLayer[] = [];
+  const foresights: Block[] = [];
   for (const [layer, routed] of config.routed.entries()) {
     const { rmsNormEps, residualScale, attention, mixture } = config;
     const context = { layer, loader, workspace, rope, rmsNormEps, residualScale };
@@ -88,9 +89,13 @@ export async function loadDecoder(
       ? await loadGroupedAttention(attention, context)
       : await loadLatentAttention(attention, context);
     if (routed && mixture) {
-      const { block, routed: choices } = await loadMixture(mixture, context);
-      blocks.push(inOrder(attend, block));
-      routedLayers.push(choices);
+      const foresee = options.foresee === true && routedLayers.length > 0;
+      const parts = await loadMixture(mixture, context, { foresee });
+      foresights.push(parts.foresee);
+      const next = foresights.length;
+      const foreseeNext: Block = (ops, step) => foresights[next]?.(ops, step);
+      blocks.push(inOrder(attend, parts.choose, foreseeNext, parts.answer));
+      routedLayers.push(parts.routed);
     } else blocks.push(inOrder(attend, await loadDense(context)));
   }
   const outputNorm = { weight: await loader.upload("outputNorm"), eps: config.rmsNormEps };

@@ -151,6 +151,19 @@ export class Evaluator {
     })));
   }
 
+  /**
+   * The distinct experts that were foreseen for each routed layer in the last step, for all rows
+   * together, ascending; none for a layer without `RoutedLayer.foreseen`.
+   */
+  async foreseen(): Promise<number[][]> {
+    const rows = this.#rows;
+    return await Promise.all(this.#model.routedLayers.map(async ({ foreseen }) => {
+      if (foreseen === undefined) return [];
+      const ids = await this.#backend.readIntegers(foreseen, { rows });
+      return [...new Set(ids)].sort((a, b) => a - b);
+    }));
+  }
+
   /** The hidden states of the last step's rows, [rows, hidden] each; none without `keepHidden`. */
   async hidden(): Promise<Float32Array[]> {
     const rows = this.#rows;

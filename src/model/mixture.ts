@@ -105,11 +105,24 @@ export function mixtureSpecs(
   return [...specs, ...expertSpecs(config, { layer, hiddenSize })];
 }
 
-/** Uploads the block's weights; what the gate chooses in a step can be read from `routed`. */
+/** The block's parts, in the order in which they run. */
+export interface Mixture {
+  /** The gate, then the shared expert. */
+  readonly choose: Block;
+  /** The routed experts. */
+  readonly answer: Block;
+  /** The gate on the residual stream as it is then, into `routed.foreseen`; nothing without that. */
+  readonly foresee: Block;
+  /** What the gate chooses in a step can be read from it. */
+  readonly routed: RoutedLayer;
+}
+
+/** Uploads the block's weights. `foresee`: have a place for what is foreseen of the gate's choice. */
 export async function loadMixture(
   config: MixtureConfig,
   context: BlockContext,
-): Promise<{ block: Block; routed: RoutedLayer }> {
+  { foresee }: { foresee: boolean },
+): Promise<Mixture> {
   const { layer, loader, workspace, residualScale } = context;
   const { topK, activation } = config;
   const { x } = workspace;
@@ -143,9 +156,20 @@ export async function loadMixture(
   const scale = scaleOf(residualScale);
   const answer = { x: normed, experts, expertIds, weights, topK, activation, ...scale, out: x };
   const gate: Block = (ops, { rows }) => ops.gate({ ...choice, rows });
-  const routedExperts: Block = (ops, { rows }) => ops.experts({ ...answer, rows });
+  const foreseen = foresee ? workspace.create("i32", topK) : undefined;
+  const guess = foreseen && {
+    ...choice,
+    normed: workspace.get("foreseenNormed", x.width),
+    expertIds: foreseen,
+    weights: workspace.get("foreseenWeights", topK),
+  };
+  const routed = { layer, experts: config.experts, topK, expertIds, weights };
   return {
-    block: inOrder(gate, ...shared, routedExperts),
-    routed: { layer, experts: config.experts, topK, expertIds, weights },
+    choose: inOrder(gate, ...shared),
+    answer: (ops, { rows }) => ops.experts({ ...answer, rows }),
+    foresee: (ops, { rows }) => {
+      if (guess) ops.gate({ ...guess, rows });
+    },
+    routed: { ...routed, ...(foreseen && { foreseen }) },
   };
 }

@@ -61,6 +61,11 @@ export interface RoutedLayer {
   readonly expertIds: Buffer;
   /** f32 [maxRows, topK] */
   readonly weights: Buffer;
+  /**
+   * With `foresee`, for all but the first of these layers: i32 [maxRows, topK], what this gate makes of
+   * the residual stream as it is before the routed experts of the routed layer before.
+   */
+  readonly foreseen?: Buffer;
 }
 
 /** A model on a backend. */
@@ -90,6 +95,8 @@ export interface LoadModelOptions {
   readonly maxLogitRows: number;
   /** Keep the hidden states of a step's rows for `Model.hidden`. */
   readonly keepHidden?: boolean;
+  /** Compute `RoutedLayer.foreseen`: what reading experts ahead would go by. Changes no result. */
+  readonly foresee?: boolean;
   readonly onProgress?: LoadProgress;
   /** Groups of experts of which a token uses so many, for files that leave them out (DeepSeek). */
   readonly expertGroups?: { readonly count: number; readonly used: number };

@@ -29,7 +29,8 @@ async function withPrompts(test: (folder: string) => Promise<void>): Promise<voi
 /** Records a trace of the built-in model; the reference backend has no threads to wait for. */
 async function trace(folder: string, flags: readonly string[]): Promise<Trace> {
   const out = `${folder}/trace.jsonl`;
-  assertEquals(await main(["--out", out, "--backend", "reference", ...flags], recordedIo()), 0);
+  const backend = flags.includes("--backend") ? [] : ["--backend", "reference"];
+  assertEquals(await main(["--out", out, ...backend, ...flags], recordedIo()), 0);
   return parseTrace(await Deno.readTextFile(out), "trace");
 }
 
@@ -87,6 +88,19 @@ Deno.test("trace --text takes pieces from all over a text", async () => {
     for (const { steps } of documents) assertEquals(steps.map(({ rows }) => rows), [11]);
     const experts = new Set(documents.map(({ steps }) => steps[0].experts.join(" ")));
     assertEquals(experts.size, 3);
+  });
+});
+
+Deno.test("trace records the same with paged experts, and what was foreseen with it", async () => {
+  await withPrompts(async (folder) => {
+    const prompts = ["--prompts", `${folder}/prompts.jsonl`, "--tokens", "5", "--threads", "1"];
+    const flags = [...prompts, "--backend", "wasm", "--activations", "f32"];
+    const resident = await trace(folder, flags);
+    const paging = ["--expert-cache", "2MiB", "--expert-policy", "lru"];
+    assertEquals(await trace(folder, [...flags, ...paging]), resident);
+    for (const { predicted } of resident.documents.flatMap(({ steps }) => steps)) {
+      assertEquals(predicted!.map((ids) => ids.length > 0), [false, true, true, true, true]);
+    }
   });
 });
 
