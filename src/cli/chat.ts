@@ -15,6 +15,7 @@ import {
   progressBar,
   runCommand,
   write,
+  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {
@@ -63,6 +64,7 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     slots: 1,
     onProgress: bar.onProgress,
   }).finally(bar.clear);
+  writeNotices(stderr, model.info);
   let answering: AbortController | null = null;
   onInterrupt(() => {
     if (answering === null) write(stdout, `\n(/exit leaves)\n${PROMPT}`);

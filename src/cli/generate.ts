@@ -13,6 +13,7 @@ import {
   progressBar,
   runCommand,
   write,
+  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {
@@ -62,6 +63,7 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
     onProgress: bar.onProgress,
   }).finally(bar.clear);
   try {
+    writeNotices(stderr, model.info);
     const prompt = model.hasTemplate && !values.raw
       ? await model.chatPrompt([{ role: "user", content: values.prompt }])
       : await model.textPrompt(values.prompt);

@@ -16,7 +16,14 @@ import { formatInspection, inspectionLine, inspectPath } from "./inspection.ts";
 import { linesOf } from "./lines.ts";
 import { modelPathOf } from "./model_path.ts";
 import { addLoads, formatRoutingMap, noLoads } from "./routing_map.ts";
-import { type CommandIo, processIo, progressBar, runCommand, write } from "./terminal.ts";
+import {
+  type CommandIo,
+  processIo,
+  progressBar,
+  runCommand,
+  write,
+  writeNotices,
+} from "./terminal.ts";
 
 const FLAGS = {
   ...ENGINE_FLAGS,
@@ -55,6 +62,7 @@ async function drawRouting(
     onProgress: bar.onProgress,
   }).finally(bar.clear);
   try {
+    writeNotices(stderr, model.info);
     const layers = model.info.routedLayers;
     const asked = model.hasTemplate
       ? await model.chatPrompt([{ role: "user", content: prompt }])

@@ -20,6 +20,7 @@ import {
   progressBar,
   runCommand,
   write,
+  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {
@@ -179,8 +180,7 @@ export async function main(
   try {
     ready = await Promise.race([loading.promise, stopped.then(() => null)]);
     if (ready !== null) {
-      const { conversions, warnings } = ready.info;
-      for (const line of [...conversions, ...warnings]) write(stderr, `${printable(line)}\n`);
+      writeNotices(stderr, ready.info);
       write(stdout, `${describeServing(ready.info, server.url)}\n`);
     }
     await stopped;

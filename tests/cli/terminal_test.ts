@@ -8,6 +8,7 @@ import {
   printable,
   progressBar,
   write,
+  writeNotices,
 } from "../../src/cli/terminal.ts";
 import { ExpertReadError, FormatError } from "../../src/errors.ts";
 import { recordedIo } from "./_io.ts";
@@ -50,6 +51,14 @@ Deno.test("sizes and counts are short and in the usual units", () => {
 Deno.test("control characters from models and files cannot steer the terminal", () => {
   assertEquals(printable("a\tb\nc"), "a\tb\nc");
   assertEquals(printable("\x1b[2Jx\r\x07\x9b"), "\ufffd[2Jx\ufffd\ufffd\ufffd");
+});
+
+Deno.test("what loading had to say is a line each, conversions first", () => {
+  const io = recordedIo();
+  writeNotices(io.stderr, { conversions: ["Q8_1 -> Q8_0"], warnings: ["no groups\x1b"] });
+  assertEquals(io.err(), "Q8_1 -> Q8_0\nno groups\ufffd\n");
+  writeNotices(io.stdout, { conversions: [], warnings: [] });
+  assertEquals(io.out(), "");
 });
 
 Deno.test("expected errors are their message, faults keep their class, neither has a stack", () => {
