@@ -5,7 +5,7 @@
 
 import type { Backend } from "../backend/backend.ts";
 import { createBackend } from "../backend/create.ts";
-import { CapacityError, OptionError } from "../errors.ts";
+import { CapacityError, FormatError, OptionError } from "../errors.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { Evaluator, topOf } from "../model/evaluate.ts";
@@ -195,6 +195,7 @@ async function evaluate(
     const answers: number[][] = [];
     for (const ids of sequences) {
       const last = await evaluator.prefill(ids, { chunk: rows, ...file?.observer });
+      checkFinite(last);
       file?.endSequence();
       top10.push(topOf(last, 10));
       answers.push(await evaluator.greedy(last, { count: greedy }));
@@ -204,6 +205,14 @@ async function evaluate(
   } finally {
     file?.close();
   }
+}
+
+/** Throws FormatError where the logits [vocab] of a sequence's last position are not numbers. */
+function checkFinite(logits: Float32Array): void {
+  const token = logits.findIndex((logit) => !Number.isFinite(logit));
+  if (token < 0) return;
+  const must = "finite (the model's weights may be damaged)";
+  throw FormatError.of("evaluate logits", `the logit of token ${token}`, logits[token], must);
 }
 
 async function readSequences(

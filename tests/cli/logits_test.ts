@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { main } from "../../src/cli/logits.ts";
-import { CapacityError, OptionError } from "../../src/errors.ts";
+import { CapacityError, FormatError, OptionError } from "../../src/errors.ts";
+import { openCheckpoint } from "../../src/formats/open.ts";
 import { SafetensorsArrays } from "../../src/formats/safetensors/arrays.ts";
 import { assertSameRouting } from "../model/_routing.ts";
 import { ROOT } from "../support/fixtures.ts";
@@ -92,6 +93,28 @@ Deno.test("logits refuses more tokens than the model's context", async () => {
     CapacityError,
     "the longest sequence is 2 + 255 tokens, must fit the model's context of 256",
   );
+});
+
+Deno.test("logits that are not numbers are an error instead of an answer", async () => {
+  const path = await Deno.makeTempFile({ suffix: ".gguf" });
+  try {
+    const bytes = Deno.readFileSync(MODEL);
+    const source = await openCheckpoint(MODEL);
+    const norm = source.tensors.get("output_norm.weight")!;
+    const { offset } = source.locate!(norm)!;
+    source.close();
+    // Finite weights whose products are not.
+    new DataView(bytes.buffer).setFloat32(offset, 3e38, true);
+    await Deno.writeFile(path, bytes);
+    const args = ["--model", path, "--backend", "reference", "--ids", "5,60,200"];
+    await assertRejects(
+      () => main(args),
+      FormatError,
+      "must be finite (the model's weights may be damaged)",
+    );
+  } finally {
+    await Deno.remove(path);
+  }
 });
 
 const MIXTURE = new URL("tests/data/goldens/models/deepseek_v3", ROOT).pathname;
