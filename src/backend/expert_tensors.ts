@@ -1,7 +1,7 @@
-/** What every backend must know of a layer's experts before it takes them: that they fit together. */
+/** What backends share of routed experts: the check before they take some, and traffic where all stay. */
 
 import { FormatError } from "../errors.ts";
-import type { ExpertTensors, TensorData } from "./backend.ts";
+import type { Experts, ExpertTensors, ExpertTraffic, TensorData } from "./backend.ts";
 
 /**
  * Checks that a layer's experts are complete and of one shape and type each; throws FormatError, since
@@ -28,4 +28,19 @@ export function checkExpertTensors({ layer, gate, up, down, biases }: ExpertTens
   check("gate biases", biases.gate, [1, intermediate]);
   check("up biases", biases.up, [1, intermediate]);
   check("down biases", biases.down, [1, hidden]);
+}
+
+/** The traffic of layers whose experts are all in memory. */
+export function residentTraffic(
+  layers: readonly Pick<Experts, "layer" | "count">[],
+): ExpertTraffic[] {
+  return layers.map(({ layer, count }) => ({
+    layer,
+    resident: count,
+    hits: 0,
+    prefetched: 0,
+    misses: 0,
+    predictions: { made: 0, right: 0 },
+    bytesRead: 0,
+  }));
 }

@@ -19,7 +19,7 @@ import type {
   Plan,
   TensorData,
 } from "../backend.ts";
-import { checkExpertTensors } from "../expert_tensors.ts";
+import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
 import {
   bufferOf,
   floats,
@@ -171,15 +171,7 @@ class ReferenceBackend implements Backend {
   }
 
   expertTraffic(): readonly ExpertTraffic[] {
-    return this.#experts.map(({ layer, count }) => ({
-      layer,
-      resident: count,
-      hits: 0,
-      prefetched: 0,
-      misses: 0,
-      predictions: { made: 0, right: 0 },
-      bytesRead: 0,
-    }));
+    return residentTraffic(this.#experts);
   }
 
   close(): void {

@@ -15,7 +15,7 @@ import type {
   UploadOptions,
   Weight,
 } from "../backend.ts";
-import { checkExpertTensors } from "../expert_tensors.ts";
+import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
 import type { Bank } from "./bank.ts";
 import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
 import type { ExpertTable, LayerPlace, SmallVector, WasmExperts } from "./memory.ts";
@@ -176,15 +176,7 @@ export class Placer {
 
   expertTraffic(): readonly ExpertTraffic[] {
     if (this.#store !== null) return this.#store.traffic();
-    return this.#experts.map(({ layer, count }) => ({
-      layer,
-      resident: count,
-      hits: 0,
-      prefetched: 0,
-      misses: 0,
-      predictions: { made: 0, right: 0 },
-      bytesRead: 0,
-    }));
+    return residentTraffic(this.#experts);
   }
 
   close(): void {
