@@ -274,7 +274,8 @@ unsafe fn narrow<F: Narrow, const Q16: bool, const QUADS: bool>(
     }
 }
 
-/// Walks S groups side by side, block by block.
+/// Walks S groups side by side, block by block. They lie a share of the range apart, so that each is a
+/// long stream of its own: neighbours would be short ones, which no processor foresees.
 unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
@@ -282,14 +283,13 @@ unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS:
     from: usize,
     to: usize,
 ) {
-    let mut group = from;
-    while group + S <= to {
-        narrow_decode_groups::<F, S, Q16, QUADS>(weight, inputs, output, group);
-        group += S;
+    let each = (to - from) / S;
+    for i in 0..each {
+        let groups = core::array::from_fn(|s| from + s * each + i);
+        narrow_decode_groups::<F, S, Q16, QUADS>(weight, inputs, output, groups);
     }
-    while group < to {
-        narrow_decode_groups::<F, 1, Q16, QUADS>(weight, inputs, output, group);
-        group += 1;
+    for group in from + S * each..to {
+        narrow_decode_groups::<F, 1, Q16, QUADS>(weight, inputs, output, [group]);
     }
 }
 
@@ -298,21 +298,19 @@ unsafe fn narrow_decode_groups<F: Narrow, const S: usize, const Q16: bool, const
     weight: &Weight,
     inputs: &Inputs,
     output: &Output,
-    group: usize,
+    groups: [usize; S],
 ) {
     let blocks = weight.cols as usize / F::BLOCK;
-    let stride = blocks * F::BYTES;
-    let mut p = weight.data.add(group * stride);
+    let mut at = groups.map(|group| weight.data.add(group * blocks * F::BYTES));
     let mut row = inputs.row(0);
     let mut y = [no_sums(); S];
     for _ in 0..blocks {
-        let each = core::array::from_fn(|s| p.add(s * stride));
-        narrow_blocks::<F, S, Q16, QUADS>(each, row, &mut y);
-        p = p.add(F::BYTES);
+        narrow_blocks::<F, S, Q16, QUADS>(at, row, &mut y);
+        at = at.map(|p| p.add(F::BYTES));
         row = row.at(F::BLOCK / SUB);
     }
-    for (s, y) in y.into_iter().enumerate() {
-        output.put(0, group + s, weight.rows as usize, y);
+    for (group, y) in groups.into_iter().zip(y) {
+        output.put(0, group, weight.rows as usize, y);
     }
 }
 
