@@ -100,6 +100,37 @@ unsafe fn step<const N: usize>(acts: *const u8, run: usize, j: usize) -> U8x16 {
     }
 }
 
+/// The step after each, which the compiler is not to foresee.
+static NEXT_STEP: [u8; 4] = [1, 2, 3, 0];
+
+/// As `quad_sums` of one block and several rows of activations whose sums share a scale. The loop over
+/// the steps stays a loop: unrolled, the compiler takes one row after the other and loads the weights
+/// again for each, which costs a tenth.
+#[inline(always)]
+unsafe fn tile_sums<F: Narrow, const N: usize>(
+    block: *const u8,
+    sub: usize,
+    acts: [*const u8; N],
+) -> [[[I32x4; 2]; 2]; N] {
+    let mut acc = [[[I32x4::splat(0); 2]; 2]; N];
+    let mut j = 0;
+    loop {
+        let w = F::steps(block, sub, j);
+        for n in 0..N {
+            for run in 0..2 {
+                let a = step::<N>(acts[n], run, j);
+                for h in 0..2 {
+                    acc[n][0][h] = a.dot_quads(w[run][h], acc[n][0][h]);
+                }
+            }
+        }
+        j = core::ptr::read_volatile(NEXT_STEP.as_ptr().add(j)) as usize;
+        if j == 0 {
+            return acc;
+        }
+    }
+}
+
 /// Integer sums as `narrow_sums` gives them, by dot products of four bytes: of eight rows in each of G
 /// blocks with each of N byte vectors. One of the two is 1.
 #[inline(always)]
@@ -142,6 +173,9 @@ unsafe fn narrow_sums<F: Narrow, const N: usize, const QUADS: bool>(
     sub: usize,
     acts: [*const u8; N],
 ) -> [[[I32x4; 2]; 2]; N] {
+    if QUADS && N > 1 && F::SCALED == SUB {
+        return tile_sums::<F, N>(block, sub, acts);
+    }
     if QUADS {
         return quad_sums::<F, 1, N, N>([block], sub, acts);
     }
