@@ -23,9 +23,27 @@ export interface Request {
   readonly generate: number;
   /** Sequences decoded side by side, where the driver can do that; 1 where absent. */
   readonly sequences?: number;
+  /** Tokens that end the answer early, where the driver can do that; none where absent. */
+  readonly stopTokens?: readonly number[];
 }
 
-export interface Timing {
+/** What decoding an answer asked of routed experts, from a driver that pages them. */
+export interface PagingCounts {
+  /** Experts of all layers in memory at the end. */
+  readonly resident: number;
+  /** Of the choices: in memory, asked for ahead, waited for. */
+  readonly hits: number;
+  readonly prefetched: number;
+  readonly misses: number;
+  readonly bytesRead: number;
+  /** Experts that looking ahead expected, and those of them that were chosen. */
+  readonly predicted: number;
+  readonly predictedRight: number;
+  /** A checksum of the answer's tokens. */
+  readonly answer: number;
+}
+
+export interface Timing extends Partial<PagingCounts> {
   /** Tokens of the prompt by the engine's own count. */
   readonly promptTokens: number;
   /** Seconds in which the prompt was evaluated. */
@@ -47,7 +65,17 @@ const TIMING = {
   decodeTokens: "number",
   decodeSeconds: "number",
 } as const;
-const OPTIONAL_OF_TIMING = { expertsRead: "number" } as const;
+const OPTIONAL_OF_TIMING = {
+  expertsRead: "number",
+  resident: "number",
+  hits: "number",
+  prefetched: "number",
+  misses: "number",
+  bytesRead: "number",
+  predicted: "number",
+  predictedRight: "number",
+  answer: "number",
+} as const;
 
 /** Reads a marked line's `ready`; throws FormatError where it is something else. */
 export function parseReady(line: string): Ready {

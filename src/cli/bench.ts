@@ -15,10 +15,18 @@ import { formatKernels, kernelTypes, measureKernels } from "../bench/kernels.ts"
 import { describeMachine, loadAverage, noiseWarning } from "../bench/machine.ts";
 import { measure } from "../bench/measure.ts";
 import { formatReport, interpret, type Report, type ThreadReport } from "../bench/report.ts";
+import {
+  formatPaging,
+  measurePaging,
+  type PagingFigures,
+  pagingSettings,
+} from "../bench/paging.ts";
+import { contextOf, pagingPrompts } from "../bench/paging_prompts.ts";
+import { serveSlowly } from "../bench/slow_server.ts";
 import { readWorkload, type Workload } from "../bench/workload.ts";
 import { CapacityError, OptionError } from "../errors.ts";
 import type { TensorType } from "../quant/types.ts";
-import { defaultThreads } from "../text/load.ts";
+import { DEFAULT_ENGINE_OPTIONS, defaultThreads } from "../text/load.ts";
 import {
   type Flag,
   type FlagValues,
@@ -26,9 +34,12 @@ import {
   integerFlag,
   listFlag,
   parseFlags,
+  sharesFlag,
+  sizeFlag,
   switchFlag,
   textFlag,
 } from "./flags.ts";
+import { modelPathOf } from "./model_path.ts";
 import { runCommand, type Terminal, write } from "./terminal.ts";
 
 const DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -58,7 +69,8 @@ function integersFlag(
 
 export const BENCH_FLAGS = {
   model: textFlag({
-    help: `the model; by default ${DEFAULT_MODEL} in the folder SLUICE_MODELS`,
+    help:
+      `the model; by default ${DEFAULT_MODEL} in the folder SLUICE_MODELS, for --paging the built-in one`,
     placeholder: "PATH",
     must: "the path of a model",
   }),
@@ -70,7 +82,7 @@ export const BENCH_FLAGS = {
     shown: "one per core, up to 8",
   }),
   activations: listFlag({
-    help: "precisions to measure (default q8,q16)",
+    help: "precisions to measure (default q8,q16, for --paging q16)",
     placeholder: "q8|q16|f32[,..]",
     must: `some of ${PRECISIONS.join(", ")} separated by commas`,
     accepts: (word) => PRECISIONS.includes(word),
@@ -111,6 +123,24 @@ export const BENCH_FLAGS = {
   }),
   kernels: switchFlag({ help: "single matrices instead of a model" }),
   experts: switchFlag({ help: "layers of routed experts instead of a model" }),
+  paging: switchFlag({ help: "instead: decoding with part of the routed experts in memory" }),
+  resident: sharesFlag({
+    help: "shares of the experts that --paging has room for",
+    fallback: [0.5, 0.25],
+  }),
+  memory: sizeFlag({ help: "for --paging also: what the whole process may take", shown: "none" }),
+  latency: integerFlag({
+    help: "for --paging: experts come over HTTP from this machine, each answer so many ms late",
+    min: 0,
+    max: 10_000,
+    fallback: undefined,
+    shown: "experts come from the file",
+  }),
+  text: textFlag({
+    help: "for --paging: a text of which pieces are continued (default a few verses)",
+    placeholder: "FILE",
+    must: "the path of a text",
+  }),
   types: listFlag({
     help: "types of weights for --kernels (default all) and --experts (default Q8_0,Q4_K)",
     placeholder: "TYPE[,TYPE]",
@@ -147,6 +177,8 @@ export async function main(
   const onProgress = (line: string) => write(stderr, `${line}\n`);
   const bench = values.kernels
     ? benchKernels
+    : values.paging
+    ? benchPaging
     : values.experts
     ? benchExperts
     : values.batch.length > 0
@@ -228,6 +260,49 @@ async function benchBatches(values: Values, onProgress: (line: string) => void) 
   return { text: withWarning(formatBatches(batches, { workload }), warning), json };
 }
 
+/** Decoding with room for all routed experts and for some of them. */
+async function benchPaging(values: Values, onProgress: (line: string) => void) {
+  const model = modelPathOf(values.model);
+  const workload = await readWorkload(model);
+  const { routed } = workload;
+  if (routed === undefined) {
+    throw new OptionError(
+      `cannot bench: --paging has ${
+        JSON.stringify(baseName(model))
+      }, which has no routed experts, ` +
+        "must be a mixture of experts",
+    );
+  }
+  const { resident: shares, memory: memoryBytes, latency: latencyMs, runs, decode } = values;
+  const text = values.text === undefined ? undefined : readText(values.text);
+  const kinds = await pagingPrompts(model, { text, decode });
+  const context = contextFor(workload, { tokens: contextOf(kinds) });
+  const { warning, ...before } = quietness(onProgress);
+  const server = latencyMs === undefined ? null : serveSlowly({ path: model, latencyMs });
+  const paging: PagingFigures[] = [];
+  try {
+    const settings = pagingSettings({ shares, memoryBytes });
+    for (const threads of threadCounts(values)) {
+      for (const activations of precisions(values, [DEFAULT_ENGINE_OPTIONS.activations])) {
+        paging.push(
+          ...await measurePaging({
+            ...{ model, url: server?.url, expertBytes: routed.bytes, threads, activations },
+            ...{ context, settings, kinds, runs, onProgress },
+          }),
+        );
+      }
+    }
+  } finally {
+    await server?.close();
+  }
+  const json = {
+    ...{ model: baseName(model), workload, machine: describeMachine() },
+    ...{ ...before, loadAfter: loadAverage(), latencyMs, paging },
+  };
+  const experts = routed.layers * routed.experts;
+  return { text: withWarning(formatPaging(paging, { experts, latencyMs }), warning), json };
+}
+
 /** Layers of routed experts alone. */
 async function benchExperts(values: Values, onProgress: (line: string) => void) {
   const { warning, ...before } = quietness(onProgress);
@@ -283,8 +358,22 @@ function baseName(path: string): string {
   return path.split("/").at(-1) ?? path;
 }
 
-function precisions({ activations }: Values): readonly ActivationPrecision[] {
-  return (activations.length > 0 ? activations : ["q8", "q16"]) as ActivationPrecision[];
+function precisions(
+  { activations }: Values,
+  usual: readonly ActivationPrecision[] = ["q8", "q16"],
+): readonly ActivationPrecision[] {
+  return activations.length > 0 ? activations as ActivationPrecision[] : usual;
+}
+
+/** A text file; throws OptionError where it cannot be read. */
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new OptionError(
+      `cannot bench: --text cannot be read (${(error as Error).name}), must be the path of a text`,
+    );
+  }
 }
 
 function threadCounts({ threads }: Values): readonly number[] {

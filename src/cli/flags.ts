@@ -152,6 +152,26 @@ export function sizeFlag(options: { help: string; shown?: string }): Flag<number
   };
 }
 
+/** Percentages above 0 and up to 100, separated by commas, as shares of 1. */
+export function sharesFlag(
+  { help, fallback }: { help: string; fallback: readonly number[] },
+): Flag<readonly number[]> {
+  return {
+    help,
+    placeholder: "10%,25%,...",
+    must: "a list of percentages above 0 and up to 100, such as 10%,25%",
+    fallback,
+    shown: fallback.map((share) => `${share * 100}%`).join(","),
+    parse: (text) => {
+      const shares = text.split(",").map((word) => {
+        const match = /^(\d{1,3}(?:\.\d{1,3})?)%$/.exec(word.trim());
+        return match === null ? NaN : Number(match[1]) / 100;
+      });
+      return shares.every((share) => share > 0 && share <= 1) ? shares : undefined;
+    },
+  };
+}
+
 /** On when named; `--flag=false` and `SLUICE_FLAG=0` turn it off. */
 export function switchFlag(options: { help: string }): Flag<boolean> {
   return {

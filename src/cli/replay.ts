@@ -14,24 +14,8 @@ import { parseTrace, type Trace } from "../experts/trace.ts";
 import { baseName, quoted } from "../formats/byte_source.ts";
 import { readWholeFile } from "../formats/deno_file.ts";
 import { decodeUtf8 } from "../formats/utf8.ts";
-import { choiceFlag, type Flag, helpText, parseFlags, switchFlag, textFlag } from "./flags.ts";
+import { choiceFlag, helpText, parseFlags, sharesFlag, switchFlag, textFlag } from "./flags.ts";
 import { type CommandIo, printable, processIo, runCommand, write } from "./terminal.ts";
-
-/** Shares of all experts, of (0, 1]. */
-const budgetFlag: Flag<readonly number[]> = {
-  help: "shares of the experts that fit in memory",
-  placeholder: "10%,25%,...",
-  must: "a list of percentages above 0 and up to 100, such as 10%,25%",
-  fallback: Object.freeze([0.1, 0.25, 0.5, 0.75]),
-  shown: "10%,25%,50%,75%",
-  parse: (text) => {
-    const shares = text.split(",").map((word) => {
-      const match = /^(\d{1,3}(?:\.\d{1,3})?)%$/.exec(word.trim());
-      return match === null ? NaN : Number(match[1]) / 100;
-    });
-    return shares.every((share) => share > 0 && share <= 1) ? shares : undefined;
-  },
-};
 
 const FLAGS = {
   trace: textFlag({
@@ -44,7 +28,10 @@ const FLAGS = {
     words: ["all", ...POLICY_NAMES],
     fallback: "all",
   }),
-  budget: budgetFlag,
+  budget: sharesFlag({
+    help: "shares of the experts that fit in memory",
+    fallback: [0.1, 0.25, 0.5, 0.75],
+  }),
   json: switchFlag({ help: "print one JSON object" }),
 };
 

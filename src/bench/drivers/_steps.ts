@@ -1,7 +1,7 @@
 /** A model on a backend without the engine, for drivers of bare steps. */
 
 import type { ActivationPrecision, Backend } from "../../backend/backend.ts";
-import { createBackend } from "../../backend/create.ts";
+import { createBackend, type CreateBackendOptions } from "../../backend/create.ts";
 import { openCheckpoint } from "../../formats/open.ts";
 import { Evaluator } from "../../model/evaluate.ts";
 import { loadModel } from "../../model/registry.ts";
@@ -16,13 +16,19 @@ export interface Steps {
   readonly chunk: number;
 }
 
+/** How routed experts are paged; they stay in memory where nothing is said. */
+export type PagingChoice = Pick<
+  CreateBackendOptions,
+  "memoryBytes" | "expertCacheBytes" | "lookAhead"
+>;
+
 /**
  * Opens a model for so many sequences side by side. Arguments as the command line has them: the
  * model's path, threads, activations, tokens of context of each sequence.
  */
 export async function openSteps(
   [path, threads, activations, context]: readonly string[],
-  { sequences }: { sequences: number },
+  { sequences, paging = {} }: { sequences: number; paging?: PagingChoice },
 ): Promise<Steps> {
   const chunk = DEFAULT_ENGINE_OPTIONS.chunkTokens;
   const source = await openCheckpoint(path);
@@ -30,6 +36,8 @@ export async function openSteps(
     backend: "wasm",
     threads: Number(threads),
     activations: activations as ActivationPrecision,
+    weightBytes: source.byteLength,
+    ...paging,
   });
   const maxRows = Math.max(chunk, sequences);
   const model = await loadModel({ source, backend, maxRows, maxLogitRows: sequences });
