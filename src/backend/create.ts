@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import { OptionError } from "../errors.ts";
+import { BANK_WEIGHT_BYTES } from "../experts/placement.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
 
@@ -23,8 +24,6 @@ export interface CreateBackendOptions {
   readonly lookAhead?: boolean;
 }
 
-/** What a bank takes of weights before the next one is filled. */
-const BANK_BYTES = 3.5 * 2 ** 30;
 /** Packed weights are at most so much larger than the file's, converted types aside. */
 const GROWTH = 1.15;
 /** What a process takes besides the model. */
@@ -64,5 +63,5 @@ function pagingOf(options: CreateBackendOptions) {
 /** Memories that the model may need; unused ones cost address space only. */
 function banksFor({ weightBytes = 0, memoryBytes = Infinity }: CreateBackendOptions): number {
   const bytes = Math.min(weightBytes * GROWTH, memoryBytes);
-  return bytes <= BANK_BYTES ? 1 : 1 + Math.ceil(bytes / BANK_BYTES);
+  return bytes <= BANK_WEIGHT_BYTES ? 1 : 1 + Math.ceil(bytes / BANK_WEIGHT_BYTES);
 }

@@ -9,6 +9,15 @@ import { CapacityError, OptionError } from "../errors.ts";
 /** What one WASM memory can hold: 2^16 pages of 64 KiB. */
 export const MAX_BANK_BYTES = 2 ** 32;
 
+/** The share of a bank that weights take; the rest is for caches, activations and threads. */
+const WEIGHT_SHARE = 7 / 8;
+
+/** What a bank takes of weights before the next one is filled. */
+export const BANK_WEIGHT_BYTES = MAX_BANK_BYTES * WEIGHT_SHARE;
+
+/** What of a bank of `bankBytes` weights take. */
+export const weightShare = (bankBytes: number): number => Math.floor(bankBytes * WEIGHT_SHARE);
+
 /** A run of one layer's weights in one place. */
 export interface PlacementEntry {
   readonly layer: number;
@@ -33,6 +42,73 @@ export interface Placement {
   readonly entries: readonly PlacementEntry[];
   /** Bytes of the largest paged expert; 0 where all stay. */
   readonly slotBytes: number;
+}
+
+/** One thing to place: a matrix, or all matrices of a routed expert. */
+export interface PlacementItem {
+  /** The layer it belongs to; -1 for what belongs to none. */
+  readonly layer: number;
+  /** The routed expert's number; undefined for what every token needs. */
+  readonly expert?: number;
+  readonly bytes: number;
+}
+
+/**
+ * Decides item by item in the order in which they come, and keeps what was decided: what a planner
+ * foresees for a whole model, and what a backend follows while it loads one.
+ */
+export class PlacementBuilder {
+  readonly #banks: Banks;
+  readonly #bankBytes: number;
+  readonly #entries: PlacementEntry[] = [];
+  readonly #homes = new Map<number, number>();
+  #slotBytes = 0;
+
+  /**
+   * `maxBanks`: where there are only so many, the last one takes what is left, and an item larger than a
+   * bank gets one that is empty; otherwise such an item is a CapacityError.
+   */
+  constructor(options: { bankBytes: number; maxBanks?: number }) {
+    this.#bankBytes = options.bankBytes;
+    this.#banks = new Banks(options);
+  }
+
+  /** The bank that the item stays in. */
+  place({ layer, expert, bytes }: PlacementItem): number {
+    const bank = this.#banks.place(bytes);
+    const experts = expert === undefined ? null : { first: expert, count: 1 };
+    append(this.#entries, { layer, experts, bytes, bank });
+    if (!this.#homes.has(layer)) this.#homes.set(layer, bank);
+    return bank;
+  }
+
+  /** Leaves an expert in its file until it is chosen. */
+  page({ layer, expert, bytes }: Required<PlacementItem>): void {
+    append(this.#entries, { layer, experts: { first: expert, count: 1 }, bytes, bank: null });
+    this.#slotBytes = Math.max(this.#slotBytes, bytes);
+  }
+
+  /** The bank of a layer's first item, where its cache belongs; undefined for a layer without any. */
+  homeOf(layer: number): number | undefined {
+    return this.#homes.get(layer);
+  }
+
+  /** Places for paged experts in what `room` bytes hold, at most one for each. */
+  addSlots({ room }: { room: number }): void {
+    const paged = this.#entries.filter(({ bank }) => bank === null);
+    const most = paged.reduce((count, { experts }) => count + (experts?.count ?? 0), 0);
+    this.#banks.addSlots({ slotBytes: this.#slotBytes, room, most });
+  }
+
+  /** What has been decided so far. */
+  get placement(): Placement {
+    return {
+      bankBytes: this.#bankBytes,
+      banks: this.#banks.uses,
+      entries: this.#entries,
+      slotBytes: this.#slotBytes,
+    };
+  }
 }
 
 export interface PlacementRequest {
@@ -61,24 +137,20 @@ export function placeWeights(request: PlacementRequest): Placement {
   const fixed = [...request.fixed].sort((a, b) => a.layer - b.layer);
   const experts = [...request.experts].sort((a, b) => a.layer - b.layer || a.expert - b.expert);
   const fixedBytes = sum(fixed);
-  const banks = new Banks(bankBytes);
-  const entries: PlacementEntry[] = [];
+  const builder = new PlacementBuilder({ bankBytes });
   const all = fixedBytes + sum(experts) <= memoryBytes;
   const layers = [...new Set([...fixed, ...experts].map(({ layer }) => layer))];
   const fixedOf = Map.groupBy(fixed, ({ layer }) => layer);
   const expertsOf = Map.groupBy(experts, ({ layer }) => layer);
   for (const layer of layers.sort((a, b) => a - b)) {
-    for (const { bytes } of fixedOf.get(layer) ?? []) {
-      append(entries, { layer, experts: null, bytes, bank: banks.place(bytes) });
-    }
-    for (const { expert, bytes } of expertsOf.get(layer) ?? []) {
-      const bank = all ? banks.place(bytes) : null;
-      append(entries, { layer, experts: { first: expert, count: 1 }, bytes, bank });
+    for (const { bytes } of fixedOf.get(layer) ?? []) builder.place({ layer, bytes });
+    for (const item of expertsOf.get(layer) ?? []) {
+      if (all) builder.place(item);
+      else builder.page(item);
     }
   }
-  const slotBytes = all ? 0 : experts.reduce((most, { bytes }) => Math.max(most, bytes), 0);
-  if (!all) banks.addSlots({ slotBytes, room: memoryBytes - fixedBytes, most: experts.length });
-  return { bankBytes, banks: banks.uses, entries, slotBytes };
+  if (!all) builder.addSlots({ room: memoryBytes - fixedBytes });
+  return builder.placement;
 }
 
 function check({ bankBytes, memoryBytes, fixed, experts }: PlacementRequest): void {
@@ -126,23 +198,26 @@ function append(entries: PlacementEntry[], item: PlacementEntry): void {
 class Banks {
   readonly uses: { resident: number; slots: number }[] = [];
   readonly #bankBytes: number;
+  readonly #maxBanks: number;
 
-  constructor(bankBytes: number) {
+  constructor({ bankBytes, maxBanks = Infinity }: { bankBytes: number; maxBanks?: number }) {
     this.#bankBytes = bankBytes;
+    this.#maxBanks = maxBanks;
   }
 
   /** The last bank where there is room for the item, else a new one. */
   place(bytes: number): number {
-    if (bytes > this.#bankBytes) {
+    if (bytes > this.#bankBytes && this.#maxBanks === Infinity) {
       throw new CapacityError(
         `cannot place weights: an item is ${bytes} bytes, ` +
           `must be at most a bank's ${this.#bankBytes}`,
       );
     }
     const last = this.uses[this.uses.length - 1];
-    if (last === undefined || last.resident + bytes > this.#bankBytes) {
+    const full = last === undefined || last.resident + bytes > this.#bankBytes;
+    if (full && this.uses.length < this.#maxBanks) {
       this.uses.push({ resident: bytes, slots: 0 });
-    } else last.resident += bytes;
+    } else last!.resident += bytes;
     return this.uses.length - 1;
   }
 

@@ -13,7 +13,7 @@ import {
   PART_KINDS,
   type PartKind,
 } from "./outline.ts";
-import { MAX_BANK_BYTES, type Placement, placeWeights } from "./placement.ts";
+import { BANK_WEIGHT_BYTES, type Placement, placeWeights } from "./placement.ts";
 
 /** A way to store the weights: a type for all matrices, DeepSeek's FP8, or as the file has them. */
 export type Storage = TensorType | "F8" | "file";
@@ -166,7 +166,7 @@ function planStorage(
   outline: ModelOutline,
   options: PlanOptions & { storage: Storage },
 ): StoragePlan {
-  const { storage, context, bandwidth, memoryBytes, bankBytes = MAX_BANK_BYTES } = options;
+  const { storage, context, bandwidth, memoryBytes, bankBytes = BANK_WEIGHT_BYTES } = options;
   const main = outline.parts.filter(({ mtp }) => !mtp);
   const bytes = (part: Part) => partBytes(part, storage);
   const cacheBytes = planCache(outline, context).bytesAtContext;

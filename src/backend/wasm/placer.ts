@@ -5,6 +5,7 @@
  */
 
 import { CapacityError, OptionError } from "../../errors.ts";
+import { PlacementBuilder, weightShare } from "../../experts/placement.ts";
 import { DEFAULT_POLICY } from "../../experts/policy.ts";
 import { isWebUrl } from "../../formats/web_request.ts";
 import type {
@@ -26,9 +27,6 @@ import { Readers } from "./paging/readers.ts";
 import type { SharedModule } from "./kernels.ts";
 import { type PackedShape, Uploader } from "./upload.ts";
 
-/** The share of a bank that weights leave to caches and workspace, where there are several banks. */
-const RESERVED = 1 / 8;
-
 const MAX_READERS = 64;
 
 export interface PlacerOptions {
@@ -44,10 +42,8 @@ export class Placer {
   readonly #options: PlacerOptions;
   readonly #banks: readonly Bank[];
   readonly #uploader: Uploader;
-  /** The bank that is being filled, and bytes of matrices that it has got so far. */
-  #current = 0;
-  #filled = 0;
-  readonly #layers = new Map<number, Bank>();
+  /** Where everything lies: which bank, which layer, which experts. */
+  readonly #placement: PlacementBuilder;
   readonly #experts: WasmExperts[] = [];
   /** Those of layers that are paged, until their slots are made. */
   readonly #unsettled: PagedExperts[] = [];
@@ -58,6 +54,10 @@ export class Placer {
   constructor(options: PlacerOptions) {
     this.#options = options;
     this.#banks = options.banks;
+    this.#placement = new PlacementBuilder({
+      bankBytes: weightShare(options.bankBytes),
+      maxBanks: options.banks.length,
+    });
     this.#uploader = new Uploader(options.activations);
   }
 
@@ -72,13 +72,13 @@ export class Placer {
 
   async upload(tensor: TensorData, options: UploadOptions): Promise<Weight> {
     if (tensor.rows === 1) {
-      const vector = await this.#uploader.vector(tensor, this.#banks[this.#current]);
+      const vector = await this.#uploader.vector(tensor, this.#banks[0]);
       this.#weightBytes += vector.byteLength;
       return vector;
     }
     const shape = this.#uploader.shapeOf(tensor, { ...options, bank: this.#banks[0] });
-    const bank = this.#bankFor(shape.byteLength);
-    if (options.layer !== undefined) this.#settle(options.layer, bank);
+    const { layer = -1 } = options;
+    const bank = this.#banks[this.#placement.place({ layer, bytes: shape.byteLength })];
     bank.reserveScratch({ cols: tensor.cols });
     const weight = await this.#uploader.matrix(tensor, { bank, shape });
     this.#weightBytes += weight.byteLength;
@@ -95,8 +95,8 @@ export class Placer {
     const bytesEach = shapes.reduce((sum, { byteLength }) => sum + byteLength, 0);
     const tables: ExpertTable[] = [];
     for (const index of gate.keys()) {
-      const bank = this.#bankFor(bytesEach);
-      this.#settle(layer, bank);
+      const place = this.#placement.place({ layer, expert: index, bytes: bytesEach });
+      const bank = this.#banks[place];
       let table = tables.at(-1);
       if (table?.bank !== bank) {
         table = { bank, address: bank.arena.allocate(gate.length * EXPERT_BYTES, "experts") };
@@ -139,7 +139,7 @@ export class Placer {
     const { layers, layerBytes } = options;
     const banks = Array.from(
       { length: layers },
-      (_, layer) => this.#layers.get(layer) ?? this.#banks[0],
+      (_, layer) => this.#banks[this.#placement.homeOf(layer) ?? 0],
     );
     for (const bank of new Set(banks)) {
       const wanted = banks.filter((other) => other === bank).length * layerBytes;
@@ -211,26 +211,13 @@ export class Placer {
     this.#readers ??= new Readers({ count });
     // A remote reader must have come up before anybody blocks on it.
     if (remote) await this.#readers.up;
+    const bytes = shapes.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    for (const expert of tensors.gate.keys()) {
+      this.#placement.page({ layer: tensors.layer, expert, bytes });
+    }
     this.#unsettled.push(experts);
     this.#experts.push(experts);
     return experts;
-  }
-
-  /** The bank that takes the next `bytes` of weights: the present one, where they fit or are its first. */
-  #bankFor(bytes: number): Bank {
-    const { used } = this.#banks[this.#current].arena;
-    const fits = used + bytes <= this.#options.bankBytes * (1 - RESERVED);
-    if (!fits && this.#filled > 0 && this.#current < this.#banks.length - 1) {
-      this.#current += 1;
-      this.#filled = 0;
-    }
-    this.#filled += bytes;
-    return this.#banks[this.#current];
-  }
-
-  /** A layer belongs to the bank of its first matrix. */
-  #settle(layer: number, bank: Bank): void {
-    if (!this.#layers.has(layer)) this.#layers.set(layer, bank);
   }
 }
 
