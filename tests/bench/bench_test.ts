@@ -8,7 +8,8 @@ import {
 import { chooseEngines } from "../../src/bench/engines.ts";
 import { kernelTypes, measureKernels } from "../../src/bench/kernels.ts";
 import type { EngineReport } from "../../src/bench/report.ts";
-import { BENCH_FLAGS, main } from "../../src/cli/bench.ts";
+import { main } from "../../src/cli/bench.ts";
+import { BENCH_FLAGS } from "../../src/cli/bench_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { CapacityError, FormatError, OptionError } from "../../src/errors.ts";
 import { ROOT } from "../support/fixtures.ts";
@@ -60,6 +61,9 @@ Deno.test("bench refuses wrong lists by the flag's name and what is right", asyn
     ["--prefill", "128,"],
     ["--batch", "0"],
     ["--batch", "1,257"],
+    ["--resident", "50"],
+    ["--resident", "0%"],
+    ["--latency", "-1"],
   ];
   for (const [flag, value] of wrong) {
     const error = await assertRejects(() => main([flag, value]), OptionError);

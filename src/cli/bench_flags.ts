@@ -1,0 +1,122 @@
+/** Flags of `deno task bench`. */
+
+import type { ActivationPrecision } from "../backend/backend.ts";
+import { kernelTypes } from "../bench/kernels.ts";
+import {
+  type Flag,
+  integerFlag,
+  listFlag,
+  sharesFlag,
+  sizeFlag,
+  switchFlag,
+  textFlag,
+} from "./flags.ts";
+
+/** In the folder SLUICE_MODELS. */
+export const DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const PRECISIONS: readonly string[] = ["q8", "q16", "f32"] satisfies ActivationPrecision[];
+
+/** Whole numbers of [min, max] separated by commas. */
+function integersFlag(
+  options: { help: string; min: number; max: number; fallback: readonly number[]; shown: string },
+): Flag<readonly number[]> {
+  const { help, min, max, fallback, shown } = options;
+  return {
+    help,
+    shown,
+    fallback,
+    placeholder: "N[,N]",
+    must: `whole numbers from ${min} to ${max} separated by commas, each once`,
+    parse: (text) => {
+      if (!/^\d{1,9}(,\d{1,9})*$/.test(text)) return undefined;
+      const numbers = text.split(",").map(Number);
+      const good = numbers.every((n) => n >= min && n <= max) &&
+        new Set(numbers).size === numbers.length;
+      return good ? numbers : undefined;
+    },
+  };
+}
+
+export const BENCH_FLAGS = {
+  model: textFlag({
+    help:
+      `the model; by default ${DEFAULT_MODEL} in the folder SLUICE_MODELS, for --paging the built-in one`,
+    placeholder: "PATH",
+    must: "the path of a model",
+  }),
+  threads: integersFlag({
+    help: "numbers of threads, one after the other",
+    min: 1,
+    max: 64,
+    fallback: [],
+    shown: "one per core, up to 8",
+  }),
+  activations: listFlag({
+    help: "precisions to measure (default q8,q16, for --paging and --latent q16)",
+    placeholder: "q8|q16|f32[,..]",
+    must: `some of ${PRECISIONS.join(", ")} separated by commas`,
+    accepts: (word) => PRECISIONS.includes(word),
+  }),
+  runs: integerFlag({ help: "measurements of each kind", min: 1, max: 100, fallback: 5 }),
+  prefill: integersFlag({
+    help: "lengths of prompts; decoding follows the first",
+    min: 1,
+    max: 65536,
+    fallback: [128, 512],
+    shown: "128,512",
+  }),
+  decode: integerFlag({ help: "tokens to decode", min: 1, max: 65536, fallback: 64 }),
+  batch: integersFlag({
+    help: "instead: numbers of sequences decoded side by side",
+    min: 1,
+    max: 256,
+    fallback: [],
+    shown: "none",
+  }),
+  steps: switchFlag({ help: "also bare model steps, without the engine" }),
+  busy: switchFlag({ help: "also decode beside a process that keeps one core busy" }),
+  peers: switchFlag({ help: "also other engines, as far as the next three flags name them" }),
+  "llama-python": textFlag({
+    help: "a Python that has llama-cpp-python",
+    placeholder: "FILE",
+    must: "the path of a Python",
+  }),
+  "node-llama": textFlag({
+    help: "a folder with node_modules/node-llama-cpp",
+    placeholder: "DIR",
+    must: "the path of a folder",
+  }),
+  wllama: textFlag({
+    help: "a folder with node_modules/@wllama/wllama",
+    placeholder: "DIR",
+    must: "the path of a folder",
+  }),
+  kernels: switchFlag({ help: "single matrices instead of a model" }),
+  experts: switchFlag({ help: "layers of routed experts instead of a model" }),
+  paging: switchFlag({ help: "instead: decoding with part of the routed experts in memory" }),
+  resident: sharesFlag({
+    help: "shares of the experts that --paging has room for",
+    fallback: [0.5, 0.25],
+  }),
+  memory: sizeFlag({ help: "for --paging also: what the whole process may take", shown: "none" }),
+  latency: integerFlag({
+    help: "for --paging: experts come over HTTP from this machine, each answer so many ms late",
+    min: 0,
+    max: 10_000,
+    fallback: undefined,
+    shown: "experts come from the file",
+  }),
+  text: textFlag({
+    help: "for --paging: a text of which pieces are continued (default a few verses)",
+    placeholder: "FILE",
+    must: "the path of a text",
+  }),
+  latent: switchFlag({ help: "the two forms of latent attention instead of a model" }),
+  types: listFlag({
+    help: "types of weights for --kernels (default all) and --experts (default Q8_0,Q4_K)",
+    placeholder: "TYPE[,TYPE]",
+    must: `some of ${kernelTypes().join(", ")} separated by commas`,
+    accepts: (word) => (kernelTypes() as string[]).includes(word),
+  }),
+  json: switchFlag({ help: "print the JSON line only" }),
+};
