@@ -5,8 +5,10 @@ import { OptionError } from "../errors.ts";
 import { BANK_WEIGHT_BYTES } from "../experts/placement.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
+import { type Budgets, refuseBudgets, RUNTIME_BYTES } from "./budget.ts";
 
-export interface CreateBackendOptions {
+/** Routed experts are paged where `memoryBytes` is too little for the model as a whole. */
+export interface CreateBackendOptions extends Budgets {
   readonly backend: "wasm" | "reference";
   /** Ignored by the reference backend, which has one. */
   readonly threads: number;
@@ -14,10 +16,6 @@ export interface CreateBackendOptions {
   readonly activations: ActivationPrecision;
   /** Bytes of the model's weights in its file; 0, the default, stands for less than a memory holds. */
   readonly weightBytes?: number;
-  /** Bytes that the process may take; routed experts are paged where that is too little. */
-  readonly memoryBytes?: number;
-  /** Bytes for the routed experts that are kept in memory; the others are paged. */
-  readonly expertCacheBytes?: number;
   /** Which experts are kept. */
   readonly expertPolicy?: PolicyName;
   /** Fetch experts ahead always or never; by default as far as that is measured to pay. */
@@ -26,14 +24,16 @@ export interface CreateBackendOptions {
 
 /** Packed weights are at most so much larger than the file's, converted types aside. */
 const GROWTH = 1.15;
-/** What a process takes besides the model. */
-const RUNTIME_BYTES = 128 * 2 ** 20;
 
-/** Loads the backend's code and starts it; throws OptionError for a name that is none. */
+/**
+ * Loads the backend's code and starts it. Throws OptionError for a name that is none, and for a budget
+ * of memory that the backend cannot keep to.
+ */
 export async function createBackend(options: CreateBackendOptions): Promise<Backend> {
   const { backend, threads, activations } = options;
   switch (backend) {
     case "reference": {
+      refuseBudgets(options);
       const { createReferenceBackend } = await import("./reference/mod.ts");
       return createReferenceBackend();
     }

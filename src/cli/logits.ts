@@ -4,6 +4,7 @@
  */
 
 import type { Backend } from "../backend/backend.ts";
+import { type Budgets, budgetWarnings } from "../backend/budget.ts";
 import { createBackend } from "../backend/create.ts";
 import { CapacityError, FormatError, OptionError } from "../errors.ts";
 import { openCheckpoint } from "../formats/open.ts";
@@ -105,11 +106,11 @@ export async function main(
   const sequences = await readSequences({ ids: values.ids, file: values["ids-file"] });
   const source = await openCheckpoint(values.model);
   try {
+    const budgets = { memoryBytes: values.memory, expertCacheBytes: values["expert-cache"] };
     const backend = await createBackend({
       ...values,
+      ...budgets,
       threads: values.threads ?? defaultThreads(),
-      memoryBytes: values.memory,
-      expertCacheBytes: values["expert-cache"],
       expertPolicy: values["expert-policy"],
       weightBytes: source.byteLength,
     });
@@ -123,6 +124,7 @@ export async function main(
         out,
         routing,
         hidden,
+        budgets,
         expertGroups: values["expert-groups"],
       });
       write(stdout, `${JSON.stringify(report)}\n`);
@@ -152,6 +154,7 @@ async function evaluate(
     out: string | undefined;
     routing: boolean;
     hidden: boolean;
+    budgets: Budgets;
     expertGroups: LoadModelOptions["expertGroups"];
   },
 ): Promise<Report> {
@@ -179,7 +182,6 @@ async function evaluate(
     onWarning: (message) => warnings.push(message),
     ...(expertGroups && { expertGroups }),
   }).finally(bar.clear);
-  for (const warning of warnings) write(Deno.stderr, `warning: ${printable(warning)}\n`);
   const evaluator = new Evaluator({
     model,
     backend,
@@ -187,6 +189,9 @@ async function evaluate(
     sequences: 1,
     tokens: longest + greedy,
   });
+  const routedLayers = model.routedLayers.length;
+  warnings.push(...budgetWarnings(options.budgets, { routedLayers, memory: backend.memory() }));
+  for (const warning of warnings) write(Deno.stderr, `warning: ${printable(warning)}\n`);
   const file = out === undefined
     ? undefined
     : openLogitsFile(out, { sequences, model, routing, hidden });

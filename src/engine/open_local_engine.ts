@@ -1,6 +1,7 @@
 /** Opens a model and an engine in the present thread. */
 
 import { type Backend, PAGE_TOKENS } from "../backend/backend.ts";
+import { budgetWarnings } from "../backend/budget.ts";
 import { createBackend } from "../backend/create.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
@@ -40,6 +41,8 @@ export async function openLocalEngine(
         onWarning: (line) => warnings.push(line),
       });
       const { runner, pages, contextLength } = createRunner({ backend, model, options, sizes });
+      const routedLayers = model.routedLayers.length;
+      warnings.push(...budgetWarnings(options, { routedLayers, memory: backend.memory() }));
       return new LocalEngine({
         info: describe({ source, backend, model, contextLength, warnings, slots: options.slots }),
         runner,

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { FormatError, OptionError } from "../../src/errors.ts";
 import { openEngine } from "../../src/engine/open_engine.ts";
 import { openLocalEngine } from "../../src/engine/open_local_engine.ts";
@@ -133,3 +133,49 @@ for (const [what, wrong, errorClass, message] of WRONG) {
     );
   });
 }
+
+Deno.test("a dense model beyond its budget is loaded whole and says so", async () => {
+  const { path } = golden("gguf/qwen3.q8_0");
+  const warningsOf = async (budgets: Partial<EngineOptions>) => {
+    let warnings: readonly string[] = [];
+    await withEngine({ ...OPTIONS, model: path, ...budgets }, (engine) => {
+      warnings = engine.info.warnings;
+      return Promise.resolve();
+    });
+    return warnings;
+  };
+  assertEquals(await warningsOf({ memoryBytes: 2 ** 30 }), []);
+  const [memory, cache, ...rest] = await warningsOf({
+    memoryBytes: 64 * 2 ** 20,
+    expertCacheBytes: 2 ** 20,
+  });
+  assertMatch(
+    memory,
+    /^the model has no routed experts to page; with its process it takes 1\d\d MiB, the budget is 64 MiB$/,
+  );
+  assertEquals(cache, "the model has no routed experts; nothing is kept in the 1 MiB for them");
+  assertEquals(rest, []);
+});
+
+Deno.test("a mixture that is paged within its budget has nothing to say about it", async () => {
+  const model = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+  await withEngine({ ...OPTIONS, model, expertCacheBytes: 2 ** 20 }, (engine) => {
+    assertEquals(engine.info.warnings, []);
+    return Promise.resolve();
+  });
+});
+
+Deno.test("the reference backend refuses budgets of memory that it could not keep to", async () => {
+  const { path } = golden("gguf/qwen3.q8_0");
+  const budgets: [Partial<EngineOptions>, string][] = [
+    [{ memoryBytes: 2 ** 30 }, "memoryBytes (--memory) is 1073741824, must be left out"],
+    [{ expertCacheBytes: 5 }, "expertCacheBytes (--expert-cache) is 5, must be left out"],
+  ];
+  for (const [budget, message] of budgets) {
+    await assertRejects(
+      () => openLocalEngine({ ...OPTIONS, backend: "reference", model: path, ...budget }),
+      OptionError,
+      `cannot open the reference backend: ${message}`,
+    );
+  }
+});

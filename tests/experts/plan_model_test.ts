@@ -121,6 +121,26 @@ Deno.test("what of a model fits into a memory: the fixed part, and experts in wh
   assertEquals([none.missingBytes, none.expertsResident], [5, 0]);
 });
 
+Deno.test("an eighth of each bank is planned for caches, as the backend leaves it", () => {
+  const outline = (layers: number) =>
+    outlineOf({
+      model_type: "llama",
+      vocab_size: 1,
+      hidden_size: 1024,
+      intermediate_size: 16384,
+      num_hidden_layers: layers,
+      num_attention_heads: 8,
+    });
+  const plan = (layers: number) =>
+    planModel(outline(layers), { storages: ["F32"], context: 1 }).storages[0];
+  const banks = [16, 17, 18, 34, 36].map((layers) => {
+    const { weightBytes, banks } = plan(layers);
+    return [Math.ceil(weightBytes / (3.5 * 2 ** 30)), banks];
+  });
+  // 18 layers are 3.7 GiB: less than a bank, more than weights get of one.
+  assertEquals(banks, [[1, 1], [1, 1], [2, 2], [2, 2], [3, 3]]);
+});
+
 Deno.test("rows that are no whole blocks are planned with smaller blocks", () => {
   const outline = (intermediate_size: number) =>
     outlineOf({
