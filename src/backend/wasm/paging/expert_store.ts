@@ -4,8 +4,7 @@
  * thread that runs plans reads too while it waits, where the experts come from a file.
  */
 
-import { CapacityError, ExpertReadError } from "../../../errors.ts";
-import { createPolicy, type EvictionPolicy, type PolicyName } from "../../../experts/policy.ts";
+import { ExpertReadError } from "../../../errors.ts";
 import { isWebUrl } from "../../../formats/web_request.ts";
 import type { ExpertTraffic } from "../../backend.ts";
 import type { Bank } from "../bank.ts";
@@ -13,6 +12,7 @@ import { EXPERT_BYTES, moveExpert } from "../expert_table.ts";
 import type { SharedModule } from "../kernels.ts";
 import type { WasmBuffer } from "../memory.ts";
 import type { ExpertDemand } from "../plan.ts";
+import { aligned, type Arena, type ArenaOptions, makeArenas } from "./arenas.ts";
 import { type ExpertLoad, LoadTable, type MatrixLoad, STATE } from "./load_table.ts";
 import type { PagedExperts, PagedMatrix } from "./paged_experts.ts";
 import type { ExpertPager } from "./pager.ts";
@@ -21,31 +21,12 @@ import { failureText, FileReader } from "./reading.ts";
 
 /** Rows from which on a step counts as prefill. */
 const PREFILL_ROWS = 8;
-const ALIGNMENT = 64;
+/** Missing experts of a step and layer up to which the thread that waits reads a file's alone. */
+const MOST_READ_HERE = 4;
 
-export interface ExpertStoreOptions {
-  readonly layers: readonly PagedExperts[];
-  /** Where slots may be, and how many bytes of experts together. */
-  readonly banks: readonly Bank[];
-  readonly cacheBytes: number;
-  /** Bytes that a bank takes, slots and all, before the next one is used; the last takes the rest. */
-  readonly bankBytes: number;
-  readonly policy: PolicyName;
+export interface ExpertStoreOptions extends ArenaOptions {
   readonly shared: SharedModule;
   readonly readers: Readers;
-}
-
-/** Slots of one bank, for the layers whose experts run there. */
-interface Arena {
-  readonly bank: Bank;
-  readonly address: number;
-  readonly first: number;
-  readonly count: number;
-  /** Slots that hold nothing. */
-  readonly free: number[];
-  readonly policy: EvictionPolicy;
-  /** Slots of experts that the present turn runs or waits for. */
-  readonly pinned: Set<number>;
 }
 
 interface Counts {
@@ -59,7 +40,6 @@ interface Counts {
 export class ExpertStore implements ExpertPager {
   readonly #layers: readonly PagedExperts[];
   readonly #experts: number;
-  readonly #slotBytes: number;
   readonly #table: LoadTable;
   readonly #reader: FileReader | null;
   readonly #readers: Readers;
@@ -79,20 +59,12 @@ export class ExpertStore implements ExpertPager {
 
   /** Allocates the slots. Throws CapacityError where there is not room for a single expert. */
   constructor(options: ExpertStoreOptions) {
-    const { layers, banks, bankBytes, cacheBytes, policy } = options;
+    const { layers } = options;
     this.#layers = layers;
     this.#experts = Math.max(...layers.map(({ count }) => count));
-    this.#slotBytes = Math.max(...layers.map(slotBytesOf));
-    const total = layers.reduce((sum, { count }) => sum + count, 0);
-    const slots = Math.min(total, Math.floor(cacheBytes / this.#slotBytes));
-    if (slots < 1) {
-      throw new CapacityError(
-        `cannot page experts: the memory budget leaves ${Math.floor(cacheBytes)} bytes for them, ` +
-          `must leave at least the ${this.#slotBytes} of one`,
-      );
-    }
-    this.#arenas = this.#makeArenas(banks, { bankBytes, slots, policy });
-    this.#arenaOf = shareOut(layers.length, this.#arenas);
+    const { arenas, arenaOf, slots } = makeArenas(options);
+    this.#arenas = arenas;
+    this.#arenaOf = arenaOf;
     this.#slots = new Int32Array(layers.length * this.#experts).fill(-1);
     this.#keys = new Int32Array(slots).fill(-1);
     this.#counts = layers.map(() => ({
@@ -148,7 +120,7 @@ export class ExpertStore implements ExpertPager {
 
   /** Bytes of all slots. */
   get byteLength(): number {
-    return this.#keys.length * this.#slotBytes;
+    return this.#arenas.reduce((sum, { count, slotBytes }) => sum + count * slotBytes, 0);
   }
 
   traffic(): ExpertTraffic[] {
@@ -189,11 +161,14 @@ export class ExpertStore implements ExpertPager {
       else counts.hits += 1;
       arena.policy.use(key);
     }
+    // Waking a reader for a few experts of a file takes longer than to read them.
+    const few = this.#reader !== null && missing.length <= MOST_READ_HERE;
+    const urgency = few ? "here" : "now";
     for (const key of missing) {
       counts.misses += 1;
       const slot = this.#takeSlot(arena);
       if (slot === undefined) throw new Error("all slots are pinned");
-      this.#load(key, { slot, urgency: "now" });
+      this.#load(key, { slot, urgency });
       arena.pinned.add(slot);
       arena.policy.admit(key);
       arena.policy.use(key);
@@ -311,7 +286,7 @@ export class ExpertStore implements ExpertPager {
     return undefined;
   }
 
-  #load(key: number, { slot, urgency }: { slot: number; urgency: "now" | "ahead" }): void {
+  #load(key: number, { slot, urgency }: { slot: number; urgency: "here" | "now" | "ahead" }): void {
     const layer = Math.floor(key / this.#experts);
     const load = this.#describe(layer, { index: key % this.#experts, slot });
     this.#slots[key] = slot;
@@ -338,8 +313,8 @@ export class ExpertStore implements ExpertPager {
 
   /** Where gate, up and down of a layer's expert lie in a slot. */
   #addresses(layer: number, slot: number): number[] {
-    const { first, address } = this.#arenaOf[layer];
-    let at = address + (slot - first) * this.#slotBytes;
+    const { first, address, slotBytes } = this.#arenaOf[layer];
+    let at = address + (slot - first) * slotBytes;
     return this.#layers[layer].packedBytes.map((bytes) => {
       const here = at;
       at += aligned(bytes);
@@ -368,49 +343,6 @@ export class ExpertStore implements ExpertPager {
     this.#ahead.delete(key);
     this.#arenaOf[Math.floor(key / this.#experts)].policy.remove(key);
   }
-
-  #makeArenas(
-    banks: readonly Bank[],
-    { bankBytes, slots, policy }: { bankBytes: number; slots: number; policy: PolicyName },
-  ): Arena[] {
-    const arenas: Arena[] = [];
-    const size = { layers: this.#layers.length, experts: this.#experts };
-    let first = 0;
-    for (const bank of banks) {
-      const { arena } = bank;
-      const most = bank === banks.at(-1)
-        ? arena.free
-        : Math.min(arena.free, bankBytes - arena.used);
-      const room = Math.floor(most * 0.98 / this.#slotBytes);
-      const count = Math.min(slots - first, room);
-      if (count < 1) continue;
-      const address = bank.arena.allocate(count * this.#slotBytes, "resident experts");
-      const free = Array.from({ length: count }, (_, i) => first + count - 1 - i);
-      const policyOfArena = createPolicy(policy, size);
-      arenas.push({ bank, address, first, count, free, policy: policyOfArena, pinned: new Set() });
-      first += count;
-      if (first === slots) return arenas;
-    }
-    throw new CapacityError(
-      `cannot page experts: room for ${slots} of ${this.#slotBytes} bytes is asked for, ` +
-        `must be at most ${first}, what the memories hold`,
-    );
-  }
-}
-
-const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-
-function slotBytesOf({ packedBytes }: PagedExperts): number {
-  return packedBytes.reduce((sum, bytes) => sum + aligned(bytes), 0);
-}
-
-/** The arena of each layer, neighbouring layers together, by the arenas' sizes. */
-function shareOut(layers: number, arenas: readonly Arena[]): Arena[] {
-  const total = arenas.reduce((sum, { count }) => sum + count, 0);
-  return Array.from({ length: layers }, (_, layer) => {
-    const slot = Math.floor((layer + 0.5) / layers * total);
-    return arenas.find(({ first, count }) => slot < first + count) ?? arenas[arenas.length - 1];
-  });
 }
 
 /** The distinct ids of a step's choices, ascending. */

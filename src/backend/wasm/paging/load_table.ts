@@ -129,8 +129,8 @@ export class LoadTable {
     return state;
   }
 
-  /** Asks for a load into an idle slot. */
-  publish(slot: number, load: ExpertLoad, urgency: Urgency): void {
+  /** Asks for a load into an idle slot; "here" for one that the caller is about to claim itself. */
+  publish(slot: number, load: ExpertLoad, urgency: Urgency | "here"): void {
     const at = this.#slot(slot);
     this.#words[at + 1] = load.bank;
     for (const [i, matrix] of load.matrices.entries()) {
@@ -143,7 +143,7 @@ export class LoadTable {
       ], at + 2 + i * MATRIX_WORDS);
     }
     Atomics.store(this.#words, at, STATE.wanted);
-    this.#enqueue(slot, urgency);
+    if (urgency !== "here") this.#enqueue(slot, urgency);
   }
 
   /** Somebody waits now for what was only asked for ahead. */
