@@ -1,7 +1,7 @@
 /**
  * The slots that resident experts lie in. A slot holds any expert of the layers that share it, so layers
  * whose experts are of one size share slots of just that size; where the budget is too small for each
- * size to have a layer's worth, all share slots of the largest.
+ * size to have half a layer's worth, all share slots of the largest.
  */
 
 import { CapacityError } from "../../../errors.ts";
@@ -81,7 +81,7 @@ function slotClasses({ layers, cacheBytes }: ArenaOptions): SlotClass[] {
     return { slotBytes, layers: members, slots };
   });
   const enough = classes.every(({ layers: members, slots }) =>
-    slots >= Math.max(...members.map((layer) => layers[layer].count))
+    slots >= Math.max(...members.map((layer) => layers[layer].count)) / 2
   );
   if (enough) return classes;
   const slotBytes = Math.max(...sizes);

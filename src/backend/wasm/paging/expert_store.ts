@@ -114,7 +114,8 @@ export class ExpertStore implements ExpertPager {
       }
       yield;
       for (const index of turn) moveExpert(table, { index, addresses: [0, 0, 0] });
-      arena.pinned.clear();
+      // What was foreseen may lie in another arena.
+      for (const { pinned } of this.#arenas) pinned.clear();
     }
   }
 
@@ -261,11 +262,9 @@ export class ExpertStore implements ExpertPager {
     );
     if (key !== undefined) {
       const slot = slotOf(key);
-      // Nobody may begin to read into it now.
-      if (this.#table.state(slot) === STATE.wanted) {
-        if (this.#table.claim(slot, STATE.idle)) this.#countRead(key, -1);
-        else this.#table.settled(slot);
-      }
+      // Nobody may begin to read into it now; a reader that has begun since is waited for.
+      if (this.#table.claim(slot, STATE.idle)) this.#countRead(key, -1);
+      else this.#table.settled(slot);
       this.#forget(key);
       return slot;
     }
