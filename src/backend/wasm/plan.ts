@@ -60,7 +60,6 @@ export interface WasmPlan extends Plan {
   readonly segments: readonly Segment[];
   /** It multiplies matrices by single rows only, so its time is that of reading weights. */
   readonly decodes: boolean;
-  readonly rows: number;
   /** Buffers that it leaves in another bank than the first, and buffers that it expects in the first. */
   readonly homes: ReadonlyMap<WasmBuffer, Bank>;
   readonly expected: ReadonlySet<WasmBuffer>;
@@ -82,7 +81,6 @@ export class SegmentWriter {
   #ops = 0;
   #transfers: Transfer[] = [];
   #length = 0;
-  #rows = 0;
   readonly #float = new Float32Array(1);
   readonly #bits = new Uint32Array(this.#float.buffer);
 
@@ -143,7 +141,6 @@ export class SegmentWriter {
     this.#words.push(opcode, fields.length + 3, rows, ...fields);
     this.#ops += 1;
     this.#length += 1;
-    this.#rows = Math.max(this.#rows, rows);
   }
 
   /** As `op`, in a segment of its own that waits for experts to be brought in. */
@@ -174,7 +171,6 @@ export class SegmentWriter {
       length: this.#length,
       segments: this.#segments,
       decodes,
-      rows: this.#rows,
       homes,
       expected: this.#expected,
     };
