@@ -55,3 +55,8 @@ export class ExpertReadError extends Error {
 export class BackendLostError extends Error {
   override readonly name = "BackendLostError";
 }
+
+/** A request did not end within the time that it was given. */
+export class DeadlineError extends Error {
+  override readonly name = "DeadlineError";
+}

@@ -85,8 +85,15 @@ export interface Buffer {
 /** Tokens in a page of the KV cache. */
 export const PAGE_TOKENS = 64;
 
+/**
+ * How the numbers of a cache are kept: float32, binary16 rounded to nearest even, or 8-bit integers with
+ * a scale for each block of up to 32 numbers of a token's head (or latent).
+ */
+export type KvType = "f32" | "f16" | "q8";
+
 /** Keys and values of all layers, in pages of PAGE_TOKENS tokens. */
 export interface KvCache {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly kvHeads: number;
@@ -101,6 +108,7 @@ export interface KvCache {
  * and the rotated key that all heads share, `[latentDim + ropeDim]` numbers a token and layer.
  */
 export interface LatentCache {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly latentDim: number;
@@ -353,6 +361,7 @@ export interface Plan {
 }
 
 export interface KvCacheOptions {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly kvHeads: number;
@@ -361,6 +370,7 @@ export interface KvCacheOptions {
 }
 
 export interface LatentCacheOptions {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly latentDim: number;
@@ -379,6 +389,13 @@ export interface BackendMemory {
   readonly weights: number;
   readonly kv: number;
   readonly workspace: number;
+}
+
+/** Some of a page of a cache: its first `tokens` tokens, 1 to PAGE_TOKENS. */
+export interface PagePart {
+  readonly cache: ModelCache;
+  readonly page: number;
+  readonly tokens: number;
 }
 
 /** What paging one layer's experts in has cost so far; zeros where all are resident. */
@@ -400,6 +417,12 @@ export interface Backend {
   readonly name: string;
   readonly threads: number;
   readonly activations: ActivationPrecision;
+  /**
+   * Names what decides the bits of results besides the model, the activations and the type of the cache:
+   * the kernels' build and how this machine's relaxed operations round. State that two backends of one
+   * name computed is interchangeable.
+   */
+  readonly numerics: string;
   /** One line per weight whose type was converted at load: `"Q8_1 -> Q8_0"` and so on. */
   readonly conversions: readonly string[];
   /**
@@ -412,6 +435,17 @@ export interface Backend {
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer;
   createKvCache(options: KvCacheOptions): KvCache;
   createLatentCache(options: LatentCacheOptions): LatentCache;
+  /** Bytes that the first `tokens` tokens of a page take as `readPage` gives them, of all layers. */
+  pageBytes(cache: ModelCache, tokens: number): number;
+  /**
+   * Copies the first tokens of a page out, after everything submitted before. The bytes have this
+   * backend's layout, without room for the tokens that are missing.
+   */
+  readPage(part: PagePart): Promise<Uint8Array<ArrayBuffer>>;
+  /** The reverse; takes effect before the next submit. The tokens behind them are undefined then. */
+  writePage(part: PagePart, bytes: Uint8Array): void;
+  /** Copies the first tokens of a page over another one's; takes effect before the next submit. */
+  copyPage(part: PagePart, to: number): void;
   /** Writes rows from `row` on; takes effect before the next submit. */
   write(buffer: Buffer, data: Float32Array | Int32Array, row?: number): void;
   record(build: (ops: Ops) => void): Plan;

@@ -3,7 +3,8 @@
  * text (tokenizers, templates, stop strings) belongs to the layer above (`src/text/`).
  */
 
-import type { ExpertTraffic } from "../backend/backend.ts";
+import type { ExpertTraffic, KvType } from "../backend/backend.ts";
+import type { CacheOptions, StoreState } from "../cache/types.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { SamplingParams } from "../sampling/types.ts";
 
@@ -24,6 +25,25 @@ export interface GenerateRequest {
    * RequestError where the model has no routed experts.
    */
   readonly routedExperts?: "completion" | "all";
+  /** Whose turn it is counted to: clients get equal shares of each step. One client where absent. */
+  readonly client?: string;
+  /** Lower goes first (as in vLLM); 0 where absent. */
+  readonly priority?: number;
+  /** Milliseconds from submission after which the request fails with a DeadlineError. */
+  readonly deadlineMs?: number;
+  /**
+   * Whose prefixes are used and added to: requests of different tenants never share. Null: what this
+   * request computes is not kept, and nothing kept is used. One tenant where absent.
+   */
+  readonly tenant?: string | null;
+}
+
+/** Tokens of a prompt that were not computed, since their keys and values were there already. */
+export interface CachedTokens {
+  /** From pages in memory. */
+  readonly memory: number;
+  /** From the store behind them (Deno KV, files). */
+  readonly store: number;
 }
 
 /**
@@ -73,11 +93,15 @@ export type FinishReason = "stop" | "length" | "abort";
 export interface Timings {
   /** Milliseconds from submission to the first step that worked on the request. */
   readonly queueMs: number;
+  /** Of these, milliseconds that the prefix cache's store took. */
+  readonly restoreMs: number;
   readonly prefillMs: number;
   readonly decodeMs: number;
 }
 
 export type EngineEvent =
+  /** The request has a slot and its prompt is about to be evaluated, beginning behind `cached`. */
+  | { readonly type: "started"; readonly cached: CachedTokens }
   /** The prompt has been evaluated. `promptLogprobs[i]` belongs to token i; the first is null. */
   | {
     readonly type: "prompt";
@@ -105,8 +129,16 @@ export type EngineEvent =
     readonly promptTokens: number;
     /** Token events; a stop token is not one. */
     readonly completionTokens: number;
+    readonly cached: CachedTokens;
+    /** Tokens that were guessed, and that turned out right; zeros without speculation. */
+    readonly speculation: SpeculationCounts;
     readonly timings: Timings;
   };
+
+export interface SpeculationCounts {
+  readonly drafted: number;
+  readonly accepted: number;
+}
 
 export interface EngineInfo {
   readonly architecture: string;
@@ -136,6 +168,15 @@ export interface EngineStats {
   readonly waiting: number;
   readonly promptTokens: number;
   readonly completionTokens: number;
+  /** Pages of the KV cache: all, those of running requests, those kept for later ones. */
+  readonly pages: { readonly total: number; readonly used: number; readonly kept: number };
+  /** Sequences that gave way to others and went on later. */
+  readonly preemptions: number;
+  /** Prompt tokens that were looked for in the prefix cache, and found. */
+  readonly prefixCache: CachedTokens & { readonly queried: number };
+  /** What lies behind the pages in memory; undefined where nothing does. */
+  readonly store?: StoreState;
+  readonly speculation: SpeculationCounts;
 }
 
 export interface Engine {
@@ -176,6 +217,14 @@ export interface EngineOptions {
   readonly chunkTokens: number;
   /** Requests that may wait for a slot; 256 where nothing is said. */
   readonly maxWaiting?: number;
+  /** How keys and values are kept; "f16" where nothing is said. */
+  readonly kvType?: KvType;
+  /** Bytes of the KV cache; 1 GiB, and at most a quarter of `memoryBytes`, where nothing is said. */
+  readonly kvBytes?: number;
+  /** Where prefixes are kept beyond the process; in memory only where nothing is said. */
+  readonly cache?: CacheOptions;
+  /** Guess tokens by looking up n-grams (prompt look-up); off where nothing is said. */
+  readonly speculation?: "off" | "ngram";
   /** Bytes for everything the model holds; routed experts are paged in where that is too little. */
   readonly memoryBytes?: number;
   /** Bytes for the routed experts that are kept in memory. */
