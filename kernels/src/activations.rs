@@ -2,7 +2,7 @@
 //! float scale, and float32 rows for float weights.
 
 use crate::quant::SUB;
-use crate::simd::{F32x4, I16x8, U8x16};
+use crate::simd::{F32x4, I16x8, I32x4, U8x16};
 
 /// How activations enter integer kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,26 +189,16 @@ pub unsafe fn prepare_blocks(
     };
     for block in cols.start / SUB..cols.end / SUB {
         let src = x.add(block * SUB);
-        let mut peak = F32x4::splat(0.0);
-        for i in 0..8 {
-            peak = peak.max(F32x4::load(src.add(4 * i)).abs());
-        }
-        let peak = peak.max_lane();
+        let x: [F32x4; 8] = core::array::from_fn(|i| F32x4::load(src.add(4 * i)));
+        let peak = peak(&x);
         // A peak so small that its reciprocal overflows counts as zero.
         let inverse = levels / peak;
-        let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        let q: [I16x8; 4] = core::array::from_fn(|i| {
-            let part = |h: usize| {
-                F32x4::load(src.add(8 * i + 4 * h))
-                    .mul(F32x4::splat(inverse))
-                    .nearest()
-                    .to_i32()
-            };
-            I16x8::narrow(part(0), part(1))
-        });
-        let sums = [0, 2].map(|i| q[i].pair_sums().add(q[i + 1].pair_sums()).sum());
+        let inverse = F32x4::splat(if inverse.is_finite() { inverse } else { 0.0 });
+        let level = |i: usize| x[i].mul(inverse).round_small();
+        let q: [I16x8; 4] = core::array::from_fn(|i| I16x8::narrow(level(2 * i), level(2 * i + 1)));
         let scale = peak / levels;
-        let sum = [sums[0] + sums[1], sums[0], sums[1]];
+        let [a, b] = [0, 2].map(|i| q[i].pair_sums().add(q[i + 1].pair_sums()).sum());
+        let sum = [a + b, a, b];
         *(base as *mut BlockMeta).add(block) = BlockMeta {
             scale,
             sum,
@@ -235,8 +225,29 @@ pub unsafe fn prepare_blocks(
     }
 }
 
+/// The largest magnitude; NaN where one is NaN, whose bits are the largest.
+#[inline(always)]
+fn peak(x: &[F32x4; 8]) -> f32 {
+    let magnitude = x.map(|v| v.abs().bits());
+    let halves: [I32x4; 4] = core::array::from_fn(|i| magnitude[i].max(magnitude[i + 4]));
+    let largest = halves[0].max(halves[1]).max(halves[2].max(halves[3]));
+    let [a, b, c, d] = largest.lanes();
+    f32::from_bits(a.max(b).max(c.max(d)) as u32)
+}
+
+/// Stores 32 bytes in the order that `byte_offset` states.
 #[inline(always)]
 unsafe fn store_bytes(words: [I16x8; 4], to: *mut u8) {
-    U8x16::narrow_s(words[0], words[1]).store(to);
-    U8x16::narrow_s(words[2], words[3]).store(to.add(16));
+    let runs = [
+        U8x16::narrow_s(words[0], words[1]),
+        U8x16::narrow_s(words[2], words[3]),
+    ];
+    runs[0].low_halves(runs[1]).store(to);
+    runs[0].high_halves(runs[1]).store(to.add(16));
+}
+
+/// Where value `i` of a block has its byte: values 0-7 and 16-23, then 8-15 and 24-31, so that each
+/// sixteen bytes go with steps 2j, 2j + 1 and 2j + 4, 2j + 5 of the weights.
+pub const fn byte_offset(i: usize) -> usize {
+    i / 8 % 2 * 16 + i / 16 * 8 + i % 8
 }

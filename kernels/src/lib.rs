@@ -24,6 +24,7 @@ pub mod plan;
 pub mod quant;
 pub mod simd;
 pub mod sync;
+pub mod tile;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

@@ -1,11 +1,12 @@
 //! Matrix times activations: which kernel runs for a weight type, and over which rows.
 
 use crate::activations::{Layout, Precision, Row, FLOAT, NARROW, WIDE};
-use crate::dot::{float_block, narrow_block, narrow_blocks, wide_block, Sums};
+use crate::dot::{float_block, narrow_blocks, wide_block, Sums};
 use crate::output::Output;
 use crate::panel::{self, NarrowPanel, WidePanel};
 use crate::quant::{float8, Format, Narrow, Wide, GROUP, SUB};
 use crate::simd::{F32x4, I32x4};
+use crate::tile::{multiply_tile, TileRows, TILE};
 use crate::with_format;
 use core::slice::from_raw_parts as slice;
 
@@ -24,8 +25,8 @@ const F16: u32 = 1;
 const BF16: u32 = 30;
 const F8: u32 = float8::TYPE;
 
-/// Tokens that share a load of panel values.
-const TILE: usize = 4;
+/// Up to this many tokens, weights that `Narrow::LOOPS` are read in place instead of from a panel.
+const IN_PLACE_TOKENS: usize = 16;
 
 fn float_bytes(kind: u32) -> Option<usize> {
     match kind {
@@ -270,7 +271,7 @@ unsafe fn narrow<F: Narrow, const Q16: bool, const QUADS: bool>(
         (1, 1) => narrow_decode::<F, 1, Q16, QUADS>(weight, inputs, output, from, to),
         (1, 2) => narrow_decode::<F, 2, Q16, QUADS>(weight, inputs, output, from, to),
         (1, _) => narrow_decode::<F, 4, Q16, QUADS>(weight, inputs, output, from, to),
-        _ => narrow_prefill::<F, Q16, QUADS>(weight, inputs, output, from, to, scratch),
+        _ => narrow_tiles::<F, Q16, QUADS>(weight, inputs, output, from, to, scratch),
     }
 }
 
@@ -293,7 +294,7 @@ unsafe fn narrow_decode<F: Narrow, const S: usize, const Q16: bool, const QUADS:
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 unsafe fn narrow_decode_groups<F: Narrow, const S: usize, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
@@ -341,7 +342,8 @@ macro_rules! token_tiles {
     }};
 }
 
-unsafe fn narrow_prefill<F: Narrow, const Q16: bool, const QUADS: bool>(
+/// Multiplies groups of rows with several tokens: from a panel, or in place where that is cheaper.
+unsafe fn narrow_tiles<F: Narrow, const Q16: bool, const QUADS: bool>(
     weight: &Weight,
     inputs: &Inputs,
     output: &Output,
@@ -351,25 +353,42 @@ unsafe fn narrow_prefill<F: Narrow, const Q16: bool, const QUADS: bool>(
 ) {
     let blocks = weight.cols as usize / F::BLOCK;
     let subs = F::BLOCK / SUB;
-    let bytes = NarrowPanel::<F>::BYTES;
     for group in from..to {
-        for block in 0..blocks {
-            let src = weight.data.add((group * blocks + block) * F::BYTES);
-            panel::unpack_narrow::<F>(src, panel.add(block * subs * bytes));
+        let packed = weight.data.add(group * blocks * F::BYTES);
+        let put = |token: usize, y: Sums| output.put(token, group, weight.rows as usize, y);
+        if F::LOOPS && inputs.tokens <= IN_PLACE_TOKENS {
+            group_tiles::<F, Q16, QUADS>(packed, blocks, inputs, put);
+            continue;
         }
-        token_tiles!(inputs.tokens, t, N, {
-            let mut rows: [Row; N] = core::array::from_fn(|i| inputs.row(t + i));
-            let mut y = [no_sums(); N];
-            let mut p = panel as *const u8;
-            for _ in 0..blocks * subs {
-                narrow_block::<NarrowPanel<F>, N, Q16, QUADS>(p, rows, &mut y);
-                p = p.add(bytes);
-                rows = rows.map(|r| r.at(1));
-            }
-            for (i, y) in y.into_iter().enumerate() {
-                output.put(t + i, group, weight.rows as usize, y);
-            }
-        });
+        for block in 0..blocks {
+            let to = panel.add(block * subs * NarrowPanel::<F>::BYTES);
+            panel::unpack_narrow::<F>(packed.add(block * F::BYTES), to);
+        }
+        group_tiles::<NarrowPanel<F>, Q16, QUADS>(panel, blocks * subs, inputs, put);
+    }
+}
+
+/// One group of rows times all tokens, in tiles; a tile with fewer tokens repeats its last.
+#[inline(always)]
+unsafe fn group_tiles<F: Narrow, const Q16: bool, const QUADS: bool>(
+    group: *const u8,
+    blocks: usize,
+    inputs: &Inputs,
+    put: impl Fn(usize, Sums),
+) {
+    const HALF: usize = TILE / 2;
+    for first in (0..inputs.tokens).step_by(TILE) {
+        let count = TILE.min(inputs.tokens - first);
+        let row = |i: usize| inputs.row(first + i.min(count - 1));
+        if count > HALF {
+            let rows = TileRows::new(core::array::from_fn(row));
+            let y = multiply_tile::<F, TILE, Q16, QUADS>(group, blocks, &rows);
+            (0..count).for_each(|i| put(first + i, y[i]));
+        } else {
+            let rows = TileRows::new(core::array::from_fn(row));
+            let y = multiply_tile::<F, HALF, Q16, QUADS>(group, blocks, &rows);
+            (0..count).for_each(|i| put(first + i, y[i]));
+        }
     }
 }
 

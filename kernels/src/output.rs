@@ -60,7 +60,7 @@ impl Output {
     ///
     /// # Safety
     /// The pointers cover the token and the `rows` rows of the matrix.
-    #[inline(always)]
+    #[inline(never)]
     pub unsafe fn put(&self, token: usize, group: usize, rows: usize, y: Sums) {
         let first = group * GROUP;
         let row = if self.rows.is_null() {

@@ -123,6 +123,10 @@ mod imp {
             Self(i32x4_sub(self.0, o.0))
         }
         #[inline(always)]
+        pub fn max(self, o: Self) -> Self {
+            Self(i32x4_max(self.0, o.0))
+        }
+        #[inline(always)]
         pub fn and(self, o: Self) -> Self {
             Self(v128_and(self.0, o.0))
         }
@@ -294,6 +298,16 @@ mod imp {
         pub fn narrow_s(a: I16x8, b: I16x8) -> Self {
             Self(i8x16_narrow_i16x8(a.0, b.0))
         }
+        /// The first eight bytes of each: of this, then of `o`.
+        #[inline(always)]
+        pub fn low_halves(self, o: Self) -> Self {
+            Self(i64x2_shuffle::<0, 2>(self.0, o.0))
+        }
+        /// The last eight bytes of each: of this, then of `o`.
+        #[inline(always)]
+        pub fn high_halves(self, o: Self) -> Self {
+            Self(i64x2_shuffle::<1, 3>(self.0, o.0))
+        }
         /// Looks bytes 0..15 up in a table.
         #[inline(always)]
         pub fn lookup(self, table: Self) -> Self {
@@ -436,6 +450,9 @@ mod imp {
         pub fn sub(self, o: Self) -> Self {
             Self(zip(self.0, o.0, i32::wrapping_sub))
         }
+        pub fn max(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i32::max))
+        }
         pub fn and(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a & b))
         }
@@ -571,6 +588,12 @@ mod imp {
                 clamp(if i < 8 { a.0[i] } else { b.0[i - 8] })
             }))
         }
+        pub fn low_halves(self, o: Self) -> Self {
+            Self(core::array::from_fn(|i| [self, o][i / 8].0[i % 8]))
+        }
+        pub fn high_halves(self, o: Self) -> Self {
+            Self(core::array::from_fn(|i| [self, o][i / 8].0[8 + i % 8]))
+        }
         pub fn lookup(self, table: Self) -> Self {
             Self(self.0.map(|i| if i < 16 { table.0[i as usize] } else { 0 }))
         }
@@ -609,6 +632,15 @@ mod imp {
 pub use imp::{F32x4, I16x8, I32x4, U8x16};
 
 impl F32x4 {
+    /// The nearest integer, an even one of two equally near; of magnitudes below 2^22 only. Adding
+    /// 1.5 * 2^23 leaves no bits for a fraction, and an integer in the last bits.
+    #[inline(always)]
+    pub fn round_small(self) -> I32x4 {
+        const SHIFT: f32 = 12_582_912.0;
+        self.add(Self::splat(SHIFT))
+            .bits()
+            .sub(I32x4::splat(SHIFT.to_bits() as i32))
+    }
     /// Sum of the lanes, in the order (0 + 1) + (2 + 3).
     #[inline(always)]
     pub fn sum(self) -> f32 {

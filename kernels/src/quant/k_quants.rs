@@ -105,6 +105,7 @@ macro_rules! with_scale_and_min {
 
         impl Narrow for $name {
             const STEPS: usize = if $fifth { 4 } else { 8 };
+            const LOOPS: bool = !$fifth;
             #[inline(always)]
             unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
                 let plane = Self::sub(block, sub).add(16);
@@ -170,6 +171,7 @@ impl Format for Q6K {
 
 impl Narrow for Q6K {
     const STEPS: usize = 2;
+    const LOOPS: bool = false;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let plane = Self::sub(block, sub).add(16);
@@ -230,6 +232,7 @@ impl Format for Q3K {
 
 impl Narrow for Q3K {
     const STEPS: usize = 8;
+    const LOOPS: bool = false;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let plane = Self::sub(block, sub).add(16);
@@ -292,6 +295,7 @@ impl Format for Q2K {
 
 impl Narrow for Q2K {
     const STEPS: usize = 8;
+    const LOOPS: bool = false;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         planes::bit_pairs(Self::sub(block, sub).add(32), j, 0)

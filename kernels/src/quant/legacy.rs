@@ -67,6 +67,7 @@ macro_rules! legacy {
 
         impl Narrow for $name {
             const STEPS: usize = if $fifth { 4 } else { 8 };
+            const LOOPS: bool = !$fifth;
             #[inline(always)]
             unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
                 let plane = block.add(if $min { 32 } else { 16 });
@@ -159,6 +160,7 @@ impl Format for Q8_0Offset {
 impl Narrow for Q8_0Offset {
     const STEPS: usize = 0;
     const QUADS_ONLY: bool = true;
+    const LOOPS: bool = true;
     #[inline(always)]
     unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let low = block.add(16 + 32 * j);
