@@ -194,7 +194,7 @@ pub unsafe fn prepare_blocks(
         // A peak so small that its reciprocal overflows counts as zero.
         let inverse = levels / peak;
         let inverse = F32x4::splat(if inverse.is_finite() { inverse } else { 0.0 });
-        let level = |i: usize| x[i].mul(inverse).round_small();
+        let level = |i: usize| x[i].mul(inverse).round_small().1;
         let q: [I16x8; 4] = core::array::from_fn(|i| I16x8::narrow(level(2 * i), level(2 * i + 1)));
         let scale = peak / levels;
         let [a, b] = [0, 2].map(|i| q[i].pair_sums().add(q[i + 1].pair_sums()).sum());

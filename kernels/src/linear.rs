@@ -25,9 +25,6 @@ const F16: u32 = 1;
 const BF16: u32 = 30;
 const F8: u32 = float8::TYPE;
 
-/// Up to this many tokens, weights that `Narrow::LOOPS` are read in place instead of from a panel.
-const IN_PLACE_TOKENS: usize = 16;
-
 fn float_bytes(kind: u32) -> Option<usize> {
     match kind {
         F32 => Some(4),
@@ -355,39 +352,38 @@ unsafe fn narrow_tiles<F: Narrow, const Q16: bool, const QUADS: bool>(
     let subs = F::BLOCK / SUB;
     for group in from..to {
         let packed = weight.data.add(group * blocks * F::BYTES);
-        let put = |token: usize, y: Sums| output.put(token, group, weight.rows as usize, y);
-        if F::LOOPS && inputs.tokens <= IN_PLACE_TOKENS {
-            group_tiles::<F, Q16, QUADS>(packed, blocks, inputs, put);
+        let to = (output, group, weight.rows as usize);
+        if inputs.tokens <= F::IN_PLACE_TOKENS {
+            group_tiles::<F, Q16, QUADS>((packed, blocks), inputs, to);
             continue;
         }
         for block in 0..blocks {
             let to = panel.add(block * subs * NarrowPanel::<F>::BYTES);
             panel::unpack_narrow::<F>(packed.add(block * F::BYTES), to);
         }
-        group_tiles::<NarrowPanel<F>, Q16, QUADS>(panel, blocks * subs, inputs, put);
+        group_tiles::<NarrowPanel<F>, Q16, QUADS>((panel, blocks * subs), inputs, to);
     }
 }
 
 /// One group of rows times all tokens, in tiles; a tile with fewer tokens repeats its last.
 #[inline(always)]
 unsafe fn group_tiles<F: Narrow, const Q16: bool, const QUADS: bool>(
-    group: *const u8,
-    blocks: usize,
+    (weights, blocks): (*const u8, usize),
     inputs: &Inputs,
-    put: impl Fn(usize, Sums),
+    (output, group, rows): (&Output, usize, usize),
 ) {
     const HALF: usize = TILE / 2;
     for first in (0..inputs.tokens).step_by(TILE) {
         let count = TILE.min(inputs.tokens - first);
         let row = |i: usize| inputs.row(first + i.min(count - 1));
         if count > HALF {
-            let rows = TileRows::new(core::array::from_fn(row));
-            let y = multiply_tile::<F, TILE, Q16, QUADS>(group, blocks, &rows);
-            (0..count).for_each(|i| put(first + i, y[i]));
+            let tile = TileRows::new(core::array::from_fn(row));
+            let y = multiply_tile::<F, TILE, Q16, QUADS>(weights, blocks, &tile);
+            output.put_tile(first, group, rows, &y[..count]);
         } else {
-            let rows = TileRows::new(core::array::from_fn(row));
-            let y = multiply_tile::<F, HALF, Q16, QUADS>(group, blocks, &rows);
-            (0..count).for_each(|i| put(first + i, y[i]));
+            let tile = TileRows::new(core::array::from_fn(row));
+            let y = multiply_tile::<F, HALF, Q16, QUADS>(weights, blocks, &tile);
+            output.put_tile(first, group, rows, &y[..count]);
         }
     }
 }

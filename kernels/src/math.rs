@@ -7,9 +7,8 @@ use crate::simd::{F32x4, I16x8, I32x4};
 #[inline(always)]
 pub fn exp(x: F32x4) -> F32x4 {
     let underflow = x.lt(F32x4::splat(-87.336_54));
-    let x = x.max(F32x4::splat(-87.336_54));
-    let x = x.neg().max(F32x4::splat(-88.722_8)).neg();
-    let n = x.mul(F32x4::splat(core::f32::consts::LOG2_E)).nearest();
+    let x = x.at_least(-87.336_54).at_most(88.722_8);
+    let (n, whole) = x.mul(F32x4::splat(core::f32::consts::LOG2_E)).round_small();
     let r = n.mul_add(F32x4::splat(-0.693_359_4), x);
     let r = n.mul_add(F32x4::splat(2.121_944_4e-4), r);
     let mut p = F32x4::splat(1.987_569_2e-4);
@@ -24,10 +23,9 @@ pub fn exp(x: F32x4) -> F32x4 {
     }
     let y = p.mul(r).mul_add(r, r).add(F32x4::splat(1.0));
     // 2^n in two factors, since n can be 128.
-    let n = n.to_i32();
-    let half = n.shr_s(1);
+    let half = whole.shr_s(1);
     let pow = |k: I32x4| k.add(I32x4::splat(127)).shl(23).as_f32();
-    let y = y.mul(pow(half)).mul(pow(n.sub(half)));
+    let y = y.mul(pow(half)).mul(pow(whole.sub(half)));
     y.bits().and_not(underflow).as_f32()
 }
 
@@ -40,10 +38,8 @@ pub fn silu(x: F32x4) -> F32x4 {
 /// The gated activation of GPT-OSS: `g * sigmoid(1.702 g) * (u + 1)` with g at most 7 and u within 7.
 #[inline(always)]
 pub fn clamped_swiglu(gate: F32x4, up: F32x4) -> F32x4 {
-    let limit = F32x4::splat(7.0);
-    let at_most = |x: F32x4| x.neg().max(limit.neg()).neg();
-    let g = at_most(gate);
-    let u = at_most(up).max(limit.neg());
+    let g = gate.at_most(7.0);
+    let u = up.at_most(7.0).at_least(-7.0);
     let sigmoid = exp(g.mul(F32x4::splat(-1.702))).add(F32x4::splat(1.0));
     g.div(sigmoid).mul(u.add(F32x4::splat(1.0)))
 }

@@ -56,6 +56,28 @@ impl Output {
         factors: core::ptr::null(),
     };
 
+    /// Takes the sums of one group of rows for tokens from `first` on.
+    ///
+    /// # Safety
+    /// As for `put`.
+    pub unsafe fn put_tile(&self, first: usize, group: usize, rows: usize, y: &[Sums]) {
+        let at = group * GROUP;
+        let plain = self.rows.is_null() && self.factors.is_null() && self.bias.is_null();
+        if !plain || at + GROUP > rows {
+            for (i, &y) in y.iter().enumerate() {
+                self.put(first + i, group, rows, y);
+            }
+            return;
+        }
+        let factor = F32x4::splat(self.scale);
+        let mut to = self.out.add(first * self.stride + at);
+        for y in y {
+            self.finish(y[0], factor, to);
+            self.finish(y[1], factor, to.add(4));
+            to = to.wrapping_add(self.stride);
+        }
+    }
+
     /// Takes the sums of one group of rows for one token.
     ///
     /// # Safety

@@ -40,7 +40,7 @@ impl<F: Format> Format for NarrowPanel<F> {
 impl<F: Narrow> Narrow for NarrowPanel<F> {
     const STEPS: usize = F::STEPS;
     const QUADS_ONLY: bool = F::QUADS_ONLY;
-    const LOOPS: bool = true;
+    const IN_PLACE_TOKENS: usize = usize::MAX;
     #[inline(always)]
     unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let low = block.add(32 * j);

@@ -60,6 +60,16 @@ mod imp {
         pub fn max(self, o: Self) -> Self {
             Self(f32x4_max(self.0, o.0))
         }
+        /// The larger, but NaN stays. One instruction, which `max` is not.
+        #[inline(always)]
+        pub fn at_least(self, limit: f32) -> Self {
+            Self(f32x4_pmax(self.0, f32x4_splat(limit)))
+        }
+        /// The smaller, but NaN stays.
+        #[inline(always)]
+        pub fn at_most(self, limit: f32) -> Self {
+            Self(f32x4_pmin(self.0, f32x4_splat(limit)))
+        }
         #[inline(always)]
         pub fn abs(self) -> Self {
             Self(f32x4_abs(self.0))
@@ -411,6 +421,12 @@ mod imp {
                 |a, b| if a.is_nan() || a > b { a } else { b },
             ))
         }
+        pub fn at_least(self, limit: f32) -> Self {
+            Self(self.0.map(|x| if x < limit { limit } else { x }))
+        }
+        pub fn at_most(self, limit: f32) -> Self {
+            Self(self.0.map(|x| if limit < x { limit } else { x }))
+        }
         pub fn abs(self) -> Self {
             Self(self.0.map(f32::abs))
         }
@@ -632,14 +648,14 @@ mod imp {
 pub use imp::{F32x4, I16x8, I32x4, U8x16};
 
 impl F32x4 {
-    /// The nearest integer, an even one of two equally near; of magnitudes below 2^22 only. Adding
-    /// 1.5 * 2^23 leaves no bits for a fraction, and an integer in the last bits.
+    /// The nearest integer, an even one of two equally near, as a float and as itself; of magnitudes
+    /// below 2^22 only. Adding 1.5 * 2^23 leaves no bits for a fraction, and an integer in the last bits.
     #[inline(always)]
-    pub fn round_small(self) -> I32x4 {
+    pub fn round_small(self) -> (Self, I32x4) {
         const SHIFT: f32 = 12_582_912.0;
-        self.add(Self::splat(SHIFT))
-            .bits()
-            .sub(I32x4::splat(SHIFT.to_bits() as i32))
+        let shifted = self.add(Self::splat(SHIFT));
+        let whole = shifted.bits().sub(I32x4::splat(SHIFT.to_bits() as i32));
+        (shifted.sub(Self::splat(SHIFT)), whole)
     }
     /// Sum of the lanes, in the order (0 + 1) + (2 + 3).
     #[inline(always)]

@@ -4,6 +4,8 @@
 //! bytes of a row of activations are loaded at once and their parts repeated in registers, and one
 //! pointer moves for all rows. Each row's sums are made as `dot` makes them for a row alone.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use crate::activations::{BlockMeta, Row};
 use crate::dot::{add_run, Sums};
 use crate::quant::{Format, Narrow, SUB};
@@ -43,23 +45,43 @@ impl<const N: usize> TileRows<N> {
 const BLOCK_BYTES: usize = SUB;
 const _: () = assert!(core::mem::size_of::<BlockMeta>() == BLOCK_BYTES);
 
-/// The half after each, which the compiler is not to foresee: were the loop unrolled, it would take one
-/// row after the other and load the weights again for each.
-static NEXT_HALF: [u8; 2] = [1, 0];
+/// Where the compiler must keep to the order in which this is written. Left to itself it takes one row
+/// after the other, adds to each sum four products in a row, each waiting for the one before it, and runs
+/// out of registers for weights. It moves nothing across a branch, and does not know that none is taken.
+#[derive(Clone, Copy)]
+struct Walls(u32);
+
+impl Walls {
+    fn new() -> Self {
+        Self(core::hint::black_box(0))
+    }
+
+    /// `place` differs from wall to wall, and from 0.
+    #[inline(always)]
+    fn pass(self, place: u32) {
+        static NEVER_WRITTEN: AtomicU32 = AtomicU32::new(0);
+        if self.0 == place {
+            NEVER_WRITTEN.store(place, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Adds the products of one half of a block's steps with the `bytes` of the first row and those behind.
 #[inline(always)]
 unsafe fn add_half<F: Narrow, const N: usize, const QUADS: bool>(
     (block, sub): (*const u8, usize),
-    half: usize,
+    (half, walls, place): (usize, Walls, u32),
     bytes: *const u8,
     behind: [usize; N],
     sums: &mut Products<N>,
 ) {
+    let bytes = bytes.wrapping_add(16 * half);
     let rows = behind.map(|distance| U8x16::load(bytes.wrapping_add(distance)));
     if QUADS {
         add_step::<F, N, 0>(F::steps(block, sub, 2 * half), &rows, sums);
+        walls.pass(place);
         add_step::<F, N, 1>(F::steps(block, sub, 2 * half + 1), &rows, sums);
+        walls.pass(place + 1);
         return;
     }
     let mut pairs = [[[I16x8::zero(); 2]; 2]; N];
@@ -68,8 +90,10 @@ unsafe fn add_half<F: Narrow, const N: usize, const QUADS: bool>(
     if F::STEPS == 2 {
         widen::<F, N>(&mut pairs, sums);
     }
+    walls.pass(place);
     add_pairs::<F, N, 1>(F::steps(block, sub, 2 * half + 1), &rows, &mut pairs);
     widen::<F, N>(&mut pairs, sums);
+    walls.pass(place + 1);
 }
 
 /// Which sums a run of sixteen values adds to.
@@ -138,12 +162,13 @@ pub unsafe fn multiply_tile<F: Narrow, const N: usize, const Q16: bool, const QU
     blocks: usize,
     rows: &TileRows<N>,
 ) -> [Sums; N] {
+    let walls = Walls::new();
     let mut block = weights;
     let mut rows = *rows;
     let mut y = [[F32x4::splat(0.0); 2]; N];
     for _ in 0..blocks {
         for sub in 0..F::BLOCK / SUB {
-            add_block::<F, N, Q16, QUADS>((block, sub), rows, &mut y);
+            add_block::<F, N, Q16, QUADS>((block, sub), rows, walls, &mut y);
             rows.meta = rows.meta.wrapping_add(BLOCK_BYTES);
         }
         block = block.add(F::BYTES);
@@ -155,22 +180,20 @@ pub unsafe fn multiply_tile<F: Narrow, const N: usize, const Q16: bool, const QU
 unsafe fn add_block<F: Narrow, const N: usize, const Q16: bool, const QUADS: bool>(
     at: (*const u8, usize),
     rows: TileRows<N>,
+    walls: Walls,
     y: &mut [Sums; N],
 ) {
-    let high = rows.meta.wrapping_add(rows.high);
     let mut sums = [[[I32x4::splat(0); 2]; 2]; N];
-    for_both_halves(|half| {
-        let bytes = high.wrapping_add(16 * half);
-        add_half::<F, N, QUADS>(at, half, bytes, rows.behind, &mut sums);
-    });
+    let high = rows.meta.wrapping_add(rows.high);
+    add_half::<F, N, QUADS>(at, (0, walls, 1), high, rows.behind, &mut sums);
+    add_half::<F, N, QUADS>(at, (1, walls, 3), high, rows.behind, &mut sums);
     if Q16 {
         for runs in &mut sums {
             *runs = runs.map(|halves| halves.map(|sum| sum.shl(8)));
         }
-        for_both_halves(|half| {
-            let bytes = high.wrapping_add(rows.low + 16 * half);
-            add_half::<F, N, QUADS>(at, half, bytes, rows.behind, &mut sums);
-        });
+        let low = high.wrapping_add(rows.low);
+        add_half::<F, N, QUADS>(at, (0, walls, 5), low, rows.behind, &mut sums);
+        add_half::<F, N, QUADS>(at, (1, walls, 7), low, rows.behind, &mut sums);
     }
     let (block, sub) = at;
     for run in 0..SUB / F::SCALED {
@@ -178,18 +201,6 @@ unsafe fn add_block<F: Narrow, const N: usize, const Q16: bool, const QUADS: boo
         for t in 0..N {
             let meta = rows.meta.wrapping_add(rows.behind[t]) as *const BlockMeta;
             add_run::<F>(&mut y[t], sums[t][run], scales, mins, meta, run);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn for_both_halves(mut body: impl FnMut(usize)) {
-    let mut half = 0;
-    loop {
-        body(half);
-        half = core::ptr::read_volatile(NEXT_HALF.as_ptr().add(half)) as usize;
-        if half == 0 {
-            return;
         }
     }
 }

@@ -105,7 +105,7 @@ macro_rules! with_scale_and_min {
 
         impl Narrow for $name {
             const STEPS: usize = if $fifth { 4 } else { 8 };
-            const LOOPS: bool = !$fifth;
+            const IN_PLACE_TOKENS: usize = if $fifth { 8 } else { 16 };
             #[inline(always)]
             unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
                 let plane = Self::sub(block, sub).add(16);
@@ -171,7 +171,7 @@ impl Format for Q6K {
 
 impl Narrow for Q6K {
     const STEPS: usize = 2;
-    const LOOPS: bool = false;
+    const IN_PLACE_TOKENS: usize = 8;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let plane = Self::sub(block, sub).add(16);
@@ -232,7 +232,7 @@ impl Format for Q3K {
 
 impl Narrow for Q3K {
     const STEPS: usize = 8;
-    const LOOPS: bool = false;
+    const IN_PLACE_TOKENS: usize = 8;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let plane = Self::sub(block, sub).add(16);
@@ -295,7 +295,7 @@ impl Format for Q2K {
 
 impl Narrow for Q2K {
     const STEPS: usize = 8;
-    const LOOPS: bool = false;
+    const IN_PLACE_TOKENS: usize = 8;
     #[inline(always)]
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         planes::bit_pairs(Self::sub(block, sub).add(32), j, 0)

@@ -67,7 +67,7 @@ macro_rules! legacy {
 
         impl Narrow for $name {
             const STEPS: usize = if $fifth { 4 } else { 8 };
-            const LOOPS: bool = !$fifth;
+            const IN_PLACE_TOKENS: usize = if $fifth { 8 } else { 16 };
             #[inline(always)]
             unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
                 let plane = block.add(if $min { 32 } else { 16 });
@@ -160,7 +160,7 @@ impl Format for Q8_0Offset {
 impl Narrow for Q8_0Offset {
     const STEPS: usize = 0;
     const QUADS_ONLY: bool = true;
-    const LOOPS: bool = true;
+    const IN_PLACE_TOKENS: usize = usize::MAX;
     #[inline(always)]
     unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let low = block.add(16 + 32 * j);

@@ -148,7 +148,7 @@ impl Format for Mxfp4 {
 
 impl Narrow for Mxfp4 {
     const STEPS: usize = 4;
-    const LOOPS: bool = true;
+    const IN_PLACE_TOKENS: usize = 16;
     #[inline(always)]
     unsafe fn steps(block: *const u8, _sub: usize, j: usize) -> [[U8x16; 2]; 2] {
         let table = U8x16::load(MXFP4_LEVELS.as_ptr());

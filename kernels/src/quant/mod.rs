@@ -57,9 +57,8 @@ pub trait Narrow: Format {
     const STEPS: usize;
     /// q reaches 255: only for processors whose dot products of four bytes read it so.
     const QUADS_ONLY: bool = false;
-    /// The vectors of a step lie where its number says and are taken apart alike, so that a loop may run
-    /// over the steps; otherwise shifts depend on the number, which must be a constant then.
-    const LOOPS: bool;
+    /// Up to how many tokens it is cheaper to take the bits apart for each tile than to write a panel.
+    const IN_PLACE_TOKENS: usize;
     /// Values of steps `j` and `j + 4` (j < 4; a step is four values) of the 32 values `sub`:
     /// `[step][rows 0-3, rows 4-7]`.
     unsafe fn steps(block: *const u8, sub: usize, j: usize) -> [[U8x16; 2]; 2];

@@ -1,6 +1,6 @@
 use sluice_kernels::activations::{
-    byte_offset, inverse_rms, prepare, prepare_blocks, rms_norm, BlockMeta, Layout, Precision, Row, FLOAT,
-    NARROW, WIDE,
+    byte_offset, inverse_rms, prepare, prepare_blocks, rms_norm, BlockMeta, Layout, Precision, Row,
+    FLOAT, NARROW, WIDE,
 };
 use sluice_kernels::math::clamped_swiglu;
 use sluice_kernels::simd::F32x4;
@@ -26,7 +26,8 @@ fn record(x: &[f32], precision: Precision) -> Record {
     unsafe {
         prepare(x.as_ptr(), &layout, forms, precision, memory.at());
         let row = Row::new(memory.at(), &layout);
-        let word = |at: *const u8, i: usize| *at.add(i / 32 * 32 + byte_offset(i % 32)) as i8 as i32;
+        let word =
+            |at: *const u8, i: usize| *at.add(i / 32 * 32 + byte_offset(i % 32)) as i8 as i32;
         let words = |at: *const u8| (0..x.len()).map(|i| word(at, i)).collect();
         let record = Record {
             meta: (0..x.len() / 32).map(|i| *row.meta.add(i)).collect(),
