@@ -61,7 +61,7 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
     } else if (event.type === "done") {
       choice.finish = event.reason;
       usages.push(event.usage);
-    } else promptRouting ??= event.routing;
+    } else if (event.type === "prompt") promptRouting ??= event.routing;
   }
   return {
     id: newId("chatcmpl"),
@@ -135,7 +135,7 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
         ...((content !== "" || reasoning === "") && { content }),
       };
       yield chunk(index, delta, { scores, routing });
-    } else {
+    } else if (event.type === "done") {
       usages.push(event.usage);
       yield chunk(index, {}, { finish: event.reason });
     }

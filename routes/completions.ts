@@ -67,7 +67,7 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       choice.texts.push(event.content);
       choice.scores.push(...event.scores);
       choice.routing.push(...event.routing ?? []);
-    } else {
+    } else if (event.type === "done") {
       choice.finish = event.reason;
       usages.push(event.usage);
     }
@@ -147,7 +147,7 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       const offset = echo ? codePoints(prompt.text) : 0;
       const { scores, routing } = event;
       yield chunk(index, event.content, { scores, offset, routing });
-    } else {
+    } else if (event.type === "done") {
       usages.push(event.usage);
       yield chunk(index, "", { finish: event.reason });
     }
