@@ -2,6 +2,7 @@
 
 import { DEFAULT_ENGINE_OPTIONS, defaultThreads, type LoadModelOptions } from "../text/load.ts";
 import type { ExpertGroups } from "../engine/types.ts";
+import { type Faults, FAULTS_FORM, parseFaults } from "../faults.ts";
 import { DEFAULT_POLICY, POLICY_NAMES } from "../experts/policy.ts";
 import {
   choiceFlag,
@@ -22,6 +23,22 @@ const EXPERT_GROUPS: Flag<ExpertGroups | undefined> = Object.freeze({
     const match = /^(\d{1,5}),(\d{1,5})$/.exec(text);
     const [count, used] = [Number(match?.[1]), Number(match?.[2])];
     return used >= 1 && used <= count ? { count, used } : undefined;
+  },
+});
+
+/** `worker:7,grow:3`: what is to fail, and at which time. */
+const FAULT: Flag<Faults | undefined> = Object.freeze({
+  help: "what is to fail, for tests",
+  placeholder: "KIND:N,...",
+  must: FAULTS_FORM,
+  fallback: undefined,
+  hidden: true,
+  parse: (text: string) => {
+    try {
+      return parseFaults(text);
+    } catch {
+      return undefined;
+    }
   },
 });
 
@@ -70,6 +87,7 @@ export const ENGINE_FLAGS = {
     fallback: DEFAULT_POLICY,
   }),
   "expert-groups": EXPERT_GROUPS,
+  fault: FAULT,
 };
 
 /** What `loadModel` takes of these flags. */
@@ -87,5 +105,6 @@ export function loadOptions(
     expertCacheBytes: values["expert-cache"],
     expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],
+    faults: values.fault,
   };
 }

@@ -6,6 +6,7 @@
 import type { ExpertTraffic, KvType } from "../backend/backend.ts";
 import type { CacheOptions, StoreState } from "../cache/types.ts";
 import type { PolicyName } from "../experts/policy.ts";
+import type { Faults } from "../faults.ts";
 import type { SamplingParams } from "../sampling/types.ts";
 
 export interface GenerateRequest {
@@ -238,6 +239,8 @@ export interface EngineOptions {
    * a step with 5 routed layers of 24 experts, 20 with 58 of 256.
    */
   readonly countRouting?: boolean;
+  /** What is to fail on purpose, for tests; see `parseFaults`. */
+  readonly faults?: Faults;
 }
 
 /** Group-limited routing: experts in `count` equal groups, of which a token uses the `used` best. */
