@@ -1,5 +1,6 @@
 /** Opens a model in a worker of its own: what servers and embedding programs use. */
 
+import { openStoreWorker } from "../cache/open_worker.ts";
 import type { Engine, EngineOptions, LoadProgress } from "./types.ts";
 import { WorkerEngine } from "./worker_engine.ts";
 

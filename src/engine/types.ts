@@ -224,6 +224,8 @@ export interface EngineOptions {
   readonly kvBytes?: number;
   /** Where prefixes are kept beyond the process; in memory only where nothing is said. */
   readonly cache?: CacheOptions;
+  /** Use what earlier requests computed; true where nothing is said. Equal prompts at once share anyway. */
+  readonly reusePrefixes?: boolean;
   /** Guess tokens by looking up n-grams (prompt look-up); off where nothing is said. */
   readonly speculation?: "off" | "ngram";
   /** Bytes for everything the model holds; routed experts are paged in where that is too little. */

@@ -5,6 +5,7 @@
  */
 
 import { CapacityError } from "../errors.ts";
+import { addCounts, NO_STATS } from "./engine_stats.ts";
 import { EventStream } from "./event_stream.ts";
 import { DEFAULT_GRACE_MS } from "./limits.ts";
 import type {
@@ -31,7 +32,17 @@ export interface WorkerEngineOptions {
   /** Starts a worker that runs `serveEngine`. */
   readonly start: () => EngineWorker;
   readonly engine: EngineOptions;
+  /** The prefix cache's store, which outlives the engine's worker; nothing where absent. */
+  readonly store?: StoreConnection;
   readonly onProgress?: LoadProgress;
+}
+
+/** A store that runs elsewhere. */
+export interface StoreConnection {
+  /** A port for one more engine (`storeOverPort`). */
+  connect(): MessagePort;
+  /** Writes what is waiting and ends the store. */
+  close(): Promise<void>;
 }
 
 /** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
@@ -62,9 +73,10 @@ export class WorkerEngine implements Engine {
   #worker: EngineWorker | null = null;
   #restarting = false;
   #nextId = 1;
-  #stats: EngineStats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
-  /** Tokens of workers that crashed. */
-  #lost = { promptTokens: 0, completionTokens: 0 };
+  /** What the present worker said last. */
+  #stats: EngineStats = NO_STATS;
+  /** Counts of workers that crashed. */
+  #lost: EngineStats = NO_STATS;
   /** Who waits for the worker's routing statistics. */
   readonly #statsAsked = new Map<number, PromiseWithResolvers<RoutingStats>>();
   #onClosed: (() => void) | null = null;
@@ -91,10 +103,9 @@ export class WorkerEngine implements Engine {
   stats(): EngineStats {
     const running = Math.min(this.#stats.running, this.#requests.size);
     return {
+      ...addCounts(this.#lost, this.#stats),
       running,
       waiting: this.#requests.size - running,
-      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
-      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
     };
   }
 
@@ -145,6 +156,7 @@ export class WorkerEngine implements Engine {
       // A copy of the fields: whatever else the caller's object holds need not survive cloning.
       const { tokens, sampling, maxTokens, stopTokens } = open.request;
       const { topLogprobs, promptLogprobs, routedExperts } = open.request;
+      const { client, priority, deadlineMs, tenant } = open.request;
       const request: GenerateRequest = {
         tokens,
         sampling,
@@ -153,6 +165,10 @@ export class WorkerEngine implements Engine {
         topLogprobs,
         promptLogprobs,
         routedExperts,
+        client,
+        priority,
+        deadlineMs,
+        tenant,
       };
       this.#worker.postMessage({ type: "generate", id, request });
       open.sent = true;
@@ -175,7 +191,9 @@ export class WorkerEngine implements Engine {
       reason: "abort",
       promptTokens: open.request.tokens.length,
       completionTokens: 0,
-      timings: { queueMs: 0, prefillMs: 0, decodeMs: 0 },
+      cached: { memory: 0, store: 0 },
+      speculation: { drafted: 0, accepted: 0 },
+      timings: { queueMs: 0, restoreMs: 0, prefillMs: 0, decodeMs: 0 },
     });
   }
 
@@ -224,11 +242,8 @@ export class WorkerEngine implements Engine {
     if (this.#worker !== worker) return;
     worker.terminate();
     this.#worker = null;
-    this.#lost = {
-      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
-      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
-    };
-    this.#stats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
+    this.#lost = addCounts(this.#lost, this.#stats);
+    this.#stats = NO_STATS;
     this.#failAll(new Error(`cannot go on: the engine's worker ended: ${reason}`));
     this.#onClosed?.();
   }
@@ -271,12 +286,15 @@ export class WorkerEngine implements Engine {
       this.#worker = null;
       worker.terminate();
     }
+    await this.#options.store?.close();
     this.#failAll(new CapacityError("cannot go on: the engine has closed, must be open"));
   }
 }
 
 /** Starts a worker and resolves once its engine is open. */
-function startWorker({ start, engine, onProgress }: WorkerEngineOptions): Promise<Link> {
+function startWorker(
+  { start, engine, store, onProgress }: WorkerEngineOptions,
+): Promise<Link> {
   const worker = start();
   return new Promise((resolve, reject) => {
     const refuse = (error: Error) => {
@@ -297,7 +315,11 @@ function startWorker({ start, engine, onProgress }: WorkerEngineOptions): Promis
       worker,
       (reason) => refuse(new Error(`cannot open the engine: its worker ended: ${reason}`)),
     );
-    worker.postMessage({ type: "open", options: engine });
+    const port = store?.connect();
+    worker.postMessage(
+      { type: "open", options: engine, ...(port && { store: port }) },
+      port && [port],
+    );
   });
 }
 
