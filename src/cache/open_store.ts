@@ -1,0 +1,31 @@
+/** Opens the store that options describe. */
+
+import { localMedium, remoteMedium } from "./deno_kv.ts";
+import { type KvFaults, withFaults } from "./faults.ts";
+import { FilesPlace } from "./files.ts";
+import type { CacheOptions } from "./types.ts";
+import { UnitsInKv } from "./units_in_kv.ts";
+
+export interface OpenStoreOptions extends CacheOptions {
+  /** Names the checkpoint, the same in every process that shall share units. */
+  readonly model: string;
+  /** For tests: what shall go wrong. */
+  readonly faults?: KvFaults;
+}
+
+/** A store over `url`, or else over a database in `state`. It opens in the background. */
+export function openStore(
+  options: OpenStoreOptions,
+  { onWarning }: { onWarning: (message: string) => void },
+): UnitsInKv {
+  const { state, url, files, model, quotaBytes, expiryMs, faults } = options;
+  const medium = url === undefined ? localMedium(state ?? ".") : remoteMedium(url);
+  return new UnitsInKv({
+    medium: faults === undefined ? medium : withFaults(medium, faults),
+    model,
+    quotaBytes,
+    expiryMs,
+    files: files === undefined ? undefined : new FilesPlace(files),
+    onWarning,
+  });
+}
