@@ -1,11 +1,13 @@
 /** `deno task start`: serves a model over HTTP until a signal, then drains. */
 
 import { ANY_ADDRESS, createApp, LOOPBACK_HOSTS } from "../../routes/mod.ts";
+import { DEFAULT_MAX_WAITING } from "../engine/limits.ts";
 import type { EngineInfo } from "../engine/types.ts";
 import { OptionError } from "../errors.ts";
 import { serve, type Server } from "../server/serve.ts";
 import { loadModel } from "../text/load.ts";
 import type { TextModel } from "../text/types.ts";
+import { CACHE_FLAGS, cacheOptions } from "./cache_flags.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
 import { modelIdOf, modelPathOf } from "./model_path.ts";
@@ -25,17 +27,19 @@ import {
 
 const FLAGS = {
   ...ENGINE_FLAGS,
+  ...CACHE_FLAGS,
   host: textFlag({
     help: "the address to listen on (default 127.0.0.1)",
     placeholder: "ADDRESS",
     must: "an address such as 127.0.0.1 or 0.0.0.0",
   }),
   port: integerFlag({ help: "the port; 0 takes a free one", min: 0, max: 65535, fallback: 8000 }),
-  slots: integerFlag({ help: "answers computed side by side", min: 1, max: 64, fallback: 4 }),
-  state: textFlag({
-    help: "a folder for what should outlive the process; nothing is kept there yet",
-    placeholder: "DIR",
-    must: "the path of a folder",
+  slots: integerFlag({ help: "answers computed side by side", min: 1, max: 64, fallback: 16 }),
+  "max-waiting": integerFlag({
+    help: "requests that may wait for one of them; others are refused with 503",
+    min: 0,
+    max: 100_000,
+    fallback: DEFAULT_MAX_WAITING,
   }),
   "allowed-hosts": listFlag({
     help: "further Host names to answer to, besides this machine's own",
@@ -79,21 +83,6 @@ export function describeServing(info: EngineInfo, url: string): string {
     `${info.contextLength} tokens of context`,
     url,
   ].join(" | "));
-}
-
-/** Throws OptionError where the path names something that is no folder. */
-function checkStateFolder(path: string | undefined): void {
-  if (path === undefined) return;
-  let isFolder: boolean;
-  try {
-    isFolder = Deno.statSync(path).isDirectory;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    throw new OptionError(`cannot start: --state ${JSON.stringify(path)} cannot be looked at`);
-  }
-  if (!isFolder) {
-    throw new OptionError(`cannot start: --state is ${JSON.stringify(path)}, must be a folder`);
-  }
 }
 
 /** Resolves at SIGINT or SIGTERM; a second one ends the process at once. */
@@ -147,7 +136,7 @@ export async function main(
     write(stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
     return 0;
   }
-  checkStateFolder(values.state);
+  const cache = cacheOptions(values);
   const modelPath = modelPathOf(values.model);
   const host = values.host ?? "127.0.0.1";
   const draining = new AbortController();
@@ -174,7 +163,11 @@ export async function main(
   loadModel({
     ...loadOptions(values, modelPath),
     slots: values.slots,
+    maxWaiting: values["max-waiting"],
+    cache,
+    reusePrefixes: values["prefix-cache"] !== "off",
     onProgress: bar.onProgress,
+    onWarning: (message) => write(stderr, `warning: ${printable(message)}\n`),
   }).then(loading.resolve, loading.reject).finally(bar.clear);
   let ready: TextModel | null = null;
   try {
