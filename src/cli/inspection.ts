@@ -56,7 +56,7 @@ async function inspectSource(source: TensorSource, contextLength?: number): Prom
     maxLogitRows: slots,
   });
   const { weights, workspace } = backend.memory();
-  const kvPerToken = model.createKvCache(1).byteLength / PAGE_TOKENS;
+  const kvPerToken = model.createKvCache(1, "f32").byteLength / PAGE_TOKENS;
   const speaks = hasTokenizer(source, await source.sidecar("tokenizer.json"));
   const tokenizer = speaks ? await loadTokenizer(source) : null;
   const template = tokenizer && await loadChatTemplate(source, { tokenizer });

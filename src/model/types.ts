@@ -1,6 +1,6 @@
 /** What a model is once its file has been read: hyper-parameters, and a forward pass over ops. */
 
-import type { Backend, BatchBuffers, Buffer, ModelCache, Ops } from "../backend/backend.ts";
+import type { Backend, BatchBuffers, Buffer, KvType, ModelCache, Ops } from "../backend/backend.ts";
 import type { LoadProgress } from "../engine/types.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 
@@ -82,7 +82,7 @@ export interface Model {
    * layer but the last, then what the final norm makes of the last one's (as transformers records them).
    */
   readonly hidden: readonly Buffer[];
-  createKvCache(pages: number): ModelCache;
+  createKvCache(pages: number, type: KvType): ModelCache;
   /** Records the forward pass of a step of this shape. */
   forward(ops: Ops, options: ForwardOptions): void;
 }

@@ -189,7 +189,8 @@ function inputsOf(shape: Shape, seed: number): Inputs {
 async function attentionRunner(backend: Backend, inputs: Inputs) {
   const { shape, qNorm, kNorm } = inputs;
   const { heads, kvHeads, keyDim, valueDim, rotaryDim, pairing, headNorms, window } = shape;
-  const cache = backend.createKvCache({ layers: LAYERS, pages: PAGES, kvHeads, keyDim, valueDim });
+  const size = { type: "f32" as const, layers: LAYERS, pages: PAGES };
+  const cache = backend.createKvCache({ ...size, kvHeads, keyDim, valueDim });
   const norms = headNorms
     ? {
       qNorm: { weight: await uploadVector(backend, qNorm), eps: EPS },

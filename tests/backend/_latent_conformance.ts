@@ -36,6 +36,7 @@ const nameOf = ({ heads, nopeDim, latentDim, ropeDim, pairing }: Shape) =>
   `${heads} heads of ${nopeDim} + ${ropeDim} over latents of ${latentDim}, ${pairing}`;
 
 const LAYERS = 2;
+const SIZE = { type: "f32" as const, layers: LAYERS, pages: PAGES };
 const LAYER = 1;
 const EPS = 1e-6;
 
@@ -82,7 +83,7 @@ function scaleOf({ latentDim, ropeDim }: Shape): number {
 async function latentRunner(backend: Backend, inputs: Inputs) {
   const { shape, norm } = inputs;
   const { heads, nopeDim, latentDim, ropeDim, pairing } = shape;
-  const cache = backend.createLatentCache({ layers: LAYERS, pages: PAGES, latentDim, ropeDim });
+  const cache = backend.createLatentCache({ ...SIZE, latentDim, ropeDim });
   const latentNorm = { weight: await uploadVector(backend, norm), eps: EPS };
 
   /** Runs one step; gives the rotated queries and the attention's output. */
@@ -240,7 +241,7 @@ export function latentTests({ name, open, openTwin }: Conformance): void {
       const inputs = inputsOf(SHAPES[0], 290);
       const { heads, nopeDim, latentDim, ropeDim, pairing } = SHAPES[0];
       const token = inputs.sequences[0][0];
-      const cache = backend.createLatentCache({ layers: LAYERS, pages: PAGES, latentDim, ropeDim });
+      const cache = backend.createLatentCache({ ...SIZE, latentDim, ropeDim });
       const latentNorm = { weight: await uploadVector(backend, inputs.norm), eps: EPS };
       const q = filled(backend, heads * (nopeDim + ropeDim), token.q);
       const latentQuery = filled(backend, heads * latentDim, token.latentQuery);

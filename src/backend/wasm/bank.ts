@@ -3,7 +3,8 @@
  * a memory lies in several banks; an op runs in the bank that holds its weights.
  */
 
-import { type ActivationPrecision, PAGE_TOKENS } from "../backend.ts";
+import type { ActivationPrecision } from "../backend.ts";
+import type { Faults } from "../../faults.ts";
 import { Arena } from "./arena.ts";
 import type { Kernels } from "./kernels.ts";
 
@@ -38,6 +39,7 @@ export class Bank {
       memory: WebAssembly.Memory;
       kernels: Kernels;
       threads: number;
+      faults?: Faults;
     },
   ) {
     this.index = options.index;
@@ -45,7 +47,7 @@ export class Bank {
     this.kernels = options.kernels;
     this.#threads = options.threads;
     this.context = options.kernels.create_context();
-    this.arena = new Arena(options.memory);
+    this.arena = new Arena(options.memory, options);
     this.reserveScratch({});
   }
 
@@ -69,14 +71,11 @@ export class Bank {
     const each = Math.ceil(
       this.kernels.scratch_bytes(wanted.cols, wanted.pairs, wanted.experts) / 64,
     ) * 64;
+    if (each > bytes) {
+      const address = this.arena.allocate(each * this.#threads, "scratch");
+      this.kernels.set_scratch(this.context, address, each);
+    }
+    // Only now: where there is no memory, what was asked for must not pass for had.
     this.#scratch = { ...wanted, bytes: Math.max(bytes, each) };
-    if (each <= bytes) return;
-    const address = this.arena.allocate(each * this.#threads, "scratch");
-    this.kernels.set_scratch(this.context, address, each);
-  }
-
-  /** Bytes of one page of 64 tokens with `width` numbers each. */
-  static pageBytes(width: number): number {
-    return PAGE_TOKENS * width * 4;
   }
 }

@@ -1,5 +1,8 @@
 /** Loads the generated bindings of the Rust kernels: which build suits the machine, and instances. */
 
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+
 /** The bindings that wasm-pack generated. */
 export type Kernels = typeof import("../../../wasm/relaxed/sluice_kernels.js");
 
@@ -8,6 +11,8 @@ export type Variant = "relaxed" | "simd";
 /** Everything another thread needs to join. */
 export interface SharedModule {
   readonly variant: Variant;
+  /** See `Backend.numerics`. */
+  readonly numerics: string;
   readonly module: WebAssembly.Module;
   /** One for each bank. */
   readonly memories: readonly WebAssembly.Memory[];
@@ -43,12 +48,14 @@ export async function loadModule(
 ): Promise<SharedModule> {
   const url = new URL(`../../../wasm/${variant}/sluice_kernels_bg.wasm`, import.meta.url);
   const response = await fetch(url);
-  const module = await WebAssembly.compile(await response.arrayBuffer());
+  const binary = await response.arrayBuffer();
+  const module = await WebAssembly.compile(binary);
   const memories = Array.from(
     { length: options.banks },
     () => new WebAssembly.Memory({ initial: 32, maximum: MAX_PAGES, shared: true }),
   );
-  return { variant, module, memories };
+  const numerics = `${variant} ${bytesToHex(sha256(new Uint8Array(binary))).slice(0, 16)}`;
+  return { variant, numerics, module, memories };
 }
 
 /** An instance over a bank's memory. The bindings keep one per loaded script, hence the query. */
