@@ -19,6 +19,8 @@ import {
   type Plan,
   type Weight,
 } from "../../src/backend/backend.ts";
+import { rootKey } from "../../src/cache/chain.ts";
+import type { UnitStore } from "../../src/cache/store.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
 import { pagesFor } from "../../src/engine/pages.ts";
 import { StepRunner } from "../../src/engine/step_runner.ts";
@@ -457,6 +459,11 @@ export interface ToyEngineOptions {
   /** The model's layers with routed experts; none where nothing is said. */
   readonly routed?: readonly RoutedLayerInfo[];
   readonly countRouting?: boolean;
+  /** Prompt tokens beside answers; as many as without where nothing is said. */
+  readonly mixedTokens?: number;
+  readonly reusePrefixes?: boolean;
+  readonly store?: UnitStore;
+  readonly speculates?: boolean;
   readonly onStepEnd?: () => void;
   readonly onLost?: (error: Error) => void;
 }
@@ -496,17 +503,19 @@ export function toyEngine(
     warnings: [],
     routedLayers: routed,
   };
-  const { maxWaiting, countRouting, onStepEnd, onLost } = options;
+  const { mixedTokens = chunkTokens } = options;
+  const rootOf = (tenant: string) =>
+    rootKey({ model: "toy", numerics: "toy", kvType: "f32", tenant });
   const engine = new LocalEngine({
+    ...options,
     info,
     runner,
     chunkTokens,
+    mixedTokens,
+    maxRows,
     logitRows,
     pages,
-    maxWaiting,
-    countRouting,
-    onStepEnd,
-    onLost,
+    rootOf,
   });
   return { engine, backend };
 }
