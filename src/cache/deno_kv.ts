@@ -2,7 +2,7 @@
 
 import { mkdir, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { Kv, KvMedium } from "./kv.ts";
+import { type Kv, type KvMedium, patiently } from "./kv.ts";
 
 const DATABASE = "kv.sqlite3";
 /** What SQLite keeps beside a database. */
@@ -17,7 +17,7 @@ export function localMedium(folder: string): KvMedium {
     async open() {
       await mkdir(folder, { recursive: true });
       opened = await identityOf(path);
-      const kv = await openKv(path);
+      const kv = await patiently(() => openKv(path));
       opened ??= await identityOf(path);
       return kv;
     },

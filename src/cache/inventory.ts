@@ -15,7 +15,17 @@ import {
   type Manifest,
   type PlaceName,
 } from "./codec.ts";
-import { type KvEntry, type KvSession, listAll, LOOSE, looseKey, unitKey, UNITS } from "./kv.ts";
+import {
+  commit,
+  type KvAtomic,
+  type KvEntry,
+  type KvSession,
+  listAll,
+  LOOSE,
+  looseKey,
+  unitKey,
+  UNITS,
+} from "./kv.ts";
 import type { Place } from "./places.ts";
 
 /** The places that this process can reach. */
@@ -69,23 +79,23 @@ export async function writeUnit(
   session: KvSession,
   { unit, places }: { unit: NewUnit; places: Places },
 ): Promise<boolean> {
-  const { kv, step } = session;
+  const { kv } = session;
   const { manifest, bytes, replaces } = unit;
   const { key, writeId, created } = manifest;
   const place = places.get(manifest.place)!;
   const expireIn = manifest.dropped - created;
   const mark = encodeMark({ place: place.name, chunks: chunkCount(manifest), since: created });
-  const marked = await step(kv.atomic().set(looseKey(writeId), mark, { expireIn }).commit());
+  const marked = await commit(session, kv.atomic().set(looseKey(writeId), mark, { expireIn }));
   await place.write(session, { writeId, bytes, expireIn });
-  const commit = kv.atomic()
+  const atomic = kv.atomic()
     .check({ key: unitKey(key), versionstamp: replaces?.versionstamp ?? null })
     // Gone where another process took the bytes for a dead writer's and removed them.
     .check({ key: looseKey(writeId), versionstamp: marked.versionstamp! })
     .set(unitKey(key), encodeManifest(manifest), { expireIn })
     .delete(looseKey(writeId));
   const old = replaces?.manifest;
-  if (old) loosen(commit, { manifest: old, since: created });
-  if (!(await step(commit.commit())).ok) {
+  if (old) loosen(atomic, { manifest: old, since: created });
+  if (!(await commit(session, atomic)).ok) {
     await removeLoose(session, { writeId, chunks: chunkCount(manifest), place });
     return false;
   }
@@ -102,11 +112,11 @@ export async function removeUnit(
   session: KvSession,
   { entry, places, now }: { entry: UnitEntry; places: Places; now: number },
 ): Promise<boolean> {
-  const { kv, step } = session;
+  const { kv } = session;
   const { key, manifest, versionstamp } = entry;
-  const commit = kv.atomic().check({ key: unitKey(key), versionstamp }).delete(unitKey(key));
-  if (manifest !== null) loosen(commit, { manifest, since: now });
-  if (!(await step(commit.commit())).ok) return false;
+  const atomic = kv.atomic().check({ key: unitKey(key), versionstamp }).delete(unitKey(key));
+  if (manifest !== null) loosen(atomic, { manifest, since: now });
+  if (!(await commit(session, atomic)).ok) return false;
   const place = manifest && places.get(manifest.place);
   if (place) {
     await removeLoose(session, { writeId: manifest.writeId, chunks: chunkCount(manifest), place });
@@ -116,7 +126,7 @@ export async function removeUnit(
 
 /** Notes that a unit was used. Where another one has done so, or it is gone, nothing happens. */
 export async function touchUnit(
-  { kv, step }: KvSession,
+  session: KvSession,
   { entry, used, expires }: { entry: UnitEntry; used: number; expires: number },
 ): Promise<void> {
   const { key, manifest, versionstamp } = entry;
@@ -126,9 +136,10 @@ export async function touchUnit(
     used,
     expires: Math.min(expires, manifest.dropped),
   });
-  await step(
-    kv.atomic().check({ key: unitKey(key), versionstamp })
-      .set(unitKey(key), value, { expireIn: manifest.dropped - used }).commit(),
+  await commit(
+    session,
+    session.kv.atomic().check({ key: unitKey(key), versionstamp })
+      .set(unitKey(key), value, { expireIn: manifest.dropped - used }),
   );
 }
 
@@ -146,7 +157,7 @@ export async function removeDead(
     // Bytes in a place out of reach are another process's to remove.
     if (mark !== null && !place) continue;
     if (place) await removeLoose(session, { writeId, chunks: mark.chunks, place });
-    else await session.step(session.kv.atomic().delete(looseKey(writeId)).commit());
+    else await commit(session, session.kv.atomic().delete(looseKey(writeId)));
     removed++;
   }
   return removed;
@@ -181,12 +192,12 @@ export async function removeOrphans(
 
 /** Adds to the removal of a manifest that its bytes are loose from now on. */
 function loosen(
-  commit: ReturnType<KvSession["kv"]["atomic"]>,
+  atomic: KvAtomic,
   { manifest, since }: { manifest: Manifest; since: number },
 ): void {
   const { writeId, place, dropped } = manifest;
   const mark = encodeMark({ place, chunks: chunkCount(manifest), since });
-  commit.set(looseKey(writeId), mark, { expireIn: Math.max(LOOSE_MS, dropped - since) });
+  atomic.set(looseKey(writeId), mark, { expireIn: Math.max(LOOSE_MS, dropped - since) });
 }
 
 /** Removes loose bytes, and then their mark. */
@@ -196,5 +207,5 @@ async function removeLoose(
 ): Promise<void> {
   // A writer that is still at it finds its mark gone and gives up; what it wrote meanwhile expires.
   await place.remove(session, { writeId, chunks });
-  await session.step(session.kv.atomic().delete(looseKey(writeId)).commit());
+  await commit(session, session.kv.atomic().delete(looseKey(writeId)));
 }

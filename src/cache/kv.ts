@@ -75,6 +75,32 @@ export interface KvSession {
   readonly step: Step;
 }
 
+/** What SQLite says where another process has been faster than this commit's checks. */
+const LOCKED = /database is locked|database is busy/i;
+/** Another writer's commit of 800 KB takes about 5 ms. */
+const MAX_TRIES = 50;
+const MAX_PAUSE_MS = 20;
+
+/** Commits, again and again while other processes hold the database. */
+export async function commit(
+  { step }: KvSession,
+  atomic: KvAtomic,
+): Promise<{ readonly ok: boolean; readonly versionstamp?: string }> {
+  return await patiently(() => step(atomic.commit()));
+}
+
+/** Repeats what fails since the database is locked. */
+export async function patiently<T>(call: () => Promise<T>): Promise<T> {
+  for (let tries = 1;; tries++) {
+    try {
+      return await call();
+    } catch (error) {
+      if (tries === MAX_TRIES || !LOCKED.test(String(error))) throw error;
+      await new Promise((done) => setTimeout(done, MAX_PAUSE_MS * Math.random()));
+    }
+  }
+}
+
 /** Entries of many keys, in their order. */
 export async function getAll(
   { kv, step }: KvSession,

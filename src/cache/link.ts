@@ -61,7 +61,7 @@ export class KvLink {
   readonly #medium: KvMedium;
   readonly #options: LinkOptions;
   #kv: Kv | null = null;
-  /** Settles when the first attempt to open has. */
+  /** Resolves when the first attempt to open is over. */
   readonly opened: Promise<void>;
   #opening = true;
   #closed = false;
@@ -95,6 +95,7 @@ export class KvLink {
 
   /** What `action` reads; undefined where it fails or there is no connection. */
   async read<T>(action: (session: KvSession) => Promise<T>): Promise<T | undefined> {
+    if (this.#opening) await this.#waitForOpening();
     const kv = this.#kv;
     if (kv === null) return undefined;
     try {
@@ -130,6 +131,12 @@ export class KvLink {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#drop();
+  }
+
+  /** A reader does not wait for a slow opening longer than for a slow call. */
+  async #waitForOpening(): Promise<void> {
+    const { callMs } = this.#options.limits;
+    await within(this.opened, { ms: callMs, what: "opening" }).catch(() => {});
   }
 
   #session(kv: Kv): KvSession {

@@ -1,7 +1,7 @@
 /** Where the bytes of units lie: in Deno KV itself, cut in chunks. Files are the other place (`files.ts`). */
 
 import { CHUNK_BYTES, chunkCount, type Manifest, type PlaceName } from "./codec.ts";
-import { chunkKey, CHUNKS, type KvSession, listAll } from "./kv.ts";
+import { chunkKey, CHUNKS, commit, type KvSession, listAll } from "./kv.ts";
 
 /** Names bytes and says how they were cut. */
 export type BytesName = Pick<Manifest, "writeId" | "bytes" | "chunkBytes">;
@@ -36,15 +36,15 @@ const CHUNKS_PER_READ = 64;
 export class KvPlace implements Place {
   readonly name = "kv";
 
-  async write({ kv, step }: KvSession, { writeId, bytes, expireIn }: WrittenBytes): Promise<void> {
+  async write(session: KvSession, { writeId, bytes, expireIn }: WrittenBytes): Promise<void> {
     const chunks = chunkCount({ bytes: bytes.length, chunkBytes: CHUNK_BYTES });
     for (let first = 0; first < chunks; first += CHUNKS_PER_COMMIT) {
-      const commit = kv.atomic();
+      const atomic = session.kv.atomic();
       for (let i = first; i < Math.min(chunks, first + CHUNKS_PER_COMMIT); i++) {
         const chunk = bytes.subarray(i * CHUNK_BYTES, (i + 1) * CHUNK_BYTES);
-        commit.set(chunkKey(writeId, i), chunk, { expireIn });
+        atomic.set(chunkKey(writeId, i), chunk, { expireIn });
       }
-      await step(commit.commit());
+      await commit(session, atomic);
     }
   }
 
@@ -63,15 +63,15 @@ export class KvPlace implements Place {
   }
 
   async remove(
-    { kv, step }: KvSession,
+    session: KvSession,
     { writeId, chunks }: { writeId: string; chunks: number },
   ): Promise<void> {
     for (let first = 0; first < chunks; first += DELETES_PER_COMMIT) {
-      const commit = kv.atomic();
+      const atomic = session.kv.atomic();
       for (let i = first; i < Math.min(chunks, first + DELETES_PER_COMMIT); i++) {
-        commit.delete(chunkKey(writeId, i));
+        atomic.delete(chunkKey(writeId, i));
       }
-      await step(commit.commit());
+      await commit(session, atomic);
     }
   }
 

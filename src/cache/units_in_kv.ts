@@ -95,7 +95,6 @@ export class UnitsInKv implements UnitStore {
   }
 
   async load(query: LoadQuery): Promise<StoredUnit[]> {
-    await this.#link.opened;
     const units = await this.#link.read((session) => this.#load(session, query)) ?? [];
     this.#counts.pagesRead += units.length;
     return query.signal?.aborted ? [] : units;
