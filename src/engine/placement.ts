@@ -16,6 +16,8 @@ export class Placement {
   readonly pages: number[];
   /** Tokens whose keys and values are in the pages for certain. */
   computed: number;
+  /** Tokens that were in memory at first, those of a page in part included. */
+  readonly found: number;
   /** It has had no row yet, so pages that others fill meanwhile may still be used. */
   isFresh = true;
   /** Its pages have changed since its slot was listed. */
@@ -46,6 +48,7 @@ export class Placement {
     this.sequence = sequence;
     this.slot = slot;
     this.#tree = tree;
+    this.found = match.tokens;
     this.#root = tree.enter(sequence.spec.root);
     this.#path = [...match.nodes];
     for (const node of this.#path) tree.hold(node);

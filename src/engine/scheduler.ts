@@ -10,22 +10,13 @@
  * is computed again, to the same bits. The first one always goes on, so everything ends.
  */
 
-import { PAGE_TOKENS } from "../backend/backend.ts";
-import { Clients, type PromptWork, shareRows } from "./fairness.ts";
-import { type Match, PageTree } from "./page_tree.ts";
+import { admit } from "./admission.ts";
+import { Clients, shareRows } from "./fairness.ts";
 import { pagesFor } from "./pages.ts";
-import { Placement } from "./placement.ts";
-import type {
-  FilledUnit,
-  PageCopy,
-  Restore,
-  SequenceSpec,
-  SlotPages,
-  Started,
-  Step,
-  StepRow,
-} from "./schedule.ts";
-import { awaits, goesBefore, reusable, type Sequence } from "./sequence.ts";
+import { lacksPage, Placements } from "./placements.ts";
+import type { FilledUnit, SequenceSpec, Step } from "./schedule.ts";
+import type { Sequence } from "./sequence.ts";
+import { emit, planned, type Work } from "./step_plan.ts";
 
 export interface SchedulerOptions {
   /** Sequences that run side by side. */
@@ -42,47 +33,15 @@ export interface SchedulerOptions {
   readonly pages: number;
 }
 
-/**
- * Pages beyond the prompt's that must be available for each sequence that runs before another one starts
- * (256 tokens): without them it would soon give way again, and computing it twice costs more than waiting.
- */
-const SPARE_PAGES = 4;
-
-/** How often a sequence that needs too many pages may be passed by others. */
-const MAX_PASSES = 16;
-
-/** How many sequences that need too many pages are passed at once: looking at all of them takes time. */
-const MAX_BLOCKED = 8;
-
-/** Tokens that memory must lack before the store is asked: fewer are computed as soon as read. */
-const MIN_RESTORED = 32;
-
-/** What a running sequence has to compute. */
-interface Work extends PromptWork {
-  readonly place: Placement;
-  /** Position of its first row. */
-  readonly first: number;
-  /** What makes the tokens before that row complete. */
-  readonly copy: PageCopy | null;
-  guesses: readonly number[];
-}
-
 export class Scheduler {
   readonly #options: SchedulerOptions;
-  readonly #tree: PageTree;
+  readonly #placements: Placements;
   readonly #clients = new Clients();
   /** Waiting and running. */
   readonly #sequences = new Map<number, Sequence>();
-  readonly #waiting = new Set<Sequence>();
-  /** In the order of admission. */
-  readonly #running = new Set<Placement>();
-  readonly #freeSlots: number[];
-  /** Pages of sequences that ended while they were being restored. */
-  readonly #orphans = new Map<number, readonly number[]>();
   /** The step that runs. */
   #flight: readonly Work[] = [];
   #arrivals = 0;
-  #preemptions = 0;
 
   constructor(options: SchedulerOptions) {
     const { slots, stepTokens, mixedTokens } = options;
@@ -91,35 +50,35 @@ export class Scheduler {
     checkAtLeast("the prompt tokens beside answers", mixedTokens, 1);
     checkAtLeast("the prompt tokens of a step", stepTokens, mixedTokens);
     this.#options = options;
-    this.#tree = new PageTree(options.pages);
-    this.#freeSlots = Array.from({ length: slots }, (_, i) => slots - 1 - i);
+    this.#placements = new Placements(options);
   }
 
   get running(): number {
-    return this.#running.size;
+    return this.#placements.running.size;
   }
 
   get waiting(): number {
-    return this.#waiting.size;
+    return this.#placements.waiting.size;
   }
 
   /** How often a sequence had to give way. */
   get preemptions(): number {
-    return this.#preemptions;
+    return this.#placements.preemptions;
   }
 
   /** Pages in all, those of running sequences, and those kept for later ones. */
   pageCounts(): { total: number; used: number; kept: number } {
-    const { size, free, kept } = this.#tree;
+    const { size, free, kept } = this.#placements.tree;
     return { total: size, used: size - free - kept, kept };
   }
 
   /** Queues a sequence. Throws RangeError for one that does not fit the pages, or it could never end. */
   add(spec: SequenceSpec): void {
     const pages = pagesFor(spec.maxTokens);
-    if (pages > this.#tree.size) {
+    const { size } = this.#placements.tree;
+    if (pages > size) {
       throw new RangeError(
-        `cannot queue a sequence: its pages are ${pages}, must be at most ${this.#tree.size}`,
+        `cannot queue a sequence: its pages are ${pages}, must be at most ${size}`,
       );
     }
     const sequence: Sequence = {
@@ -135,7 +94,7 @@ export class Scheduler {
       place: null,
     };
     this.#sequences.set(spec.id, sequence);
-    this.#waiting.add(sequence);
+    this.#placements.enqueue(sequence);
   }
 
   /**
@@ -153,8 +112,8 @@ export class Scheduler {
    */
   next(): Step | null {
     this.#flight = [];
-    this.#growAnswers();
-    const restores = this.#admit();
+    this.#placements.growAnswers();
+    const restores = admit(this.#placements);
     const works = this.#plan();
     if (works.length === 0 && restores.length === 0) return null;
     this.#flight = works;
@@ -209,11 +168,7 @@ export class Scheduler {
    * for a sequence that has ended meanwhile: its pages are not used before.
    */
   restored(id: number, tokens: number): void {
-    const pages = this.#orphans.get(id);
-    if (pages !== undefined) {
-      this.#orphans.delete(id);
-      this.#tree.giveBack(pages);
-    }
+    this.#placements.freeOrphans(id);
     const place = this.#sequences.get(id)?.place;
     if (!place?.isRestoring) return;
     place.isRestoring = false;
@@ -231,165 +186,12 @@ export class Scheduler {
     const sequence = this.#sequences.get(id);
     if (sequence === undefined) return null;
     this.#sequences.delete(id);
-    this.#waiting.delete(sequence);
     this.#clients.leave(sequence.client);
     const { place } = sequence;
-    if (place === null) return null;
-    place.advance();
-    const unit = sequence.spec.restorable ? place.takeUnits()[0] ?? place.takeTail() : null;
-    this.#release(place);
-    return unit;
-  }
-
-  #release(place: Placement): void {
-    const { sequence, slot } = place;
-    const beingWritten = place.release();
-    if (beingWritten.length > 0) this.#orphans.set(sequence.spec.id, beingWritten);
-    this.#running.delete(place);
-    this.#freeSlots.push(slot);
-    sequence.place = null;
-  }
-
-  #giveWay(place: Placement): void {
-    this.#release(place);
-    place.sequence.gaveWay = true;
-    this.#waiting.add(place.sequence);
-    this.#preemptions++;
-  }
-
-  /** A page more for each sequence whose newest token needs one. */
-  #growAnswers(): void {
-    for (const place of this.#running) {
-      while (this.#running.has(place) && lacksPage(place)) {
-        if (place.addPage()) continue;
-        const [last, ...others] = this.#victims();
-        // Alone but for sequences that are being restored: it goes on when they are.
-        if (others.length === 0) break;
-        this.#giveWay(last);
-      }
-    }
-  }
-
-  /** Those that could give way, who has to first: the worst priority, then the youngest. */
-  #victims(): Placement[] {
-    return [...this.#running].filter(({ isRestoring }) => !isRestoring).sort(
-      ({ sequence: a }, { sequence: b }) =>
-        b.spec.priority - a.spec.priority || b.arrival - a.arrival,
-    );
-  }
-
-  #admit(): Restore[] {
-    const restores: Restore[] = [];
-    if (this.#waiting.size === 0) return restores;
-    if (this.#freeSlots.length === 0 && !this.#mayTakeSlot()) return restores;
-    this.#countLoads();
-    const candidates = new Set(this.#waiting);
-    const blocked: Sequence[] = [];
-    while (candidates.size > 0) {
-      const next = first(candidates);
-      candidates.delete(next);
-      let match: Match | null = null;
-      const find = () => match ??= this.#match(next);
-      if (awaits(next, { running: this.#running, matched: () => find().tokens })) continue;
-      if (this.#makeRoom(next, find())) {
-        for (const sequence of blocked) sequence.passed++;
-        // Others may have given way for it, and pages with it.
-        const restore = this.#start(next, this.#match(next));
-        if (restore !== null) restores.push(restore);
-      } else {
-        if (this.#freeSlots.length === 0 || next.gaveWay) break;
-        if (next.passed >= MAX_PASSES || blocked.push(next) > MAX_BLOCKED) break;
-      }
-    }
-    return restores;
-  }
-
-  #match(sequence: Sequence): Match {
-    const { spec, tokens } = sequence;
-    return this.#tree.match(spec.root, { tokens, end: reusable(sequence) });
-  }
-
-  /** Whether somebody who waits is before somebody who runs. */
-  #mayTakeSlot(): boolean {
-    let best = Infinity;
-    for (const { spec } of this.#waiting) best = Math.min(best, spec.priority);
-    for (const { sequence, isRestoring } of this.#running) {
-      if (!isRestoring && best < sequence.spec.priority) return true;
-    }
-    return false;
-  }
-
-  #countLoads(): void {
-    for (const { client } of this.#waiting) client.load = 0;
-    for (const { sequence } of this.#running) sequence.client.load = 0;
-    for (const { sequence, computed } of this.#running) {
-      sequence.client.load += sequence.tokens.length - computed;
-    }
-  }
-
-  /** Whether there is a slot and pages, after those of a worse priority have given way if need be. */
-  #makeRoom(next: Sequence, match: Match): boolean {
-    const needed = pagesFor(next.tokens.length) - match.nodes.length;
-    const lacks = () => this.#freeSlots.length === 0 || !this.#hasPages(next, { needed, match });
-    if (!lacks()) return true;
-    const victims = this.#victims().filter(({ sequence }) =>
-      sequence.spec.priority > next.spec.priority
-    );
-    if (victims.length === 0) return false;
-    const gained = victims.reduce((sum, place) => sum + place.ownPages(match.nodes), 0);
-    if (!this.#hasPages(next, { needed: needed - gained, match, without: victims })) return false;
-    for (const victim of victims) {
-      if (!lacks()) break;
-      this.#giveWay(victim);
-    }
-    return !lacks();
-  }
-
-  /** Whether `needed` pages are available, and spare ones for all that run; those only where any do. */
-  #hasPages(
-    next: Sequence,
-    { needed, match, without = [] }: {
-      needed: number;
-      match: Match;
-      without?: readonly Placement[];
-    },
-  ): boolean {
-    const available = this.#tree.available(match.nodes);
-    if (available < needed) return false;
-    let spare = 0;
-    for (const place of this.#running) {
-      if (!without.includes(place)) spare += sparePages(place.sequence, place.pages.length);
-    }
-    if (this.#running.size === without.length) return true;
-    return available >= needed + spare + sparePages(next, pagesFor(next.tokens.length));
-  }
-
-  #start(sequence: Sequence, match: Match): Restore | null {
-    const { spec, tokens, client } = sequence;
-    this.#waiting.delete(sequence);
-    const place = new Placement(sequence, {
-      slot: this.#freeSlots.pop()!,
-      tree: this.#tree,
-      match,
-      pages: pagesFor(tokens.length) - match.nodes.length,
-    });
-    this.#running.add(place);
-    sequence.place = place;
-    sequence.gaveWay = false;
-    sequence.passed = 0;
-    client.load += tokens.length - place.computed;
-    client.shortestNext = !client.shortestNext;
-    const end = reusable(sequence);
-    if (!spec.restorable || end - match.tokens < MIN_RESTORED) return null;
-    place.isRestoring = true;
-    const wanted = tokens.slice(place.computed, end);
-    const from = match.nodes.length;
-    return {
-      sequence: spec.id,
-      parent: place.parentKey(),
-      tokens: wanted,
-      pages: Int32Array.from(place.pages.slice(from, from + pagesFor(wanted.length))),
-    };
+    place?.advance();
+    const unit = sequence.spec.restorable ? place?.takeUnits()[0] ?? place?.takeTail() : null;
+    this.#placements.remove(sequence);
+    return unit ?? null;
   }
 
   /** What has rows in this step, answers before prompts. */
@@ -397,7 +199,7 @@ export class Scheduler {
     const { stepTokens, mixedTokens, maxRows } = this.#options;
     const answers: Work[] = [];
     const prompts: Work[] = [];
-    for (const place of this.#running) {
+    for (const place of this.#placements.running) {
       const { sequence, computed } = place;
       const { tokens, spec } = sequence;
       if (place.isRestoring || computed === tokens.length || lacksPage(place)) continue;
@@ -409,7 +211,7 @@ export class Scheduler {
     const budget = answers.length > 0 ? mixedTokens : stepTokens;
     const rows = Math.min(budget, maxRows - answers.length);
     // One row of logits is kept for each running sequence; prompts that want more share the others.
-    let logitRows = this.#options.logitRows - this.#running.size;
+    let logitRows = this.#options.logitRows - this.#placements.running.size;
     if (prompts.length > 0) logitRows = shareRows(prompts, { rows, logitRows });
     const working = prompts.filter(({ count }) => count > 0);
     const used = working.reduce((sum, { count }) => sum + count, answers.length);
@@ -425,81 +227,13 @@ export class Scheduler {
       const most = Math.min(left, spec.maxTokens - tokens.length);
       const guesses = place.drafts.slice(0, Math.max(0, most));
       while (guesses.length > 0 && pagesFor(tokens.length + guesses.length) > place.pages.length) {
-        if (this.#tree.free === 0 || !place.addPage()) guesses.pop();
+        if (this.#placements.tree.free === 0 || !place.addPage()) guesses.pop();
       }
       work.guesses = guesses;
       left -= guesses.length;
       place.drafts = [];
     }
   }
-}
-
-function planned(place: Placement): Work {
-  const { sequence } = place;
-  const copy = place.isFresh ? place.extend() : null;
-  const before = place.computed - (copy === null ? 0 : place.computed % PAGE_TOKENS);
-  const first = before + (copy?.tokens ?? 0);
-  const remaining = sequence.tokens.length - first;
-  return { sequence, place, copy, first, remaining, count: 0, guesses: [] };
-}
-
-/** Writes the step down, and that it was. */
-function emit(works: readonly Work[]): Omit<Step, "restores"> {
-  const rows: StepRow[] = [];
-  const slotPages: SlotPages[] = [];
-  const copies: PageCopy[] = [];
-  const started: Started[] = [];
-  for (const work of works) {
-    const { place, sequence, copy, first } = work;
-    const { id } = sequence.spec;
-    if (copy !== null) {
-      copies.push(copy);
-      place.memory += first - place.computed;
-    }
-    place.isFresh = false;
-    if (!sequence.started) {
-      started.push({ sequence: id, memory: place.memory, store: place.store });
-      sequence.started = true;
-    }
-    if (place.isChanged) {
-      slotPages.push({ sequence: id, slot: place.slot, pages: Int32Array.from(place.pages) });
-      place.isChanged = false;
-    }
-    addRows(rows, work);
-  }
-  return { rows, slotPages, copies, started };
-}
-
-function addRows(rows: StepRow[], { place, sequence, first, count, guesses }: Work): void {
-  const { spec, tokens, client, delivered } = sequence;
-  const { slot } = place;
-  const end = first + count;
-  for (let position = first; position < end; position++) {
-    const isLast = position === tokens.length - 1;
-    const wantsLogits = position >= delivered && (isLast ? spec.answers : spec.promptLogits);
-    rows.push({ sequence: spec.id, slot, position, token: tokens[position], wantsLogits });
-  }
-  for (let i = 0; i < guesses.length; i++) {
-    const token = guesses[i];
-    rows.push({ sequence: spec.id, slot, position: end + i, token, wantsLogits: true });
-  }
-  // What is computed again because the sequence gave way is nobody's service.
-  client.service += guesses.length + Math.max(0, end - Math.max(first, delivered));
-}
-
-function lacksPage({ isRestoring, sequence, pages }: Placement): boolean {
-  return !isRestoring && pagesFor(sequence.tokens.length) > pages.length;
-}
-
-/** Pages to keep for the answer of a sequence that has so many. */
-function sparePages({ spec }: Sequence, pages: number): number {
-  return Math.max(0, Math.min(SPARE_PAGES, pagesFor(spec.maxTokens) - pages));
-}
-
-function first(candidates: ReadonlySet<Sequence>): Sequence {
-  let [best] = candidates;
-  for (const sequence of candidates) if (goesBefore(sequence, best)) best = sequence;
-  return best;
 }
 
 function checkAtLeast(name: string, value: number, least: number): void {
