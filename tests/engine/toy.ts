@@ -367,7 +367,7 @@ export function toyConfig(contextLength: number): ModelConfig {
     rmsNormEps: 1e-5,
     contextLength,
     tiedEmbeddings: true,
-    cacheWidth: 2,
+    cacheShape: { kvHeads: 1, keyDim: 1, valueDim: 1 },
     rope: {
       dim: 4,
       inverseFrequencies: ROPE_FREQUENCIES,
