@@ -10,10 +10,11 @@ import type { TextModel } from "../text/types.ts";
 import { CACHE_FLAGS, cacheOptions } from "./cache_flags.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
+import { openKeyFile } from "./key_file.ts";
 import { modelIdOf, modelPathOf } from "./model_path.ts";
+import { milliseconds, SERVING_FLAGS, servingLog } from "./serving_flags.ts";
 import {
   type CommandIo,
-  errorLine,
   formatBytes,
   formatCount,
   onInterrupt,
@@ -28,6 +29,7 @@ import {
 const FLAGS = {
   ...ENGINE_FLAGS,
   ...CACHE_FLAGS,
+  ...SERVING_FLAGS,
   host: textFlag({
     help: "the address to listen on (default 127.0.0.1)",
     placeholder: "ADDRESS",
@@ -54,9 +56,6 @@ const FLAGS = {
     accepts: (word) => /^https?:\/\/[^/\s]+$/.test(word),
   }),
 };
-
-/** Milliseconds that running answers get after the signal to stop. */
-const DRAIN_MS = 10_000;
 
 /** Host names the server answers to, given the address it listens on. */
 export function hostsFor(host: string, configured: readonly string[]): string[] {
@@ -108,11 +107,6 @@ async function checkPermission(host: string, port: number): Promise<void> {
   );
 }
 
-/** One line per fault, without what anyone asked. */
-function logFault(error: unknown): void {
-  write(Deno.stderr, `fault: ${errorLine(error).replace(/\s+/g, " ")}\n`);
-}
-
 export interface StartIo extends CommandIo {
   /** Resolves when the server shall stop. */
   readonly stopped: Promise<void>;
@@ -139,6 +133,11 @@ export async function main(
   const cache = cacheOptions(values);
   const modelPath = modelPathOf(values.model);
   const host = values.host ?? "127.0.0.1";
+  const log = servingLog(values.log, stderr);
+  const keysPath = values["api-keys-file"];
+  const keyFile = keysPath === undefined
+    ? undefined
+    : await openKeyFile(keysPath, { onError: log.fault });
   const draining = new AbortController();
   const shutdown = new AbortController();
   const loading = Promise.withResolvers<TextModel>();
@@ -147,16 +146,21 @@ export async function main(
     modelId: modelIdOf(modelPath),
     allowedHosts: hostsFor(host, values["allowed-hosts"]),
     allowedOrigins: values["allowed-origins"],
+    keys: keyFile?.keys,
+    deadlineMs: milliseconds(values.deadline, undefined),
+    keepAliveMs: milliseconds(values["keep-alive"], Infinity),
+    metrics: values.metrics === "on",
     draining: draining.signal,
     shutdown: shutdown.signal,
-    onError: logFault,
+    onError: log.fault,
+    log: log.request,
   });
   await checkPermission(host, values.port);
   const server = await serve({
     fetch: (request) => app.fetch(request),
     hostname: host,
     port: values.port,
-    onError: logFault,
+    onError: log.fault,
   });
   io.onListening?.(server);
   const bar = progressBar(stderr, "Loading");
@@ -179,7 +183,11 @@ export async function main(
     await stopped;
   } finally {
     draining.abort();
-    await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
+    await server.drain({
+      deadlineMs: milliseconds(values.drain, 0),
+      onDeadline: () => shutdown.abort(),
+    });
+    keyFile?.close();
     await ready?.close();
   }
   return 0;
