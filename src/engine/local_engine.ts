@@ -9,12 +9,13 @@ import { BackendLostError, CapacityError, DeadlineError } from "../errors.ts";
 import { Candidates } from "../sampling/candidates.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
+import { KeptPages, type Restored } from "./kept_pages.ts";
 import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
 import { LiveRequest, scoresPrompt, wantsRouting } from "./live_request.ts";
 import { checkRequest } from "./request.ts";
 import { Roots } from "./roots.ts";
 import { RoutingCounter, type StepRouting } from "./routing.ts";
-import type { FilledUnit, Restore, Started, Step } from "./schedule.ts";
+import type { Started, Step } from "./schedule.ts";
 import { Scheduler } from "./scheduler.ts";
 import { StepCosts } from "./speculation.ts";
 import type { StepRunner } from "./step_runner.ts";
@@ -55,6 +56,8 @@ export interface LocalEngineOptions {
   readonly store?: UnitStore;
   /** Guess tokens where that pays; false where nothing is said. */
   readonly speculates?: boolean;
+  /** How many tokens to guess; `StepCosts.bestDraft` where absent. */
+  readonly draftLength?: StepCosts["bestDraft"];
   /** Requests that may wait for a slot; DEFAULT_MAX_WAITING where nothing is said. */
   readonly maxWaiting?: number;
   /** Count what the gates choose; true where nothing is said. */
@@ -77,10 +80,9 @@ export class LocalEngine implements Engine {
   readonly #live = new Map<number, LiveRequest>();
   readonly #costs = new StepCosts();
   readonly #roots: Roots;
-  readonly #restoring = new Set<Promise<void>>();
+  /** Null where there is no store. */
+  readonly #kept: KeptPages | null;
   readonly #loop: Promise<void>;
-  /** Units whose pages are to be copied to the store before the next step may reuse them. */
-  #filled: FilledUnit[] = [];
   #nextId = 1;
   #promptTokens = 0;
   #completionTokens = 0;
@@ -103,7 +105,9 @@ export class LocalEngine implements Engine {
       logitRows: options.logitRows,
       pages: options.pages,
     });
-    const { rootOf, reusePrefixes = true } = options;
+    const { rootOf, reusePrefixes = true, store, runner } = options;
+    const onRestored = (result: Restored) => this.#endRestore(result);
+    this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
     this.#roots = new Roots({ rootOf, reusePrefixes });
     this.#candidates = new Candidates(options.info.vocabSize);
     this.#counter = new RoutingCounter(options.info.routedLayers);
@@ -148,7 +152,7 @@ export class LocalEngine implements Engine {
       pages: this.#scheduler.pageCounts(),
       preemptions,
       prefixCache: this.#prefixCache,
-      store: this.#options.store?.state(),
+      store: this.#kept?.state(),
       speculation: this.#speculation,
     };
   }
@@ -180,7 +184,7 @@ export class LocalEngine implements Engine {
       throw new CapacityError("cannot generate: the engine is closing, must be open");
     }
     const { contextLength, vocabSize, routedLayers } = this.info;
-    const { pages, maxWaiting = DEFAULT_MAX_WAITING, store } = this.#options;
+    const { pages, maxWaiting = DEFAULT_MAX_WAITING } = this.#options;
     const routes = routedLayers.length > 0;
     const plan = checkRequest(request, { contextLength, vocabSize, pages, routes });
     // A request that finds a free slot does not wait, so it counts only where none is free.
@@ -228,7 +232,7 @@ export class LocalEngine implements Engine {
       promptLogits: scoresPrompt(request),
       root: root.key,
       reuse,
-      restorable: root.lasting && store !== undefined,
+      restorable: root.lasting && this.#kept !== null,
       client: request.client ?? "",
       priority: request.priority ?? 0,
     });
@@ -237,7 +241,7 @@ export class LocalEngine implements Engine {
 
   async #run(): Promise<void> {
     while (!this.#stopped) {
-      await this.#keepFilled();
+      await this.#kept?.keep();
       this.#guess();
       const step = this.#scheduler.next();
       if (step === null) {
@@ -245,57 +249,19 @@ export class LocalEngine implements Engine {
         this.#onWork = null;
         continue;
       }
-      for (const restore of step.restores) this.#startRestore(restore);
+      for (const restore of step.restores) this.#kept?.restore(restore);
       await this.#runStep(step);
       this.#options.onStepEnd?.();
       await this.#turn.wait();
     }
   }
 
-  /** Copies to the store what is worth keeping, before another step may use the pages. */
-  async #keepFilled(): Promise<void> {
-    const { store, runner } = this.#options;
-    if (this.#filled.length === 0) return;
-    const units = this.#filled;
-    this.#filled = [];
-    if (store?.state().state !== "ready") return;
-    try {
-      for (const { page, key, parent, tokens } of units) {
-        store.save({ key, parent, tokens, bytes: await runner.readPage({ page, tokens }) });
-      }
-    } catch {
-      // A backend that cannot be read from fails the next step, which tells everybody.
-    }
-  }
-
-  #startRestore(restore: Restore): void {
-    const done = this.#restore(restore).finally(() => {
-      this.#restoring.delete(done);
-      this.#onWork?.();
-    });
-    this.#restoring.add(done);
-  }
-
-  /** Fills the pages of a sequence with what the store has. */
-  async #restore({ sequence, parent, tokens, pages }: Restore): Promise<void> {
-    const { store, runner } = this.#options;
-    const start = performance.now();
-    let restored = 0;
-    try {
-      const { unitBytes } = runner;
-      const units = await store?.load({ parent, tokens, unitBytes }) ?? [];
-      for (const [i, unit] of units.entries()) {
-        if (!this.#live.has(sequence)) break;
-        runner.writePage({ page: pages[i], tokens: unit.tokens }, unit.bytes);
-        restored += unit.tokens;
-      }
-    } catch (error) {
-      this.#fail(sequence, error);
-    } finally {
-      const live = this.#live.get(sequence);
-      if (live !== undefined) live.restoreMs = performance.now() - start;
-      this.#scheduler.restored(sequence, restored);
-    }
+  #endRestore({ sequence, tokens, milliseconds, error }: Restored): void {
+    const live = this.#live.get(sequence);
+    if (live !== undefined) live.restoreMs = milliseconds;
+    if (error !== undefined) this.#fail(sequence, error);
+    this.#scheduler.restored(sequence, tokens);
+    this.#onWork?.();
   }
 
   /** Gives sequences that are being answered guesses for their next tokens, where that pays. */
@@ -306,7 +272,8 @@ export class LocalEngine implements Engine {
     if (answering.length < this.#live.size) return;
     let rows = answering.length;
     for (const live of answering) {
-      const most = this.#costs.bestDraft({ rate: live.acceptance.rate, rows });
+      const state = { rate: live.acceptance.rate, rows };
+      const most = this.#options.draftLength?.(state) ?? this.#costs.bestDraft(state);
       const guesses = live.guess(Math.min(most, live.tokensLeft - 1));
       if (guesses.length === 0) continue;
       this.#scheduler.draft(live.id, guesses);
@@ -330,7 +297,8 @@ export class LocalEngine implements Engine {
       for (const sequence of ended) this.#fail(sequence, error);
       return;
     }
-    this.#filled.push(...this.#scheduler.settle());
+    const filled = this.#scheduler.settle();
+    this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;
     if (this.#takeRows(step, { logits, routing })) {
       this.#costs.add({ rows: step.rows.length, milliseconds });
@@ -447,7 +415,8 @@ export class LocalEngine implements Engine {
     live.release();
     this.#live.delete(id);
     const tail = this.#scheduler.remove(id);
-    if (tail !== null) this.#filled.push(tail);
+    this.#kept?.leave(id);
+    if (tail !== null) this.#kept?.add([tail]);
     if (this.#live.size === 0) this.#onIdle?.();
     this.#onWork?.();
   }
@@ -463,9 +432,7 @@ export class LocalEngine implements Engine {
     this.#stopped = true;
     this.#onWork?.();
     await this.#loop;
-    await Promise.all(this.#restoring);
-    await this.#keepFilled();
-    await this.#options.store?.close();
+    await this.#kept?.close();
     this.#turn.close();
     this.#options.runner.close();
   }

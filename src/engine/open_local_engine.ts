@@ -61,6 +61,7 @@ export async function openLocalEngine(
         reusePrefixes: options.reusePrefixes,
         store: hooks.store,
         speculates: options.speculation === "ngram",
+        draftLength: hooks.draftLength,
         maxWaiting: options.maxWaiting,
         countRouting: options.countRouting,
         onStepEnd: hooks.onStepEnd,

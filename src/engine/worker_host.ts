@@ -2,7 +2,7 @@
 
 import { storeOverPort } from "../cache/remote_store.ts";
 import type { UnitStore } from "../cache/store.ts";
-import type { LocalEngine } from "./local_engine.ts";
+import type { LocalEngine, LocalEngineOptions } from "./local_engine.ts";
 import type { EngineOptions, GenerateRequest, LoadProgress } from "./types.ts";
 import {
   type Command,
@@ -15,6 +15,8 @@ import {
 export interface OpenHooks {
   /** The prefix cache's store; closed with the engine. */
   readonly store?: UnitStore;
+  /** Decides how many tokens to guess instead of what steps have cost. */
+  readonly draftLength?: LocalEngineOptions["draftLength"];
   readonly onProgress?: LoadProgress;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
