@@ -47,7 +47,7 @@ function logEntry(record: RequestRecord): LogEntry {
     level: levelOf(record),
     event: "request",
     id: record.id,
-    trace: record.span.traceId(),
+    trace: record.span.traceId,
     method: record.method,
     route: route?.pattern ?? "none",
     status: record.status,

@@ -37,6 +37,8 @@ export interface RequestSpanOptions {
 
 /** The span of one request. */
 export class RequestSpan {
+  /** Undefined where nobody records it. */
+  readonly traceId: string | undefined;
   readonly #span: Span;
 
   constructor({ method, traceparent, provider }: RequestSpanOptions) {
@@ -46,11 +48,7 @@ export class RequestSpan {
     const parent = trace.getSpan(active) === undefined ? contextOf(traceparent) : active;
     const attributes = { "http.request.method": method };
     this.#span = tracer.startSpan(method, { kind: SpanKind.SERVER, attributes }, parent);
-  }
-
-  /** Undefined where nobody records it. */
-  traceId(): string | undefined {
-    return this.#span.isRecording() ? this.#span.spanContext().traceId : undefined;
+    this.traceId = this.#span.isRecording() ? this.#span.spanContext().traceId : undefined;
   }
 
   rename(name: string, attributes: Attributes): void {
