@@ -14,7 +14,7 @@ export interface KvEntry {
 
 export interface KvAtomic {
   check(check: { key: KvKey; versionstamp: string | null }): KvAtomic;
-  set(key: KvKey, value: Uint8Array, options: { expireIn: number }): KvAtomic;
+  set(key: KvKey, value: Uint8Array, options: { expireIn?: number }): KvAtomic;
   delete(key: KvKey): KvAtomic;
   /** `ok` is false where a check failed; nothing was written then, and there is no versionstamp. */
   commit(): Promise<{ readonly ok: boolean; readonly versionstamp?: string }>;

@@ -1,8 +1,9 @@
 /** Opens the store that options describe. */
 
-import { localMedium, remoteMedium } from "./deno_kv.ts";
+import { remoteMedium } from "./deno_kv.ts";
 import { type KvFaults, withFaults } from "./faults.ts";
 import { FilesPlace } from "./files.ts";
+import { localMedium } from "./local_database.ts";
 import type { CacheOptions } from "./types.ts";
 import { UnitsInKv } from "./units_in_kv.ts";
 

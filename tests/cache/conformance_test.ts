@@ -1,6 +1,7 @@
 /** The suite over each medium. */
 
-import { localMedium, remoteMedium } from "../../src/cache/deno_kv.ts";
+import { remoteMedium } from "../../src/cache/deno_kv.ts";
+import { localMedium } from "../../src/cache/local_database.ts";
 import { FilesPlace } from "../../src/cache/files.ts";
 import { UnitsInKv } from "../../src/cache/units_in_kv.ts";
 import { DENOKV, DenokvServer } from "./_denokv.ts";

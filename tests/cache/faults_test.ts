@@ -65,7 +65,7 @@ Deno.test("a store whose database throws finds nothing, says so once and comes b
     assertEquals(store.state().pagesDropped, 1);
     await until(() => medium.opened >= 4, "it was opened again and again");
     assertEquals(warnings.length, 1);
-    assertMatch(warnings[0], /cannot read the prefix cache: the disk is on fire/);
+    assertMatch(warnings[0], /cannot (read|write) the prefix cache: the disk is on fire/);
     medium.error = null;
     await until(() => store.state().state === "ready", "it is ready again");
     assertEquals(await loadedTokens(store, tokens, PLACE), tokens.length);
@@ -166,10 +166,15 @@ Deno.test("any single call to the database may fail without a wrong byte, and th
     await withStore({ medium: faulty }, async ({ store }) => {
       const mine = tokensOf(call, 2 * PAGE + 9);
       await saveChain(store, mine, PLACE);
-      await loadedTokens(store, mine, PLACE);
-      await until(() => store.state().state === "ready", `ready after a fault in call ${call}`);
-      await saveChain(store, mine, PLACE);
-      assertEquals(await loadedTokens(store, mine, PLACE), mine.length, `call ${call}`);
+      let found = 0;
+      // The fault is in the first round, or else in the second one.
+      for (let round = 0; round < 3; round++) {
+        await saveChain(store, mine, PLACE);
+        found = await loadedTokens(store, mine, PLACE);
+        await until(() => store.state().state === "ready", `ready after a fault in call ${call}`);
+      }
+      assertEquals(found, mine.length, `after a fault in call ${call}`);
+      assertEquals(store.state().errors, 1);
     });
   }
 });
