@@ -5,10 +5,7 @@ import { pagesFor } from "./pages.ts";
 import type { Placement } from "./placement.ts";
 import type { Placements } from "./placements.ts";
 import type { Restore } from "./schedule.ts";
-import { awaits, goesBefore, reusable, type Sequence } from "./sequence.ts";
-
-/** How often a sequence that needs too many pages may be passed by others. */
-const MAX_PASSES = 16;
+import { awaits, goesBefore, isDue, reusable, type Sequence } from "./sequence.ts";
 
 /** How many sequences that need too many pages are passed at once: looking at all of them takes time. */
 const MAX_BLOCKED = 8;
@@ -18,7 +15,7 @@ const MIN_RESTORED = 32;
 
 /**
  * Starts sequences as far as slots and pages go. Those that wait for another one's prompt are left out.
- * Nobody passes a sequence that gave way, or it might wait long for the pages that it still needs.
+ * Those that need too many pages are passed by others, unless they are due.
  */
 export function admit(placements: Placements): Restore[] {
   const restores: Restore[] = [];
@@ -28,7 +25,7 @@ export function admit(placements: Placements): Restore[] {
   }
   countLoads(placements);
   const candidates = new Set(waiting);
-  const blocked: Sequence[] = [];
+  let blocked = 0;
   while (candidates.size > 0) {
     const next = firstOf(candidates);
     candidates.delete(next);
@@ -36,15 +33,23 @@ export function admit(placements: Placements): Restore[] {
     const find = () => match ??= placements.match(next);
     if (awaits(next, { running, matched: () => find().tokens })) continue;
     if (placements.makeRoom(next, find())) {
-      for (const sequence of blocked) sequence.passed++;
+      countPasses(waiting, next);
       const restore = start(next, placements);
       if (restore !== null) restores.push(restore);
     } else {
-      if (placements.freeSlots === 0 || next.gaveWay || next.passed >= MAX_PASSES) break;
-      if (blocked.push(next) > MAX_BLOCKED) break;
+      if (placements.freeSlots === 0 || isDue(next) || ++blocked > MAX_BLOCKED) break;
+      next.isBlocked = true;
     }
   }
   return restores;
+}
+
+function countPasses(waiting: ReadonlySet<Sequence>, next: Sequence): void {
+  for (const sequence of waiting) {
+    const isPassed = sequence.isBlocked && sequence.arrival < next.arrival &&
+      sequence.spec.priority <= next.spec.priority;
+    if (isPassed) sequence.passed++;
+  }
 }
 
 /** Whether somebody who waits is before somebody who runs. */

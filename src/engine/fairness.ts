@@ -76,7 +76,7 @@ const QUANTUM = 16;
 
 /**
  * Sets the counts: all for the best priority first, within it the least served clients, within a client
- * up to half for the shortest prompt and the rest for the oldest, so that neither waits for the other.
+ * up to half for the shortest prompts and the rest for the oldest, so that neither waits for the other.
  * Prompts that want all their logits share `logitRows` beyond the one that each has. Returns the rows with
  * logits that are left.
  */
@@ -104,8 +104,11 @@ export function shareRows(
     while (end < sorted.length && sorted[end].sequence.spec.priority === priority) end++;
     const level = sorted.slice(start, end);
     for (const { share, works } of clientShares(level, rows)) {
-      const shortest = works.reduce((a, b) => b.remaining < a.remaining ? b : a);
-      let left = share - give(shortest, Math.floor(share / 2));
+      const half = Math.floor(share / 2);
+      let left = share;
+      for (const work of works.toSorted((a, b) => a.remaining - b.remaining)) {
+        left -= give(work, left - (share - half));
+      }
       for (const work of works) left -= give(work, left);
     }
     // What a client could not use since rows with logits are short.

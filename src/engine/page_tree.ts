@@ -75,9 +75,15 @@ export class PageTree {
     return root;
   }
 
-  /** Ends an `enter`. */
-  leave(root: PageNode): void {
+  /** Ends an `enter`; where nobody is left and nobody will come, all below is given up. */
+  leave(root: PageNode, { lasting }: { lasting: boolean }): void {
     root.refs--;
+    while (!lasting && root.refs === 0 && root.children.size > 0) {
+      let node = root;
+      while (node.children.size > 0) node = node.children.values().next().value![0];
+      this.#kept.delete(node);
+      this.drop(node);
+    }
     this.#forgetRoot(root);
   }
 
@@ -104,19 +110,18 @@ export class PageTree {
   }
 
   /** Looks for the first `end` tokens. */
-  match(root: string, { tokens, end }: { tokens: readonly number[]; end: number }): Match {
+  match(root: PageNode, { tokens, end }: { tokens: readonly number[]; end: number }): Match {
     const nodes: PageNode[] = [];
-    let parent = this.#roots.get(root);
+    let parent = root;
     let matched = 0;
-    while (parent !== undefined) {
+    while (true) {
       const found = this.longest(parent, { tokens, from: matched, end });
-      if (found === null) break;
+      if (found === null) return { nodes, rest: null, tokens: matched };
       matched += found.tokens;
       if (found.tokens < PAGE_TOKENS) return { nodes, rest: found.node, tokens: matched };
       nodes.push(found.node);
       parent = found.node;
     }
-    return { nodes, rest: null, tokens: matched };
   }
 
   /** The child that has most of the tokens from `from` on; of equal ones that with the least besides. */

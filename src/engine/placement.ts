@@ -49,7 +49,7 @@ export class Placement {
     this.slot = slot;
     this.#tree = tree;
     this.found = match.tokens;
-    this.#root = tree.enter(sequence.spec.root);
+    this.#root = sequence.root;
     this.#path = [...match.nodes];
     for (const node of this.#path) tree.hold(node);
     if (match.rest !== null) tree.touch(match.rest);
@@ -123,17 +123,17 @@ export class Placement {
     }
   }
 
-  /** Whole units that have not been told; sequences that aren't restorable are never asked. */
-  takeUnits(): FilledUnit[] {
-    const units: FilledUnit[] = [];
-    while (this.#told < Math.floor(this.#reached() / PAGE_TOKENS)) {
+  /** The first whole unit that has not been told; sequences that aren't restorable are never asked. */
+  takeUnit(): FilledUnit | null {
+    const whole = Math.floor(this.#reached() / PAGE_TOKENS);
+    while (this.#told < whole) {
       const node = this.#path[this.#told++];
       if (node.told) continue;
       node.told = true;
-      const { page, tokens } = node;
-      units.push({ page, key: keyOf(node), parent: keyOf(node.parent!), tokens: tokens.length });
+      const { page, tokens, parent } = node;
+      return { page, key: keyOf(node), parent: keyOf(parent!), tokens: tokens.length };
     }
-    return units;
+    return null;
   }
 
   /** The unit at the end that isn't whole; null where there is none or it has been told. */
@@ -158,7 +158,6 @@ export class Placement {
     const isPartial = tail !== undefined && tail.tokens.length < PAGE_TOKENS;
     if (isPartial && this.#tree.cover(tail) !== null) this.#tree.drop(this.#path.pop()!);
     for (const node of this.#path.reverse()) this.#tree.release(node);
-    this.#tree.leave(this.#root);
     return this.isRestoring ? taken : [];
   }
 

@@ -2,8 +2,7 @@
  * Who runs and who waits: hands out slots and pages, and takes them from those that have to give way.
  */
 
-import type { Match } from "./page_tree.ts";
-import { PageTree } from "./page_tree.ts";
+import { type Match, PageTree } from "./page_tree.ts";
 import { pagesFor } from "./pages.ts";
 import { Placement } from "./placement.ts";
 import { reusable, type Sequence } from "./sequence.ts";
@@ -53,6 +52,7 @@ export class Placements {
   remove(sequence: Sequence): void {
     this.#waiting.delete(sequence);
     if (sequence.place !== null) this.#release(sequence.place);
+    this.tree.leave(sequence.root, { lasting: sequence.spec.lasting ?? true });
   }
 
   /** Nobody writes any longer into pages that a sequence left behind. */
@@ -63,8 +63,8 @@ export class Placements {
 
   /** What of the sequence's tokens is in memory. */
   match(sequence: Sequence): Match {
-    const { spec, tokens } = sequence;
-    return this.tree.match(spec.root, { tokens, end: reusable(sequence) });
+    const { root, tokens } = sequence;
+    return this.tree.match(root, { tokens, end: reusable(sequence) });
   }
 
   /** Gives a slot and pages, for which `makeRoom` has found that there are enough. */
@@ -77,6 +77,7 @@ export class Placements {
     this.#running.add(place);
     sequence.place = place;
     sequence.gaveWay = false;
+    sequence.isBlocked = false;
     sequence.passed = 0;
     return place;
   }
@@ -96,15 +97,15 @@ export class Placements {
 
   /** Whether there is a slot and pages, after those of a worse priority have given way if need be. */
   makeRoom(next: Sequence, match: Match): boolean {
-    const needed = pagesFor(next.tokens.length) - match.nodes.length;
-    const lacks = () => this.#freeSlots.length === 0 || !this.#hasPages(next, { needed, match });
+    const needed = pagesFor(next.tokens.length) - match.nodes.length + this.#sparePages(next);
+    const lacks = () => this.#freeSlots.length === 0 || this.tree.available(match.nodes) < needed;
     if (!lacks()) return true;
     const victims = this.#victims().filter(({ sequence }) =>
       sequence.spec.priority > next.spec.priority
     );
     if (victims.length === 0) return false;
     const gained = victims.reduce((sum, place) => sum + place.ownPages(match.nodes), 0);
-    if (!this.#hasPages(next, { needed: needed - gained, match, without: victims })) return false;
+    if (this.tree.available(match.nodes) + gained < needed) return false;
     for (const victim of victims) {
       if (!lacks()) break;
       this.#giveWay(victim);
@@ -112,23 +113,19 @@ export class Placements {
     return !lacks();
   }
 
-  /** Whether `needed` pages are available, and spare ones for all that run; those only where any do. */
-  #hasPages(
-    next: Sequence,
-    { needed, match, without = [] }: {
-      needed: number;
-      match: Match;
-      without?: readonly Placement[];
-    },
-  ): boolean {
-    const available = this.tree.available(match.nodes);
-    if (available < needed) return false;
-    if (this.#running.size === without.length) return true;
-    let spare = sparePages(next, pagesFor(next.tokens.length));
-    for (const place of this.#running) {
-      if (!without.includes(place)) spare += sparePages(place.sequence, place.pages.length);
+  /**
+   * Pages that must be left for the next sequence and for those that it could not make give way; none
+   * where there are no others.
+   */
+  #sparePages(next: Sequence): number {
+    let spare = 0;
+    let others = 0;
+    for (const { sequence, pages } of this.#running) {
+      if (sequence.spec.priority > next.spec.priority) continue;
+      spare += sparePages(sequence, pages.length);
+      others++;
     }
-    return available >= needed + spare;
+    return others === 0 ? 0 : spare + sparePages(next, pagesFor(next.tokens.length));
   }
 
   /** Those that could give way, who has to first: the worst priority, then the youngest. */

@@ -84,11 +84,13 @@ export class Scheduler {
     const sequence: Sequence = {
       spec,
       client: this.#clients.join(spec.client),
+      root: this.#placements.tree.enter(spec.root),
       arrival: this.#arrivals++,
       tokens: [...spec.prompt],
       delivered: 0,
       started: false,
       gaveWay: false,
+      isBlocked: false,
       passed: 0,
       awaited: null,
       place: null,
@@ -136,7 +138,7 @@ export class Scheduler {
       place.advance();
       const { restorable, prompt } = sequence.spec;
       if (!restorable) continue;
-      units.push(...place.takeUnits());
+      for (let unit = place.takeUnit(); unit !== null; unit = place.takeUnit()) units.push(unit);
       const tail = place.computed === prompt.length ? place.takeTail() : null;
       if (tail !== null) units.push(tail);
     }
@@ -189,7 +191,7 @@ export class Scheduler {
     this.#clients.leave(sequence.client);
     const { place } = sequence;
     place?.advance();
-    const unit = sequence.spec.restorable ? place?.takeUnits()[0] ?? place?.takeTail() : null;
+    const unit = sequence.spec.restorable ? place?.takeUnit() ?? place?.takeTail() : null;
     this.#placements.remove(sequence);
     return unit ?? null;
   }

@@ -1,12 +1,15 @@
 /** A sequence as the scheduler keeps it from its arrival to its end, and which of those that wait is next. */
 
 import type { Client } from "./fairness.ts";
+import type { PageNode } from "./page_tree.ts";
 import type { Placement } from "./placement.ts";
 import type { SequenceSpec } from "./schedule.ts";
 
 export interface Sequence {
   readonly spec: SequenceSpec;
   readonly client: Client;
+  /** Where its tokens begin in the page tree. */
+  readonly root: PageNode;
   /** Counts up from sequence to sequence. */
   readonly arrival: number;
   /** Prompt and answer so far. */
@@ -17,7 +20,9 @@ export interface Sequence {
   started: boolean;
   /** It ran and had to give way. */
   gaveWay: boolean;
-  /** How often others were let in while there were too few pages for it. */
+  /** It waits for pages, not for a slot. */
+  isBlocked: boolean;
+  /** How often younger ones were let in while it was blocked. */
   passed: number;
   /** Who computes what it needs, and how far that one must come. */
   awaited: { readonly leader: Placement; readonly until: number } | null;
@@ -68,19 +73,32 @@ function commonLength(a: readonly number[], b: readonly number[]): number {
   return length;
 }
 
+/** How often a sequence that needs too many pages may be passed by others. */
+const MAX_PASSES = 16;
+
 /**
- * Which of two waiting sequences goes first: the better priority, then those that gave way, then the
+ * Nobody goes before one that gave way, or it might wait long for the pages that it still needs, nor
+ * before one that has been passed too often.
+ */
+export function isDue({ gaveWay, passed }: Sequence): boolean {
+  return gaveWay || passed >= MAX_PASSES;
+}
+
+/**
+ * Which of two waiting sequences goes first: the better priority, then those that are due, then the
  * client that has been served least, running sequences counted to their prompts' end; of one client the
  * oldest and the shortest in turn.
  */
 export function goesBefore(a: Sequence, b: Sequence): boolean {
   if (a.spec.priority !== b.spec.priority) return a.spec.priority < b.spec.priority;
-  if (a.gaveWay !== b.gaveWay) return a.gaveWay;
-  if (a.client !== b.client && !a.gaveWay) {
+  const due = isDue(a);
+  if (due !== isDue(b)) return due;
+  if (due) return a.arrival < b.arrival;
+  if (a.client !== b.client) {
     const difference = a.client.service + a.client.load - b.client.service - b.client.load;
     return difference === 0 ? a.client.order < b.client.order : difference < 0;
   }
-  if (!a.gaveWay && a.client.shortestNext && a.tokens.length !== b.tokens.length) {
+  if (a.client.shortestNext && a.tokens.length !== b.tokens.length) {
     return a.tokens.length < b.tokens.length;
   }
   return a.arrival < b.arrival;
