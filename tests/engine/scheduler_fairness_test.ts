@@ -131,8 +131,10 @@ Deno.test("where pages run out the worst priority gives way, not the youngest of
   assertEquals(answer(), new Set([1]));
   scheduler.add(sequence(2, 10, { maxTokens: 576 }));
   // Each starts with one page of nine, and may come to nine.
-  while (scheduler.preemptions === 0) assertEquals(answer(), new Set([1, 2]));
-  assertEquals(answer(), new Set([2]));
+  let worked = answer();
+  assertEquals(worked, new Set([1, 2]));
+  while (scheduler.preemptions === 0) worked = answer();
+  assertEquals(worked, new Set([2]));
 });
 
 Deno.test("one step is decided within a tenth of a millisecond while 64 sequences answer", () => {
