@@ -16,6 +16,8 @@ export interface Flag<T> {
   readonly fallback: T;
   /** The default as the help text shows it; undefined: none is shown. */
   readonly shown?: string;
+  /** The value's text where another flag or nothing follows; undefined: there must be a value. */
+  readonly bare?: string;
   /** For tests: taken as any other flag, and not in the help text. */
   readonly hidden?: boolean;
   readonly parse: (text: string) => T | undefined;
@@ -235,6 +237,7 @@ export function parseFlags<Table extends FlagTable>(
     let given: string;
     if (equals >= 0) given = arg.slice(equals + 1);
     else if (flag.placeholder === undefined) given = "true";
+    else if (flag.bare !== undefined && !/^[^-]/.test(args[i + 1] ?? "")) given = flag.bare;
     else if (i + 1 < args.length) given = args[++i];
     else throw new OptionError(`cannot ${command}: --${name} has no value, must be ${flag.must}`);
     values.set(name, flag.parse(given) ?? refuse(`--${name}`, given, flag.must));
