@@ -9,6 +9,7 @@ import { BackendLostError, CapacityError, DeadlineError } from "../errors.ts";
 import { Candidates } from "../sampling/candidates.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
+import { Guesser } from "./guesser.ts";
 import { KeptPages, type Restored } from "./kept_pages.ts";
 import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
 import { LiveRequest, scoresPrompt, wantsRouting } from "./live_request.ts";
@@ -17,7 +18,7 @@ import { Roots } from "./roots.ts";
 import { RoutingCounter, type StepRouting } from "./routing.ts";
 import type { Started, Step } from "./schedule.ts";
 import { Scheduler } from "./scheduler.ts";
-import { StepCosts } from "./speculation.ts";
+import type { StepCosts } from "./speculation.ts";
 import type { StepRunner } from "./step_runner.ts";
 import type {
   CachedTokens,
@@ -29,7 +30,6 @@ import type {
   FinishReason,
   GenerateRequest,
   RoutingStats,
-  SpeculationCounts,
 } from "./types.ts";
 
 export interface LocalEngineOptions {
@@ -78,7 +78,8 @@ export class LocalEngine implements Engine {
   readonly #counting: boolean;
   readonly #turn = new EventLoopTurn();
   readonly #live = new Map<number, LiveRequest>();
-  readonly #costs = new StepCosts();
+  /** Null where nothing is guessed. */
+  readonly #guesser: Guesser | null;
   readonly #roots: Roots;
   /** Null where there is no store. */
   readonly #kept: KeptPages | null;
@@ -87,7 +88,6 @@ export class LocalEngine implements Engine {
   #promptTokens = 0;
   #completionTokens = 0;
   #prefixCache: CachedTokens & { queried: number } = { queried: 0, memory: 0, store: 0 };
-  #speculation: SpeculationCounts = { drafted: 0, accepted: 0 };
   /** Resolves what the loop, or `close`, waits for. */
   #onWork: (() => void) | null = null;
   #onIdle: (() => void) | null = null;
@@ -106,6 +106,9 @@ export class LocalEngine implements Engine {
       pages: options.pages,
     });
     const { rootOf, reusePrefixes = true, store, runner } = options;
+    const draft = (id: number, tokens: readonly number[]) => this.#scheduler.draft(id, tokens);
+    const { draftLength } = options;
+    this.#guesser = options.speculates === true ? new Guesser({ draft, draftLength }) : null;
     const onRestored = (result: Restored) => this.#endRestore(result);
     this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
     this.#roots = new Roots({ rootOf, reusePrefixes });
@@ -153,7 +156,7 @@ export class LocalEngine implements Engine {
       preemptions,
       prefixCache: this.#prefixCache,
       store: this.#kept?.state(),
-      speculation: this.#speculation,
+      speculation: this.#guesser?.counts ?? { drafted: 0, accepted: 0 },
     };
   }
 
@@ -242,7 +245,7 @@ export class LocalEngine implements Engine {
   async #run(): Promise<void> {
     while (!this.#stopped) {
       await this.#kept?.keep();
-      this.#guess();
+      if (this.#scheduler.waiting === 0) this.#guesser?.guess(this.#live.values());
       const step = this.#scheduler.next();
       if (step === null) {
         await new Promise<void>((resolve) => this.#onWork = resolve);
@@ -262,23 +265,6 @@ export class LocalEngine implements Engine {
     if (error !== undefined) this.#fail(sequence, error);
     this.#scheduler.restored(sequence, tokens);
     this.#onWork?.();
-  }
-
-  /** Gives sequences that are being answered guesses for their next tokens, where that pays. */
-  #guess(): void {
-    if (this.#options.speculates !== true || this.#scheduler.waiting > 0) return;
-    const answering = [...this.#live.values()].filter(({ generated }) => generated > 0);
-    // Beside prompts a row costs something else than was measured.
-    if (answering.length < this.#live.size) return;
-    let rows = answering.length;
-    for (const live of answering) {
-      const state = { rate: live.acceptance.rate, rows };
-      const most = this.#options.draftLength?.(state) ?? this.#costs.bestDraft(state);
-      const guesses = live.guess(Math.min(most, live.tokensLeft - 1));
-      if (guesses.length === 0) continue;
-      this.#scheduler.draft(live.id, guesses);
-      rows += guesses.length;
-    }
   }
 
   async #runStep(step: Step): Promise<void> {
@@ -301,7 +287,7 @@ export class LocalEngine implements Engine {
     this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;
     if (this.#takeRows(step, { logits, routing })) {
-      this.#costs.add({ rows: step.rows.length, milliseconds });
+      this.#guesser?.measured({ rows: step.rows.length, milliseconds });
     }
   }
 
@@ -345,20 +331,11 @@ export class LocalEngine implements Engine {
         certain = this.#takeRow(live!, { row, index, logits: rowLogits, routing });
         if (certain && answering) accepted++;
       }
-      if (answering && logitRows > 1) this.#countDraft(live!, { drafted: logitRows - 1, accepted });
+      if (answering && logitRows > 1) {
+        this.#guesser?.count(live!, { drafted: logitRows - 1, accepted });
+      }
     }
     return onlyAnswers;
-  }
-
-  #countDraft(
-    live: LiveRequest,
-    { drafted, accepted }: { drafted: number; accepted: number },
-  ): void {
-    live.countDraft({ drafted, accepted });
-    this.#speculation = {
-      drafted: this.#speculation.drafted + drafted,
-      accepted: this.#speculation.accepted + accepted,
-    };
   }
 
   /** Takes one row; returns whether the sequence's next row in the step counts too. */

@@ -32,7 +32,9 @@ export class PairIndex {
     if (start === undefined) return [];
     // Behind the end the guess itself goes on, so that what repeats is guessed to go on repeating.
     const guess: number[] = [];
-    for (let i = start; i < start + most; i++) guess.push(i < end ? this.#tokens[i] : guess[i - end]);
+    for (let i = start; i < start + most; i++) {
+      guess.push(i < end ? this.#tokens[i] : guess[i - end]);
+    }
     return guess;
   }
 
