@@ -119,6 +119,19 @@ Deno.test("a sequence takes the slot of one with a worse priority, which goes on
   assertEquals(resumed?.rows[0].token, 6);
 });
 
+Deno.test("nobody gives way where that would not be enough", () => {
+  const scheduler = createScheduler({ slots: 3, stepTokens: 400, pages: 4 });
+  scheduler.add(sequence(1, 120, { maxTokens: 128 }));
+  scheduler.add(sequence(2, 10, { priority: 1, maxTokens: 64 }));
+  assertEquals(shares(scheduler), { 1: 120, 2: 10 });
+  scheduler.add(sequence(3, 190, { maxTokens: 192 }));
+  assertEquals(scheduler.next(), null);
+  assertEquals([scheduler.running, scheduler.preemptions], [2, 0]);
+  scheduler.add(sequence(4, 120, { maxTokens: 128 }));
+  assertEquals(shares(scheduler), { 4: 120 });
+  assertEquals([scheduler.running, scheduler.preemptions], [2, 1]);
+});
+
 Deno.test("where pages run out the worst priority gives way, not the youngest of all", () => {
   const scheduler = createScheduler({ slots: 2, stepTokens: 200, pages: 9 });
   const answer = () => {

@@ -164,6 +164,13 @@ Deno.test("a prompt does not wait for one of a worse priority, or for a few toke
   assertEquals(machine.scheduler.running, 3);
 });
 
+Deno.test("a prompt does not wait for an equal one below another root", () => {
+  const machine = new Machine(WIDE);
+  machine.add(prompt(1, tokensFrom(0, 150)));
+  machine.add(prompt(2, tokensFrom(0, 150), { root: ROOTS[1] }));
+  assertEquals(rowsOf(turn(machine)), ["1@0-149", "2@0-149"]);
+});
+
 Deno.test("two sequences that compute the same page come to hold one", () => {
   const machine = new Machine({ ...WIDE, stepTokens: 8 });
   const tokens = tokensFrom(0, 60);
