@@ -1,38 +1,13 @@
-/**
- * Faults on purpose, for tests of a whole process: `SLUICE_FAULT=kv:7` lets the seventh call to the
- * database fail, `kv:slow:200` makes each take 200 ms longer, `kv:gone` lets all of them fail.
- */
+/** Faults on purpose in the calls to the store's databases; which, `src/faults.ts` says. */
 
-import { OptionError } from "../errors.ts";
+import { faultDue, type Faults } from "../faults.ts";
 import type { Kv, KvAtomic, KvMedium } from "./kv.ts";
 
-export type KvFaults =
-  | { readonly kind: "nth"; readonly call: number }
-  | { readonly kind: "slow"; readonly ms: number }
-  | { readonly kind: "gone" };
-
-/** The faults that a text asks for; undefined where it speaks of something else than the database. */
-export function parseKvFaults(text: string): KvFaults | undefined {
-  if (!text.startsWith("kv:")) return undefined;
-  if (text === "kv:gone") return { kind: "gone" };
-  const slow = /^kv:slow:(\d{1,6})$/.exec(text);
-  if (slow) return { kind: "slow", ms: Number(slow[1]) };
-  const nth = /^kv:([1-9]\d{0,8})$/.exec(text);
-  if (nth) return { kind: "nth", call: Number(nth[1]) };
-  throw new OptionError(
-    `cannot read SLUICE_FAULT: it is ${JSON.stringify(text)}, must be kv:N, kv:slow:MS or kv:gone`,
-  );
-}
-
 /** The medium with faults in the calls to its databases, counted over all that are opened. */
-export function withFaults(medium: KvMedium, faults: KvFaults): KvMedium {
-  let calls = 0;
+export function withFaults(medium: KvMedium, faults: Faults): KvMedium {
   const before = async () => {
-    calls++;
-    if (faults.kind === "gone" || (faults.kind === "nth" && faults.call === calls)) {
-      throw new Error("a fault on purpose");
-    }
-    if (faults.kind === "slow") await new Promise((done) => setTimeout(done, faults.ms));
+    if (faultDue(faults, "kv") || faults.kvGone) throw new Error("a fault on purpose");
+    if (faults.kvSlowMs > 0) await new Promise((done) => setTimeout(done, faults.kvSlowMs));
   };
   return { ...medium, open: async () => faultyKv(await medium.open(), before) };
 }

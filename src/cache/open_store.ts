@@ -1,7 +1,8 @@
 /** Opens the store that options describe. */
 
 import { remoteMedium } from "./deno_kv.ts";
-import { type KvFaults, withFaults } from "./faults.ts";
+import type { Faults } from "../faults.ts";
+import { withFaults } from "./faults.ts";
 import { FilesPlace } from "./files.ts";
 import { localMedium } from "./local_database.ts";
 import type { CacheOptions } from "./types.ts";
@@ -11,7 +12,7 @@ export interface OpenStoreOptions extends CacheOptions {
   /** Names the checkpoint, the same in every process that shall share units. */
   readonly model: string;
   /** For tests: what shall go wrong. */
-  readonly faults?: KvFaults;
+  readonly faults?: Faults;
 }
 
 /** A store over `url`, or else over a database in `state`. It opens in the background. */

@@ -21,10 +21,11 @@ export async function openEngine(
   options: EngineOptions,
   hooks: OpenEngineHooks = {},
 ): Promise<Engine> {
-  const { cache, model, reusePrefixes = true } = options;
+  const { cache, model, reusePrefixes = true, faults } = options;
   let store: StoreWorker | undefined;
   if (cache !== undefined && reusePrefixes) {
-    store = openStoreWorker({ ...cache, model: baseName(model) }, { onWarning: hooks.onWarning });
+    const { onWarning } = hooks;
+    store = openStoreWorker({ ...cache, model: baseName(model), faults }, { onWarning });
   }
   try {
     return await WorkerEngine.open({

@@ -1,17 +1,10 @@
 /** A database that throws, hangs, is slow, full or gone costs nothing but the cache. */
 
-import {
-  assert,
-  assertEquals,
-  assertGreater,
-  assertLess,
-  assertMatch,
-  assertThrows,
-} from "@std/assert";
-import { parseKvFaults, withFaults } from "../../src/cache/faults.ts";
+import { assert, assertEquals, assertGreater, assertLess, assertMatch } from "@std/assert";
+import { withFaults } from "../../src/cache/faults.ts";
 import { LINK_LIMITS, type LinkLimits } from "../../src/cache/link.ts";
 import { UnitsInKv, type UnitsInKvOptions } from "../../src/cache/units_in_kv.ts";
-import { OptionError } from "../../src/errors.ts";
+import { parseFaults } from "../../src/faults.ts";
 import { MemoryDatabase } from "./_memory_kv.ts";
 import { chainOf, loadedTokens, MODEL, PAGE, rootOf, saveChain, tokensOf } from "./_units.ts";
 
@@ -162,7 +155,7 @@ Deno.test("a store that is closed while its database hangs closes all the same",
 Deno.test("any single call to the database may fail without a wrong byte, and the next load is right", async () => {
   const medium = new MemoryDatabase();
   for (let call = 1; call <= 30; call++) {
-    const faulty = withFaults(medium, { kind: "nth", call });
+    const faulty = withFaults(medium, parseFaults(`kv:${call}`));
     await withStore({ medium: faulty }, async ({ store }) => {
       const mine = tokensOf(call, 2 * PAGE + 9);
       await saveChain(store, mine, PLACE);
@@ -180,7 +173,7 @@ Deno.test("any single call to the database may fail without a wrong byte, and th
 });
 
 Deno.test("a database that is gone from the start is a cache without entries", async () => {
-  const medium = withFaults(new MemoryDatabase(), { kind: "gone" });
+  const medium = withFaults(new MemoryDatabase(), parseFaults("kv:gone"));
   await withStore({ medium }, async ({ store, warnings }) => {
     await saveChain(store, tokens, PLACE);
     assertEquals(await loadedTokens(store, tokens, PLACE), 0);
@@ -191,14 +184,4 @@ Deno.test("a database that is gone from the start is a cache without entries", a
 
 Deno.test("the limits give a read a second and opening three", () => {
   assertEquals([LINK_LIMITS.callMs, LINK_LIMITS.openMs], [1000, 3000]);
-});
-
-Deno.test("faults of the database are read from their text, and those of others left alone", () => {
-  assertEquals(parseKvFaults("kv:7"), { kind: "nth", call: 7 });
-  assertEquals(parseKvFaults("kv:slow:200"), { kind: "slow", ms: 200 });
-  assertEquals(parseKvFaults("kv:gone"), { kind: "gone" });
-  assertEquals(parseKvFaults("worker:7"), undefined);
-  for (const text of ["kv:", "kv:0", "kv:x", "kv:slow:", "kv:slow:-1"]) {
-    assertThrows(() => parseKvFaults(text), OptionError, "must be kv:N, kv:slow:MS or kv:gone");
-  }
 });

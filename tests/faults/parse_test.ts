@@ -22,10 +22,18 @@ Deno.test("a message carries the counts along, so that a fault is met once in a 
   assertEquals([faultDue(copy, "grow"), faultDue(faults, "grow")], [false, false]);
 });
 
+Deno.test("a database can be made slow, or fail for good", () => {
+  const { kvSlowMs, kvGone } = parseFaults("kv:slow:200");
+  assertEquals([kvSlowMs, kvGone], [200, false]);
+  const both = parseFaults("kv:gone,kv:2");
+  assertEquals([both.kvSlowMs, both.kvGone, both.list], [0, true, [{ kind: "kv", at: 2 }]]);
+});
+
 Deno.test("a text that names no fault is refused, by the command line too", () => {
   for (
     const text of ["", "worker", "worker:", "worker:0", "worker:-1", "worker:1.5", "worker:1e3"]
       .concat(["disk:1", "worker:1,,grow:1", "worker:1 grow:2", "worker:1234567890", "toString:1"])
+      .concat(["kv:slow", "kv:slow:", "kv:slow:0", "kv:gone:1", "worker:gone", "grow:slow:3"])
   ) {
     assertThrows(() => parseFaults(text), OptionError, "cannot inject faults: an entry is ");
     if (text === "") continue;
