@@ -60,9 +60,10 @@ export async function rest(server: { cpuSeconds(): number | undefined }): Promis
   const until = performance.now() + REST_LIMIT_MS;
   while (performance.now() < until) {
     const before = server.cpuSeconds();
+    if (before === undefined) return;
     await new Promise((resolve) => setTimeout(resolve, REST_MS));
     const after = server.cpuSeconds();
-    if (before === undefined || after === undefined) return;
+    if (after === undefined) return;
     if ((after - before) * 1000 / REST_MS <= REST_CORES) return;
   }
 }
