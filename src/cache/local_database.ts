@@ -16,6 +16,9 @@ const DAMAGED = `${DATABASE}.damaged-`;
 /** What SQLite keeps beside a database. */
 const COMPANIONS = ["-wal", "-shm"];
 
+/** What SQLite and the runtime say where the file itself is not to blame. */
+const CIRCUMSTANCES = /locked|busy|full|read-?only|unable to open|denied|requires|I\/O|memory/i;
+
 /** What Deno KV's threads ask by themselves; each touches the pages that they would. */
 const QUERIES = [
   "select ts, id, data, backoff_schedule, keys_if_undelivered from queue order by ts limit 1",
@@ -36,10 +39,15 @@ export function localMedium(folder: string): KvMedium {
     async open() {
       await mkdir(folder, { recursive: true });
       opened = await identityOf(path);
-      if (opened !== null) await tryQueries(path);
-      const kv = await patiently(() => openKv(path));
-      opened ??= await identityOf(path);
-      return withoutExpiry(kv);
+      try {
+        if (opened !== null) await tryQueries(path);
+        const kv = await patiently(() => openKv(path));
+        opened ??= await identityOf(path);
+        return withoutExpiry(kv);
+      } catch (error) {
+        if (opened === null || CIRCUMSTANCES.test(String(error))) throw error;
+        throw new Error(`the database is malformed: ${(error as Error).message}`);
+      }
     },
     async setAside() {
       if (opened === null || await identityOf(path) !== opened) return null;

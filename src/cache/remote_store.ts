@@ -147,6 +147,7 @@ export class RemoteUnitStore implements UnitStore {
       this.#timer = setTimeout(() => {
         this.#timer = undefined;
         this.#isSilent = true;
+        for (const id of this.#loads.keys()) this.#send({ type: "abort", id });
         this.#giveUp();
         this.#send({ type: "ping" });
       }, GRACE_MS);

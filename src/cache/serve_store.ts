@@ -25,8 +25,8 @@ export function serveStore(
 
   async function flush(id: number): Promise<void> {
     await store.flush();
-    port.postMessage({ type: "flushed", id }, []);
     tell();
+    port.postMessage({ type: "flushed", id }, []);
   }
 
   function tell(): void {

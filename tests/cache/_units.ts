@@ -1,6 +1,6 @@
 /** Units whose bytes follow from their keys, so that whoever reads one can tell whether it is right. */
 
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { chainKey, rootKey } from "../../src/cache/chain.ts";
 import type { LoadQuery, StoredUnit, UnitStore } from "../../src/cache/store.ts";
 
@@ -60,7 +60,22 @@ export function query(
 
 /** Fails unless every unit has the bytes that belong to its key. */
 export function assertRight(units: readonly StoredUnit[]): void {
-  for (const { key, bytes } of units) assertEquals(bytes, bytesOf(key, bytes.length));
+  for (const { key, bytes } of units) {
+    const right = bytesOf(key, bytes.length);
+    // Not assertEquals: it takes minutes to write down how two long arrays differ.
+    assert(bytes.every((byte, i) => byte === right[i]), `the bytes of ${key} are wrong`);
+  }
+}
+
+/** Fails unless a load gives these units, all of them and in this order. */
+export function assertSameUnits(
+  actual: readonly StoredUnit[],
+  expected: readonly StoredUnit[],
+): void {
+  const names = (units: readonly StoredUnit[]) =>
+    units.map(({ key, parent, tokens, bytes }) => ({ key, parent, tokens, bytes: bytes.length }));
+  assertEquals(names(actual), names(expected));
+  assertRight(actual);
 }
 
 /** Saves a chain and waits until it is there. */
