@@ -63,6 +63,10 @@ export function localMedium(folder: string): KvMedium {
   };
 }
 
+export async function localDatabaseExists(folder: string): Promise<boolean> {
+  return await identityOf(join(folder, DATABASE)) !== null;
+}
+
 /** Throws what SQLite says of a database that Deno KV would not survive. */
 async function tryQueries(path: string): Promise<void> {
   // Old versions of Node have no SQLite; the check is missing there.

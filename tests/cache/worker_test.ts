@@ -31,7 +31,7 @@ async function withFolder(body: (folder: string) => Promise<void>): Promise<void
 
 /** Opens a port once the worker has come up, which may take seconds on a busy machine. */
 async function connect(worker: StoreWorker): Promise<UnitStore> {
-  const store = await connect(worker);
+  const store = storeOverPort(worker.connect());
   for (let i = 0; i < 500 && store.state().state === "opening"; i++) {
     await new Promise((done) => setTimeout(done, 20));
   }
