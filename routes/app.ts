@@ -37,6 +37,11 @@ export interface AppOptions {
   /** Default 10 MiB. */
   readonly maxBodyBytes?: number;
   /**
+   * Generating requests in progress at a time; others get 503 before their bodies are read. Default: as
+   * many as the engine takes, which says so once it has seen the prompt.
+   */
+  readonly maxRequests?: number;
+  /**
    * Milliseconds of silence after which a stream gets a comment, and a whole answer its status and a
    * blank line. Infinity: never. Default 10 s.
    */
@@ -92,6 +97,7 @@ export function createApp(options: AppOptions): Hono {
   const serving = new Serving({
     model: options.model,
     maxBodyBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
+    maxRequests: options.maxRequests ?? Infinity,
     keepAliveMs: options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS,
     deadlineMs: options.deadlineMs,
     draining: options.draining,

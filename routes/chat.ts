@@ -161,8 +161,10 @@ export async function chatCompletions(
   { serving, name }: { serving: Serving; name: ServedName },
 ): Promise<Response> {
   const model = serving.model();
+  serving.enter(context);
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
   const request = readChatRequest(body, factsOf(model));
+  await serving.turns.take();
   const prompt = await model.chatPrompt(request.messages);
   model.checkLength(prompt, { maxTokens: request.maxTokens, param: "messages" });
   const { n } = request;

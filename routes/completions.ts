@@ -16,6 +16,9 @@ import type { Serving } from "./serving.ts";
 import { wireTimings, wireUsage } from "./usage.ts";
 import { codePoints, completionLogprobs, newId, nowSeconds } from "./wire.ts";
 
+/** Prompts that are tokenized in one go. */
+const PROMPTS_PER_TURN = 16;
+
 interface Job {
   readonly model: TextModel;
   readonly request: CompletionsRequest;
@@ -168,11 +171,13 @@ export async function completions(
   { serving, name }: { serving: Serving; name: ServedName },
 ): Promise<Response> {
   const model = serving.model();
+  serving.enter(context);
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
   const request = readCompletionsRequest(body, factsOf(model));
   const { addSpecial, parseSpecial, maxTokens } = request;
   const prompts: Prompt[] = [];
   for (const prompt of request.prompts) {
+    if (prompts.length % PROMPTS_PER_TURN === 0) await serving.turns.take();
     prompts.push(await model.textPrompt(prompt, { addSpecial, parseSpecial }));
     model.checkLength(prompts[prompts.length - 1], { maxTokens, param: "prompt" });
   }

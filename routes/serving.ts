@@ -6,6 +6,7 @@ import type { TextModel } from "../src/text/types.ts";
 import { UnavailableError } from "./errors.ts";
 import { recordOf } from "./record.ts";
 import { EVENT_STREAM_HEADERS, eventStream } from "./sse.ts";
+import { Turns } from "./turns.ts";
 import { cacheHeader } from "./usage.ts";
 import { type BodyListener, isLate, waitingBody, within } from "./waiting.ts";
 
@@ -15,6 +16,8 @@ const STREAM_START_MS = 100;
 export interface ServingOptions {
   readonly model: TextModel | Promise<TextModel>;
   readonly maxBodyBytes: number;
+  /** Generating requests in progress at a time. */
+  readonly maxRequests: number;
   /** Infinity: silence is kept. */
   readonly keepAliveMs: number;
   /** For requests that name none; undefined: they take what they take. */
@@ -30,7 +33,9 @@ type Work<T> = (signal: AbortSignal) => T;
 export class Serving {
   readonly maxBodyBytes: number;
   readonly deadlineMs: number | undefined;
+  readonly turns = new Turns();
   readonly #options: ServingOptions;
+  #requests = 0;
   #model: TextModel | undefined;
   #failed = false;
 
@@ -62,6 +67,17 @@ export class Serving {
     if (state === "failed") throw new UnavailableError("the model did not load", "model_failed");
     if (state !== "ready") throw stopping();
     return this.#model!;
+  }
+
+  /** Counts a generating request in. Throws UnavailableError where there are too many, reading nothing. */
+  enter(context: Context): void {
+    const { maxRequests } = this.#options;
+    if (this.#requests >= maxRequests) {
+      const message = `${maxRequests} requests are in progress, there must be fewer`;
+      throw new UnavailableError(message, "overloaded");
+    }
+    this.#requests++;
+    recordOf(context).onEnd(() => this.#requests--);
   }
 
   report(error: unknown): void {

@@ -147,6 +147,7 @@ export async function main(
     allowedHosts: hostsFor(host, values["allowed-hosts"]),
     allowedOrigins: values["allowed-origins"],
     keys: keyFile?.keys,
+    maxRequests: values.slots + values["max-waiting"],
     deadlineMs: milliseconds(values.deadline, undefined),
     keepAliveMs: milliseconds(values["keep-alive"], Infinity),
     metrics: values.metrics === "on",

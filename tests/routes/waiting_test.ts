@@ -114,6 +114,29 @@ Deno.test("a full queue is refused within 50 ms, however many ask", async () => 
   assert((performance.now() - started) / 20 < 50);
 });
 
+Deno.test("beyond so many requests in progress others are refused before their bodies are read", async () => {
+  const { app, engine } = fixture({
+    answer: "a".repeat(40),
+    tokenMs: 5,
+    app: { maxRequests: 2 },
+  });
+  const open = [
+    await post(app, PATH, { messages: USER, stream: true }),
+    await post(app, "/v1/completions", { prompt: "hi", max_tokens: 40, stream: true }),
+  ];
+  const refused = await post(app, PATH, "no JSON");
+  assertEquals([refused.status, refused.headers.get("retry-after")], [503, "1"]);
+  assertEquals((await refused.json()).error.code, "overloaded");
+  assertEquals((await app.request("/v1/models")).status, 200);
+  await open[0].body?.cancel();
+  await chat(app, { temperature: 9 }, 400);
+  await chat(app, { max_tokens: 1 });
+  assertEquals((await events(open[1])).at(-1), "[DONE]");
+  await until(() => engine.running === 0);
+  const both = [chat(app, { max_tokens: 1 }), chat(app, { max_tokens: 1 })];
+  assertEquals((await Promise.all(both)).length, 2);
+});
+
 Deno.test("a draining server refuses new requests and says so, while answers go on", async () => {
   const draining = new AbortController();
   const app = { draining: draining.signal };
