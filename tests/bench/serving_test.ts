@@ -57,7 +57,7 @@ async function optionsOf(some: Partial<ServingOptions> = {}): Promise<ServingOpt
 }
 
 Deno.test("--serving alone means every part, and with a list those it names", () => {
-  const all = ["throughput", "prefix", "writing", "connections", "memory", "speculation"];
+  const all = ["throughput", "prefix", "store", "writing", "connections", "memory", "speculation"];
   assertEquals(parse("--serving").serving, all as never);
   assertEquals(parse("--serving", "--runs", "2").serving, all as never);
   assertEquals(parse("--serving", "prefix,memory").serving, ["prefix", "memory"]);

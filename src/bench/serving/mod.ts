@@ -7,6 +7,7 @@ import type { ServingOptions } from "./options.ts";
 import type { ServingPart } from "./parts.ts";
 import { formatPrefix, measurePrefix, type PrefixFigures } from "./prefix.ts";
 import { formatSpeculation, measureSpeculation, type SpeculationRow } from "./speculation.ts";
+import { formatStore, measureStore, type StoreFigures } from "./store.ts";
 import { formatThroughput, measureThroughput, type ThroughputFigures } from "./throughput.ts";
 import { formatWriting, measureWriting, type WritingFigures } from "./writing.ts";
 
@@ -14,6 +15,7 @@ import { formatWriting, measureWriting, type WritingFigures } from "./writing.ts
 interface PartFigures {
   readonly throughput?: ThroughputFigures;
   readonly prefix?: PrefixFigures;
+  readonly store?: StoreFigures;
   readonly writing?: WritingFigures;
   readonly connections?: ConnectionsFigures;
   readonly memory?: MemoryFigures;
@@ -29,6 +31,7 @@ export interface ServingFigures extends PartFigures {
 const MEASURES = {
   throughput: (options: ServingOptions) => measureThroughput(options),
   prefix: measurePrefix,
+  store: measureStore,
   writing: measureWriting,
   connections: measureConnections,
   memory: measureMemory,
@@ -58,12 +61,13 @@ export async function measureServing(
 /** Everything for people, without the last line end. */
 export function formatServing(figures: readonly ServingFigures[]): string {
   const blocks = figures.flatMap((figure) => {
-    const { threads, activations, throughput, prefix, writing } = figure;
+    const { threads, activations, throughput, prefix, store, writing } = figure;
     const { connections, memory, speculation, failed } = figure;
     return [
       [`${threads} ${threads === 1 ? "thread" : "threads"}, ${activations} activations`],
       ...(throughput === undefined ? [] : [formatThroughput(throughput)]),
       ...(prefix === undefined ? [] : [formatPrefix(prefix)]),
+      ...(store === undefined ? [] : [formatStore(store)]),
       ...(writing === undefined ? [] : [formatWriting(writing)]),
       ...(connections === undefined ? [] : [formatConnections(connections)]),
       ...(memory === undefined ? [] : [formatMemory(memory)]),

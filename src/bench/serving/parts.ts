@@ -3,6 +3,7 @@
 export const SERVING_PARTS = [
   "throughput",
   "prefix",
+  "store",
   "writing",
   "connections",
   "memory",
