@@ -16,7 +16,7 @@ export type PlaceName = "kv" | "files";
 export interface Manifest {
   readonly key: string;
   readonly parent: string;
-  /** What `StoreOptions.model` said where it was written. */
+  /** The name of the model where it was written, for lists: `key` stands for the model itself. */
   readonly model: string;
   /** Names the bytes; random, so that writers of the same unit never mix theirs. */
   readonly writeId: string;

@@ -33,8 +33,12 @@ export interface LinkOptions {
 /** Milliseconds between two warnings. */
 const WARNING_MS = 60_000;
 
-/** What databases say of files that are no longer one. */
-const MALFORMED = /malformed|not a database|corrupt/i;
+/** What databases say of files that are no longer one, or not what they were made as. */
+const MALFORMED = new RegExp(
+  "malformed|not a database|corrupt|no such (table|column)|already exists|SQL logic|" +
+    "constraint failed|column type|datatype mismatch|returned no rows",
+  "i",
+);
 
 /** Waits longer after each failure. */
 class BackOff {

@@ -9,7 +9,7 @@ import type { CacheOptions } from "./types.ts";
 import { UnitsInKv } from "./units_in_kv.ts";
 
 export interface OpenStoreOptions extends CacheOptions {
-  /** Names the checkpoint, the same in every process that shall share units. */
+  /** The model's name for lists; what a unit belongs to is in its key. */
   readonly model: string;
   /** For tests: what shall go wrong. */
   readonly faults?: Faults;

@@ -27,7 +27,7 @@ import { WriteQueue } from "./write_queue.ts";
 
 export interface UnitsInKvOptions {
   readonly medium: KvMedium;
-  /** Names the checkpoint; a unit that was written under another name is refused. */
+  /** A name for lists; what a unit belongs to is in its key. */
   readonly model: string;
   readonly quotaBytes: number;
   readonly expiryMs: number;
@@ -175,8 +175,7 @@ export class UnitsInKv implements UnitStore {
       const { manifest } = entry;
       const { parent, tokens } = wanted[i];
       const isRight = manifest !== null && manifest.parent === parent &&
-        manifest.tokens === tokens && manifest.bytes === unitBytes[tokens] &&
-        manifest.model === this.#options.model;
+        manifest.tokens === tokens && manifest.bytes === unitBytes[tokens];
       if (!isRight) {
         this.#refuse(entry);
         return null;
@@ -263,7 +262,7 @@ export class UnitsInKv implements UnitStore {
     const replaces = unitEntry(await session.step(session.kv.get(unitKey(key))));
     const old = replaces?.manifest;
     const created = this.#now();
-    if (old && old.expires > created && old.model === model && old.bytes === bytes.length) {
+    if (old && old.expires > created && old.bytes === bytes.length) {
       const isOld = old.dropped - created < expiryMs;
       if (!isOld || !renew) {
         if (created - old.used >= TOUCH_MS) await this.#touch(replaces);
