@@ -20,14 +20,15 @@ export interface ObservingOptions {
 /** Ids that clients may choose themselves; others get one of ours. */
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/;
 
-/** The code of what went wrong, or its kind where it is a fault. */
-function failureName({ failure }: RequestRecord): string | undefined {
-  if (failure === undefined) return undefined;
+/** The code of what went wrong, or its kind where it is a fault; that a client left is nothing wrong. */
+function failureName({ failure, left }: RequestRecord): string | undefined {
+  if (failure === undefined || left) return undefined;
   const { body, status } = describeError(failure);
   return body.error.code ?? (status < 500 ? body.error.type : "fault");
 }
 
 function levelOf(record: RequestRecord): LogLevel {
+  if (record.left) return "info";
   const status = record.failure === undefined
     ? record.status
     : describeError(record.failure).status;
