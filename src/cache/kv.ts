@@ -78,7 +78,7 @@ export interface KvSession {
 /** What SQLite says where another process has been faster than this commit's checks. */
 const LOCKED = /database is locked|database is busy/i;
 /** Another writer's commit of 800 KB takes about 5 ms. */
-const MAX_TRIES = 50;
+const PATIENCE_MS = 1000;
 const MAX_PAUSE_MS = 20;
 
 /** Commits, again and again while other processes hold the database. */
@@ -91,11 +91,13 @@ export async function commit(
 
 /** Repeats what fails since the database is locked. */
 export async function patiently<T>(call: () => Promise<T>): Promise<T> {
-  for (let tries = 1;; tries++) {
+  const start = performance.now();
+  for (;;) {
     try {
       return await call();
     } catch (error) {
-      if (tries === MAX_TRIES || !LOCKED.test(String(error))) throw error;
+      const isPatient = performance.now() - start < PATIENCE_MS;
+      if (!isPatient || !LOCKED.test(String(error))) throw error;
       await new Promise((done) => setTimeout(done, MAX_PAUSE_MS * Math.random()));
     }
   }

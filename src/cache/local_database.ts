@@ -19,6 +19,9 @@ const COMPANIONS = ["-wal", "-shm"];
 /** What SQLite and the runtime say where the file itself is not to blame. */
 const CIRCUMSTANCES = /locked|busy|full|read-?only|unable to open|denied|requires|I\/O|memory/i;
 
+/** Milliseconds that SQLite waits for other processes. */
+const BUSY_MS = 500;
+
 /** What Deno KV's threads ask by themselves; each touches the pages that they would. */
 const QUERIES = [
   "select ts, id, data, backoff_schedule, keys_if_undelivered from queue order by ts limit 1",
@@ -40,7 +43,7 @@ export function localMedium(folder: string): KvMedium {
       await mkdir(folder, { recursive: true });
       opened = await identityOf(path);
       try {
-        if (opened !== null) await tryQueries(path);
+        if (opened !== null) await patiently(() => tryQueries(path));
         const kv = await patiently(() => openKv(path));
         opened ??= await identityOf(path);
         return withoutExpiry(kv);
@@ -74,6 +77,8 @@ async function tryQueries(path: string): Promise<void> {
   if (sqlite === null) return;
   const database = new sqlite.DatabaseSync(path);
   try {
+    // Another process may just be recovering the log of one that died.
+    database.exec(`pragma busy_timeout = ${BUSY_MS}`);
     const tables = database.prepare("select count(*) as n from sqlite_schema").get();
     // Somebody else is just making it.
     if (Number(tables?.n) === 0) return;

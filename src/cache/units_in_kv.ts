@@ -70,6 +70,7 @@ export class UnitsInKv implements UnitStore {
   /** What there is, as of the last look and what this process has done since. */
   #entries = 0;
   #bytes = 0;
+  #isCounted = false;
   readonly #counts = {
     pagesRead: 0,
     pagesWritten: 0,
@@ -269,7 +270,8 @@ export class UnitsInKv implements UnitStore {
         return false;
       }
     }
-    if (this.#bytes + bytes.length > quotaBytes) await this.#makeRoom(session, bytes.length);
+    const isRoom = this.#isCounted && this.#bytes + bytes.length <= quotaBytes;
+    if (!isRoom) await this.#makeRoom(session, bytes.length);
     const manifest: Manifest = {
       key,
       parent,
@@ -307,6 +309,7 @@ export class UnitsInKv implements UnitStore {
         this.#counts.pagesRefused++;
       }
     }
+    this.#isCounted = true;
     this.#entries = kept.length;
     this.#bytes = kept.reduce((sum, { bytes }) => sum + bytes, 0);
     const { quotaBytes } = this.#options;

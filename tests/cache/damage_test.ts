@@ -139,7 +139,9 @@ Deno.test("bits that flip anywhere in a database's file never give a wrong byte"
         await saveChain(store, tokensOf(99, PAGE), PLACE);
         stored = await loadedTokens(store, tokensOf(99, PAGE), PLACE);
       }
-      assertEquals(stored, PAGE, `trial ${trial}: ${warnings}`);
+      // A bit of the file's header says that it is only to be read.
+      const isReadOnly = warnings.some((message) => message.includes("read-only database"));
+      assertEquals(stored, isReadOnly ? 0 : PAGE, `trial ${trial}: ${warnings}`);
       await store.close();
       for await (const { name } of Deno.readDir(state)) {
         if (/^kv\.sqlite3\.damaged-[^.]*Z$/.test(name)) setAside++;
