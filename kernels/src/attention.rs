@@ -1,32 +1,137 @@
 //! Rotary embedding, the paged KV cache, and causal attention over it.
 //!
-//! A page holds 64 tokens. For each KV head it has the keys by fours, `[16][keyDim][4]`, so that lanes
-//! are keys, then the values `[64][valueDim]`, so that lanes are dimensions. Softmax runs page by page
-//! with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022), always from page 0 and always
-//! in whole pages, so that a query's result does not depend on which other queries it goes with.
+//! A page holds 64 tokens. For each KV head it has the keys by eights, `[8][keyDim][8]`, so that lanes
+//! are keys, then the values `[64][valueDim]`, so that lanes are dimensions; 8-bit cells are followed by
+//! their scales, `[8][blocks][8]` and `[64][blocks]`. Softmax runs page by page with a running maximum
+//! (Milakov & Gimelshein 2018; Dao et al. 2022), always from page 0 and always in whole pages, so that a
+//! query's result does not depend on which other queries it goes with.
 
 use crate::activations::rms_norm;
+use crate::cells::{from_cells, from_halves, from_interleaved_cells, Cells, Row};
 use crate::math::exp;
 use crate::simd::F32x4;
 
 pub const PAGE: usize = 64;
 
+/// Keys that lie interleaved.
+const LANES: usize = 8;
+
 /// One layer of the cache.
 #[derive(Clone, Copy)]
 pub struct KvLayer {
-    pub base: *mut f32,
+    pub base: *mut u8,
+    pub cells: Cells,
     pub heads: usize,
     pub key_dim: usize,
     pub value_dim: usize,
 }
 
+/// Keys or values of a page and head.
+#[derive(Clone, Copy)]
+struct Part {
+    numbers: *mut u8,
+    scales: *mut f32,
+}
+
 impl KvLayer {
-    /// Keys of a page and head; its values follow them.
+    /// Bytes of a page's keys or values, for one head.
+    fn part_bytes(&self, dim: usize) -> usize {
+        PAGE * (dim * self.cells.bytes() + self.cells.scales(dim) * 4)
+    }
+
+    /// Bytes of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.heads * (self.part_bytes(self.key_dim) + self.part_bytes(self.value_dim))
+    }
+
     #[inline(always)]
-    unsafe fn keys(&self, page: i32, head: usize) -> *mut f32 {
-        let head_floats = PAGE * (self.key_dim + self.value_dim);
-        self.base
-            .add((page as usize * self.heads + head) * head_floats)
+    unsafe fn keys(&self, page: i32, head: usize) -> Part {
+        let head_bytes = self.part_bytes(self.key_dim) + self.part_bytes(self.value_dim);
+        let numbers = self
+            .base
+            .add(page as usize * self.page_bytes() + head * head_bytes);
+        let scales = numbers.add(PAGE * self.key_dim * self.cells.bytes()) as *mut f32;
+        Part { numbers, scales }
+    }
+
+    #[inline(always)]
+    unsafe fn values(&self, page: i32, head: usize) -> Part {
+        let keys = self.keys(page, head).numbers;
+        let numbers = keys.add(self.part_bytes(self.key_dim));
+        let scales = numbers.add(PAGE * self.value_dim * self.cells.bytes()) as *mut f32;
+        Part { numbers, scales }
+    }
+
+    /// The first `count` keys as float32 by eights: where they are, or in `room`.
+    unsafe fn read_keys(
+        &self,
+        (page, head): (i32, usize),
+        count: usize,
+        room: *mut f32,
+    ) -> *const f32 {
+        let Part { numbers, scales } = self.keys(page, head);
+        let groups = count.div_ceil(LANES);
+        match self.cells {
+            Cells::F32 => return numbers as *const f32,
+            Cells::F16 => {
+                from_halves(numbers as *const u16, groups * LANES * self.key_dim, room);
+            }
+            Cells::Q8 => {
+                from_interleaved_cells(numbers as *const i8, scales, (groups, self.key_dim), room);
+            }
+        }
+        room
+    }
+
+    /// The first `count` values as float32: where they are, or in `room`.
+    unsafe fn read_values(
+        &self,
+        (page, head): (i32, usize),
+        count: usize,
+        room: *mut f32,
+    ) -> *const f32 {
+        let Part { numbers, scales } = self.values(page, head);
+        match self.cells {
+            Cells::F32 => return numbers as *const f32,
+            Cells::F16 => {
+                let n = (count * self.value_dim).next_multiple_of(8);
+                from_halves(numbers as *const u16, n, room);
+            }
+            Cells::Q8 => {
+                from_cells(
+                    numbers as *const i8,
+                    scales,
+                    (count, &[self.value_dim]),
+                    room,
+                );
+            }
+        }
+        room
+    }
+
+    /// Where the key of a token goes.
+    unsafe fn key_row(&self, page: i32, head: usize, slot: usize) -> Row {
+        let Part { numbers, scales } = self.keys(page, head);
+        let (group, lane) = (slot / LANES, slot % LANES);
+        let first = group * LANES * self.key_dim + lane;
+        let first_scale = group * LANES * self.cells.scales(self.key_dim) + lane;
+        Row {
+            cells: self.cells,
+            numbers: numbers.add(first * self.cells.bytes()),
+            scales: scales.wrapping_add(first_scale),
+            stride: LANES,
+        }
+    }
+
+    /// Where the value of a token goes.
+    unsafe fn value_row(&self, page: i32, head: usize, slot: usize) -> Row {
+        let Part { numbers, scales } = self.values(page, head);
+        Row {
+            cells: self.cells,
+            numbers: numbers.add(slot * self.value_dim * self.cells.bytes()),
+            scales: scales.wrapping_add(slot * self.cells.scales(self.value_dim)),
+            stride: 1,
+        }
     }
 }
 
@@ -114,14 +219,10 @@ impl Rotation {
     ) {
         self.apply(k, layer.key_dim, self.k_norm, row);
         let position = *batch.positions.add(row) as usize;
-        let keys = layer.keys(*batch.table(row).add(position / PAGE), head);
+        let page = *batch.table(row).add(position / PAGE);
         let slot = position % PAGE;
-        let lane = keys.add(slot / 4 * 4 * layer.key_dim + slot % 4);
-        for d in 0..layer.key_dim {
-            *lane.add(d * 4) = *k.add(d);
-        }
-        let values = keys.add(layer.key_dim * PAGE + slot * layer.value_dim);
-        core::ptr::copy_nonoverlapping(v, values, layer.value_dim);
+        layer.key_row(page, head, slot).store(k, layer.key_dim);
+        layer.value_row(page, head, slot).store(v, layer.value_dim);
     }
 }
 
@@ -137,83 +238,163 @@ pub struct Query {
     pub sink: f32,
 }
 
-/// Floats of scratch that `attend` needs.
-pub const SCRATCH: usize = 4 * PAGE;
+/// A query under way.
+#[derive(Clone, Copy)]
+pub struct Running {
+    query: Query,
+    peak: f32,
+    total: f32,
+}
 
-/// Attention of N queries of one sequence and KV head.
+impl Running {
+    /// # Safety
+    /// The query's output has `value_dim` floats.
+    unsafe fn start(query: Query, value_dim: usize) -> Self {
+        core::ptr::write_bytes(query.out, 0, value_dim);
+        let (peak, total) = (f32::NEG_INFINITY, 0.0);
+        Self { query, peak, total }
+    }
+
+    /// Keys of the page from `first` on that it sees.
+    fn seen(&self, first: usize) -> core::ops::Range<usize> {
+        self.query.first.saturating_sub(first).min(PAGE)
+            ..self.query.limit.saturating_sub(first).min(PAGE)
+    }
+
+    unsafe fn finish(&mut self, value_dim: usize) {
+        let Query { out, sink, .. } = self.query;
+        if sink > f32::NEG_INFINITY {
+            let grown = self.peak.max(sink);
+            let shrink = exp(F32x4::splat(self.peak - grown)).lanes()[0];
+            self.total = self.total * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
+            rescale(out, value_dim, shrink);
+        }
+        for d in 0..value_dim {
+            *out.add(d) /= self.total;
+        }
+    }
+}
+
+/// Queries that go through the pages together, and how many of them share a load of keys or values.
+pub const MAX_QUERIES: usize = 64;
+const TILE: usize = 4;
+
+/// Floats of scratch that attention over heads of up to `dim` numbers needs.
+pub const fn scratch_floats(dim: usize) -> usize {
+    MAX_QUERIES * PAGE + PAGE * dim
+}
+
+/// Attention of up to MAX_QUERIES queries of one sequence and KV head.
 ///
 /// # Safety
-/// The table covers the largest limit; `scores` has room for SCRATCH floats.
-pub unsafe fn attend<const N: usize>(
-    queries: [Query; N],
+/// The table covers the largest limit; `scratch` has room for `scratch_floats` of the wider head.
+pub unsafe fn attend(
+    queries: &[Query],
     table: *const i32,
     layer: &KvLayer,
     head: usize,
     scale: f32,
-    scores: *mut f32,
+    scratch: *mut f32,
 ) {
     let (key_dim, value_dim) = (layer.key_dim, layer.value_dim);
-    let mut peak = [f32::NEG_INFINITY; N];
-    let mut total = [0f32; N];
+    let (scores, room) = (scratch, scratch.add(MAX_QUERIES * PAGE));
+    let idle = Running {
+        query: queries[0],
+        peak: 0.0,
+        total: 0.0,
+    };
+    let mut running = [idle; MAX_QUERIES];
+    let running = &mut running[..queries.len()];
     let mut furthest = 0;
     let mut first = usize::MAX;
-    for query in &queries {
-        core::ptr::write_bytes(query.out, 0, value_dim);
+    for (to, &query) in running.iter_mut().zip(queries) {
+        *to = Running::start(query, value_dim);
         furthest = furthest.max(query.limit);
         first = first.min(query.first / PAGE * PAGE);
     }
     while first < furthest {
-        let keys = layer.keys(*table.add(first / PAGE), head);
-        let count = PAGE.min(furthest - first);
-        score_page(&queries, keys, key_dim, count, scale, scores);
-        for n in 0..N {
-            let seen = queries[n].first.saturating_sub(first).min(PAGE)
-                ..queries[n].limit.saturating_sub(first).min(PAGE);
-            if seen.is_empty() {
-                core::ptr::write_bytes(scores.add(n * PAGE), 0, PAGE);
-                continue;
+        let page = (*table.add(first / PAGE), head);
+        let keys = layer.read_keys(page, PAGE.min(furthest - first), room);
+        for (tile, queries) in running.chunks_mut(TILE).enumerate() {
+            let scores = scores.add(tile * TILE * PAGE);
+            match queries.len() {
+                1 => score_tile::<1>(queries, keys, key_dim, first, (scale, value_dim), scores),
+                2 => score_tile::<2>(queries, keys, key_dim, first, (scale, value_dim), scores),
+                3 => score_tile::<3>(queries, keys, key_dim, first, (scale, value_dim), scores),
+                _ => score_tile::<4>(queries, keys, key_dim, first, (scale, value_dim), scores),
             }
-            let row = scores.add(n * PAGE);
-            let shrink = soften(row, seen, count, &mut peak[n], &mut total[n]);
-            rescale(queries[n].out, value_dim, shrink);
         }
-        let values = keys.add(key_dim * PAGE);
-        add_values(&queries, values, value_dim, count, scores);
+        let values = layer.read_values(page, PAGE.min(furthest - first), room);
+        for (tile, queries) in running.chunks_mut(TILE).enumerate() {
+            let scores = scores.add(tile * TILE * PAGE);
+            let count = count_of(queries, first);
+            match queries.len() {
+                1 => add_values::<1>(queries, values, value_dim, count, scores),
+                2 => add_values::<2>(queries, values, value_dim, count, scores),
+                3 => add_values::<3>(queries, values, value_dim, count, scores),
+                _ => add_values::<4>(queries, values, value_dim, count, scores),
+            }
+        }
         first += PAGE;
     }
-    for n in 0..N {
-        let out = queries[n].out;
-        let sink = queries[n].sink;
-        if sink > f32::NEG_INFINITY {
-            let grown = peak[n].max(sink);
-            let shrink = exp(F32x4::splat(peak[n] - grown)).lanes()[0];
-            total[n] = total[n] * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
-            rescale(out, value_dim, shrink);
+    for running in running {
+        running.finish(value_dim);
+    }
+}
+
+/// Keys of the page from `first` on up to the last that one of the queries sees; 0 where none sees any.
+fn count_of(queries: &[Running], first: usize) -> usize {
+    let seen = queries.iter().map(|running| running.seen(first));
+    seen.filter(|seen| !seen.is_empty())
+        .fold(0, |most, seen| most.max(seen.end))
+}
+
+/// Scores of a page's keys, softened: what its values must be multiplied by.
+#[inline(always)]
+unsafe fn score_tile<const N: usize>(
+    queries: &mut [Running],
+    keys: *const f32,
+    key_dim: usize,
+    first: usize,
+    (scale, value_dim): (f32, usize),
+    scores: *mut f32,
+) {
+    let count = count_of(queries, first);
+    if count == 0 {
+        return;
+    }
+    score_page::<N>(queries, keys, key_dim, count, scale, scores);
+    for (n, running) in queries.iter_mut().enumerate() {
+        let seen = running.seen(first);
+        let row = scores.add(n * PAGE);
+        if seen.is_empty() {
+            core::ptr::write_bytes(row, 0, PAGE);
+            continue;
         }
-        for d in 0..value_dim {
-            *out.add(d) /= total[n];
-        }
+        let shrink = soften(row, seen, count, &mut running.peak, &mut running.total);
+        rescale(running.query.out, value_dim, shrink);
     }
 }
 
 /// Scores of the page's first `count` keys, in eights.
 #[inline(always)]
 unsafe fn score_page<const N: usize>(
-    queries: &[Query; N],
+    queries: &[Running],
     keys: *const f32,
     key_dim: usize,
     count: usize,
     scale: f32,
     scores: *mut f32,
 ) {
+    let q: [*const f32; N] = core::array::from_fn(|n| queries[n].query.q);
     let mut at = 0;
     while at < count {
         let mut acc = [[F32x4::splat(0.0); 2]; N];
         for d in 0..key_dim {
-            let k = keys.add(at * key_dim + d * 4);
-            let k = [F32x4::load(k), F32x4::load(k.add(4 * key_dim))];
+            let k = keys.add(at * key_dim + d * LANES);
+            let k = [F32x4::load(k), F32x4::load(k.add(4))];
             for n in 0..N {
-                let q = F32x4::load_splat(queries[n].q.add(d));
+                let q = F32x4::load_splat(q[n].add(d));
                 acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
             }
         }
@@ -290,16 +471,17 @@ pub unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
 /// out += scores x values, key by key.
 #[inline(always)]
 unsafe fn add_values<const N: usize>(
-    queries: &[Query; N],
+    queries: &[Running],
     values: *const f32,
     value_dim: usize,
     count: usize,
     scores: *const f32,
 ) {
+    let outs: [*mut f32; N] = core::array::from_fn(|n| queries[n].query.out);
     let mut d = 0;
     while d + 8 <= value_dim {
         let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
-            let out = queries[n].out.add(d);
+            let out = outs[n].add(d);
             [F32x4::load(out), F32x4::load(out.add(4))]
         });
         for key in 0..count {
@@ -311,35 +493,31 @@ unsafe fn add_values<const N: usize>(
             }
         }
         for n in 0..N {
-            acc[n][0].store(queries[n].out.add(d));
-            acc[n][1].store(queries[n].out.add(d + 4));
+            acc[n][0].store(outs[n].add(d));
+            acc[n][1].store(outs[n].add(d + 4));
         }
         d += 8;
     }
     while d < value_dim {
-        for (n, query) in queries.iter().enumerate() {
-            let mut acc = *query.out.add(d);
+        for (n, out) in outs.iter().enumerate() {
+            let mut acc = *out.add(d);
             for key in 0..count {
                 acc += *scores.add(n * PAGE + key) * *values.add(key * value_dim + d);
             }
-            *query.out.add(d) = acc;
+            *out.add(d) = acc;
         }
         d += 1;
     }
 }
 
-/// Tasks that attention of `rows` rows is cut into, and how many query heads or rows each takes.
-#[derive(Clone, Copy)]
-pub enum Split {
-    /// One row, `heads` query heads of one KV head: decoding.
-    Heads {
-        per_task: usize,
-        tasks_per_kv_head: usize,
-    },
-    /// ROWS rows of one query head: prefill.
-    Rows,
+/// How attention is cut into tasks: some rows of some query heads of one KV head each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Split {
+    pub rows: usize,
+    pub heads: usize,
 }
 
+/// Rows of a task: of neighbours of one sequence, all go through a page together.
 const ROWS: usize = 16;
 
 /// What attention runs over.
@@ -359,29 +537,28 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Large tasks read a page for many queries; there must be some for each thread, though.
     pub fn split(&self, threads: usize) -> Split {
-        if self.rows >= 8 {
-            return Split::Rows;
-        }
         let group = self.heads / self.layer.heads;
-        let mut per_task = group.min(4);
-        let tasks = |per_task: usize| self.rows * self.layer.heads * group.div_ceil(per_task);
-        while per_task > 1 && threads > 1 && tasks(per_task) < 4 * threads {
-            per_task -= 1;
+        let mut split = Split {
+            rows: ROWS.min(self.rows),
+            heads: group.min(MAX_QUERIES / ROWS.min(self.rows)),
+        };
+        while threads > 1 && self.tasks(split) < 2 * threads {
+            if split.rows > TILE {
+                split.rows = split.rows.div_ceil(2);
+            } else if split.heads > 1 {
+                split.heads = split.heads.div_ceil(2);
+            } else {
+                break;
+            }
         }
-        Split::Heads {
-            per_task,
-            tasks_per_kv_head: group.div_ceil(per_task),
-        }
+        split
     }
 
     pub fn tasks(&self, split: Split) -> usize {
-        match split {
-            Split::Rows => self.heads * self.rows.div_ceil(ROWS),
-            Split::Heads {
-                tasks_per_kv_head, ..
-            } => self.rows * self.layer.heads * tasks_per_kv_head,
-        }
+        let group = self.heads / self.layer.heads;
+        self.layer.heads * group.div_ceil(split.heads) * self.rows.div_ceil(split.rows)
     }
 
     #[inline(always)]
@@ -406,65 +583,38 @@ impl Attention {
     }
 
     /// # Safety
-    /// All pointers cover what the shapes state; `scores` has room for SCRATCH floats.
-    pub unsafe fn run(&self, split: Split, task: usize, scores: *mut f32) {
+    /// All pointers cover what the shapes state; `scratch` has room for `scratch_floats`.
+    pub unsafe fn run(&self, split: Split, task: usize, scratch: *mut f32) {
         let group = self.heads / self.layer.heads;
-        match split {
-            Split::Heads {
-                per_task,
-                tasks_per_kv_head,
-            } => {
-                let (rest, part) = (task / tasks_per_kv_head, task % tasks_per_kv_head);
-                let (row, kv_head) = (rest / self.layer.heads, rest % self.layer.heads);
-                let first = kv_head * group + part * per_task;
-                let count = per_task.min(group - part * per_task);
-                let table = self.batch.table(row);
-                let query = |i: usize| self.query(row, first + i);
-                match count {
-                    1 => self.attend([query(0)], table, kv_head, scores),
-                    2 => self.attend([query(0), query(1)], table, kv_head, scores),
-                    3 => self.attend([query(0), query(1), query(2)], table, kv_head, scores),
-                    _ => self.attend(
-                        [query(0), query(1), query(2), query(3)],
-                        table,
-                        kv_head,
-                        scores,
-                    ),
+        let parts = group.div_ceil(split.heads);
+        let blocks = self.rows.div_ceil(split.rows);
+        // The last rows see most keys: they come first, so that no thread ends late.
+        let (rest, block) = (
+            task % (self.layer.heads * parts),
+            blocks - 1 - task / (self.layer.heads * parts),
+        );
+        let (kv_head, part) = (rest / parts, rest % parts);
+        let heads = part * split.heads..group.min((part + 1) * split.heads);
+        let end = self.rows.min((block + 1) * split.rows);
+        let mut row = block * split.rows;
+        while row < end {
+            let sequence = *self.batch.sequences.add(row);
+            let mut after = row + 1;
+            while after < end && *self.batch.sequences.add(after) == sequence {
+                after += 1;
+            }
+            let mut queries = [self.query(row, 0); MAX_QUERIES];
+            let mut count = 0;
+            for head in heads.clone() {
+                for row in row..after {
+                    queries[count] = self.query(row, kv_head * group + head);
+                    count += 1;
                 }
             }
-            Split::Rows => {
-                let blocks = self.rows.div_ceil(ROWS);
-                // The last rows see most keys: they come first, so that no thread ends late.
-                let (head, block) = (task % self.heads, blocks - 1 - task / self.heads);
-                let end = self.rows.min((block + 1) * ROWS);
-                let mut row = block * ROWS;
-                while row < end {
-                    let same = (1..4).all(|i| {
-                        row + i < end
-                            && *self.batch.sequences.add(row + i) == *self.batch.sequences.add(row)
-                    });
-                    let table = self.batch.table(row);
-                    if same {
-                        let four = core::array::from_fn::<_, 4, _>(|i| self.query(row + i, head));
-                        self.attend(four, table, head / group, scores);
-                        row += 4;
-                    } else {
-                        self.attend([self.query(row, head)], table, head / group, scores);
-                        row += 1;
-                    }
-                }
-            }
+            let table = self.batch.table(row);
+            let queries = &queries[..count];
+            attend(queries, table, &self.layer, kv_head, self.scale, scratch);
+            row = after;
         }
-    }
-
-    #[inline(always)]
-    unsafe fn attend<const N: usize>(
-        &self,
-        queries: [Query; N],
-        table: *const i32,
-        kv_head: usize,
-        scores: *mut f32,
-    ) {
-        attend(queries, table, &self.layer, kv_head, self.scale, scores);
     }
 }

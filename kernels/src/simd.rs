@@ -60,6 +60,11 @@ mod imp {
         pub fn max(self, o: Self) -> Self {
             Self(f32x4_max(self.0, o.0))
         }
+        /// The smaller of two numbers; neither may be NaN.
+        #[inline(always)]
+        pub fn smaller(self, o: Self) -> Self {
+            Self(f32x4_pmin(self.0, o.0))
+        }
         #[inline(always)]
         pub fn abs(self) -> Self {
             Self(f32x4_abs(self.0))
@@ -129,6 +134,10 @@ mod imp {
         #[inline(always)]
         pub fn and_not(self, o: Self) -> Self {
             Self(v128_andnot(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn or(self, o: Self) -> Self {
+            Self(v128_or(self.0, o.0))
         }
         #[inline(always)]
         pub fn shl(self, n: u32) -> Self {
@@ -201,6 +210,36 @@ mod imp {
         #[inline(always)]
         pub fn sub(self, o: Self) -> Self {
             Self(i16x8_sub(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn splat(x: i16) -> Self {
+            Self(i16x8_splat(x))
+        }
+        #[inline(always)]
+        pub fn and(self, o: Self) -> Self {
+            Self(v128_and(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(u16x8_shr(self.0, n))
+        }
+        /// The smaller of each two unsigned values.
+        #[inline(always)]
+        pub fn smaller_u(self, o: Self) -> Self {
+            Self(u16x8_min(self.0, o.0))
+        }
+        /// Whether any unsigned value is below the other's.
+        #[inline(always)]
+        pub fn any_below_u(self, o: Self) -> bool {
+            v128_any_true(u16x8_lt(self.0, o.0))
+        }
+        /// Words with the upper halves `self` and the lower halves `low`: lanes 0..4, then 4..8.
+        #[inline(always)]
+        pub fn above(self, low: Self) -> [I32x4; 2] {
+            [
+                I32x4(i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(low.0, self.0)),
+                I32x4(i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(low.0, self.0)),
+            ]
         }
         /// Eight signed bytes, widened.
         #[inline(always)]
@@ -397,6 +436,9 @@ mod imp {
                 |a, b| if a.is_nan() || a > b { a } else { b },
             ))
         }
+        pub fn smaller(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| if b < a { b } else { a }))
+        }
         pub fn abs(self) -> Self {
             Self(self.0.map(f32::abs))
         }
@@ -441,6 +483,9 @@ mod imp {
         }
         pub fn and_not(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a & !b))
+        }
+        pub fn or(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a | b))
         }
         pub fn shl(self, n: u32) -> Self {
             Self(self.0.map(|a| a << n))
@@ -493,6 +538,29 @@ mod imp {
         }
         pub fn sub(self, o: Self) -> Self {
             Self(zip(self.0, o.0, i16::wrapping_sub))
+        }
+        pub fn splat(x: i16) -> Self {
+            Self([x; 8])
+        }
+        pub fn and(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & b))
+        }
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(self.0.map(|a| ((a as u16) >> n) as i16))
+        }
+        pub fn smaller_u(self, o: Self) -> Self {
+            Self(zip(
+                self.0,
+                o.0,
+                |a, b| if (b as u16) < a as u16 { b } else { a },
+            ))
+        }
+        pub fn any_below_u(self, o: Self) -> bool {
+            zip(self.0, o.0, |a, b| (a as u16) < b as u16).contains(&true)
+        }
+        pub fn above(self, low: Self) -> [I32x4; 2] {
+            let word = |i: usize| (self.0[i] as i32) << 16 | low.0[i] as u16 as i32;
+            [0, 4].map(|first| I32x4(core::array::from_fn(|i| word(first + i))))
         }
         pub unsafe fn load_widen_s8(p: *const i8) -> Self {
             Self((p as *const [i8; 8]).read_unaligned().map(i16::from))

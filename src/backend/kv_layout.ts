@@ -15,7 +15,7 @@ import {
 export const SCALE_BLOCK = 32;
 
 /** Tokens whose keys lie side by side. */
-const KEY_LANES = 4;
+const KEY_LANES = 8;
 const SCALE_BYTES = 4;
 const NUMBER_BYTES: Record<KvType, number> = { f32: 4, f16: 2, q8: 1 };
 

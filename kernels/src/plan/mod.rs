@@ -98,13 +98,13 @@ struct Scratch {
 const PRIVATE_ROWS: usize = 2;
 
 /// Bytes of scratch that a thread needs; see `scratch_bytes` of the crate.
-pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize) -> usize {
+pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize, cached: usize) -> usize {
     let row = Layout::new(cols, NARROW | WIDE | FLOAT, Precision::Q16).bytes;
     panel_bytes(cols)
         + cols * 4
         + 64
         + PRIVATE_ROWS * row
-        + crate::attention::SCRATCH * 4
+        + crate::attention::scratch_floats(cached) * 4
         + crate::gate::scratch_floats(experts) * 4
         + crate::experts::scratch_bytes(pairs, experts)
 }

@@ -1,9 +1,11 @@
 use core::ops::Range;
 
 use sluice_kernels::attention::{
-    attend, rotate, Attention, Batch, KvLayer, Query, Rotation, Split, PAGE, SCRATCH,
+    attend, rotate, scratch_floats, Attention, Batch, KvLayer, Query, Rotation, Split,
 };
+use sluice_kernels::cells::Cells;
 
+use crate::cells::rounded;
 use crate::support::{bits, Random, ROUNDOFF};
 
 /// Three query heads to each of two KV heads; widths that are not whole vectors.
@@ -17,26 +19,39 @@ pub const TABLES: [i32; 6] = [5, 0, 2, 4, 1, 6];
 const PAGES: usize = 7;
 const TABLE_WIDTH: usize = 3;
 
-/// Two sequences' keys and values, plain and in the cache.
+/// Scratch of attention over these heads.
+pub const SCRATCH: usize = scratch_floats(KEY_DIM);
+
+/// All ways of keeping numbers.
+pub const ALL_CELLS: [Cells; 3] = [Cells::F32, Cells::F16, Cells::Q8];
+
+/// Two sequences' keys and values, as attention reads them and in the cache.
 pub struct Cache {
     /// `[sequence][token][head][dim]`.
     pub keys: [Vec<f32>; 2],
     pub values: [Vec<f32>; 2],
-    pages: Vec<f32>,
+    pages: Vec<u8>,
+    cells: Cells,
 }
 
 impl Cache {
-    /// Fills the cache by `key_value`, without rotation. What is not written is NaN.
     pub fn new(lengths: [usize; 2]) -> Self {
+        Self::of(Cells::F32, lengths)
+    }
+
+    /// Fills the cache by `key_value`, without rotation. What is not written is NaN.
+    pub fn of(cells: Cells, lengths: [usize; 2]) -> Self {
         let mut random = Random::new(7);
         let keys = lengths.map(|n| random.floats(n * KV_HEADS * KEY_DIM));
         let values = lengths.map(|n| random.floats(n * KV_HEADS * VALUE_DIM));
-        let pages = vec![f32::NAN; PAGES * KV_HEADS * PAGE * (KEY_DIM + VALUE_DIM)];
         let mut cache = Self {
             keys,
             values,
-            pages,
+            pages: Vec::new(),
+            cells,
         };
+        // Aligned for floats, whose NaN all ones are; so are those of halves.
+        cache.pages = vec![0xff; PAGES * cache.layer().page_bytes()];
         let rotation = Rotation {
             cos_sin: core::ptr::null(),
             dim: 0,
@@ -60,12 +75,20 @@ impl Cache {
                 }
             }
         }
+        for rows in &mut cache.keys {
+            rows.chunks_mut(KEY_DIM).for_each(|row| rounded(cells, row));
+        }
+        for rows in &mut cache.values {
+            rows.chunks_mut(VALUE_DIM)
+                .for_each(|row| rounded(cells, row));
+        }
         cache
     }
 
     pub fn layer(&mut self) -> KvLayer {
         KvLayer {
             base: self.pages.as_mut_ptr(),
+            cells: self.cells,
             heads: KV_HEADS,
             key_dim: KEY_DIM,
             value_dim: VALUE_DIM,
@@ -123,6 +146,9 @@ impl Cache {
     }
 }
 
+/// Many rows of one head a task.
+pub const TALL: Split = Split { rows: 16, heads: 1 };
+
 pub fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
     Batch {
         positions: positions.as_ptr(),
@@ -143,7 +169,12 @@ pub fn assert_near(got: &[f32], (want, bound): &(Vec<f64>, f64), what: &str) {
 
 #[test]
 fn a_tile_of_four_queries_gives_each_the_bits_it_gets_alone() {
-    let mut cache = Cache::new([140, 3]);
+    for cells in ALL_CELLS {
+        check_tiles(Cache::of(cells, [140, 3]));
+    }
+}
+
+fn check_tiles(mut cache: Cache) {
     let q = Random::new(8).floats(4 * KEY_DIM);
     let layer = cache.layer();
     let mut scores = [f32::NAN; SCRATCH];
@@ -164,14 +195,15 @@ fn a_tile_of_four_queries_gives_each_the_bits_it_gets_alone() {
         };
         let table = TABLES.as_ptr();
         for head in 0..KV_HEADS {
-            let four = core::array::from_fn(|n| query(n, base.wrapping_add(n) as *mut f32));
+            let four: [Query; 4] =
+                core::array::from_fn(|n| query(n, base.wrapping_add(n) as *mut f32));
             // SAFETY: the table covers the limits; each output is its own.
-            unsafe { attend::<4>(four, table, &layer, head, SCALE, scores.as_mut_ptr()) };
+            unsafe { attend(&four, table, &layer, head, SCALE, scores.as_mut_ptr()) };
             for n in 0..4 {
                 let mut alone = [f32::NAN; VALUE_DIM];
                 let one = [query(n, alone.as_mut_ptr())];
                 // SAFETY: as above.
-                unsafe { attend::<1>(one, table, &layer, head, SCALE, scores.as_mut_ptr()) };
+                unsafe { attend(&one, table, &layer, head, SCALE, scores.as_mut_ptr()) };
                 assert_eq!(bits(&tile[n]), bits(&alone), "limits {limits:?}, query {n}");
                 let want = cache.exact(&q[n * KEY_DIM..][..KEY_DIM], 0, head, limits[n]);
                 assert_near(&alone, &want, "one query");
@@ -191,7 +223,12 @@ fn run(attention: &Attention, split: Split) {
 
 #[test]
 fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
-    let mut cache = Cache::new([140, 100]);
+    for cells in ALL_CELLS {
+        check_splits(Cache::of(cells, [140, 100]));
+    }
+}
+
+fn check_splits(mut cache: Cache) {
     // A chunk of each sequence, then single rows by turns.
     let positions: Vec<i32> = (120..140).chain(58..70).chain([139, 99, 0, 0]).collect();
     let sequences: Vec<i32> = [0; 20]
@@ -221,7 +258,7 @@ fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
         );
         out
     };
-    let whole = run_rows(0, rows, Some(Split::Rows), 1);
+    let whole = run_rows(0, rows, Some(TALL), 1);
     for row in 0..rows {
         for head in 0..HEADS {
             let at = row * HEADS + head;
@@ -232,9 +269,9 @@ fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
         }
     }
     for per_task in 1..=3 {
-        let heads = Split::Heads {
-            per_task,
-            tasks_per_kv_head: 3usize.div_ceil(per_task),
+        let heads = Split {
+            rows: 1,
+            heads: per_task,
         };
         assert_eq!(bits(&run_rows(0, rows, Some(heads), 1)), bits(&whole));
     }
@@ -270,7 +307,7 @@ fn scores_that_differ_widely_keep_the_largest() {
     // SAFETY: the table covers 130 positions.
     unsafe {
         attend(
-            [query],
+            &[query],
             TABLES.as_ptr(),
             &layer,
             0,
@@ -387,7 +424,7 @@ fn keys_are_normalised_then_rotated_and_written_where_attention_reads() {
         // SAFETY: the table covers 70 positions.
         unsafe {
             attend(
-                [query],
+                &[query],
                 TABLES.as_ptr(),
                 &layer,
                 head,

@@ -18,7 +18,6 @@ import type {
   GateParams,
   KvCache,
   KvCacheOptions,
-  KvType,
   LatentCache,
   LatentCacheOptions,
   ModelCache,
@@ -39,6 +38,7 @@ import {
   instantiate,
   LEAVE,
   loadModule,
+  numericsOf,
   type SharedModule,
   type Variant,
 } from "./kernels.ts";
@@ -144,7 +144,7 @@ class WasmBackend implements Backend {
     const { threads, activations, bankBytes = MEMORY_BYTES, paging } = options;
     this.threads = threads;
     this.activations = activations;
-    this.numerics = shared.numerics;
+    this.numerics = numericsOf(shared, banks[0]);
     this.#banks = banks;
     this.#first = banks[0];
     this.#workers = workers;
@@ -173,7 +173,9 @@ class WasmBackend implements Backend {
   }
 
   createKvCache(options: KvCacheOptions): KvCache {
-    const cache: WasmKvCache = { ...options, ...this.#placeCache(options, kvPageLayout(options)) };
+    const cached = Math.max(options.keyDim, options.valueDim);
+    const layout = kvPageLayout(options);
+    const cache: WasmKvCache = { ...options, ...this.#placeCache(options, { layout, cached }) };
     return cache;
   }
 
@@ -185,7 +187,8 @@ class WasmBackend implements Backend {
       );
     }
     const layout = latentPageLayout(options);
-    const cache: WasmLatentCache = { ...options, ...this.#placeCache(options, layout) };
+    const cached = latentDim + ropeDim;
+    const cache: WasmLatentCache = { ...options, ...this.#placeCache(options, { layout, cached }) };
     return cache;
   }
 
@@ -364,14 +367,12 @@ class WasmBackend implements Backend {
   }
 
   #placeCache(
-    { type, layers, pages }: { type: KvType; layers: number; pages: number },
-    layout: PageLayout,
+    { layers, pages }: { layers: number; pages: number },
+    { layout, cached }: { layout: PageLayout; cached: number },
   ) {
-    if (type !== "f32") {
-      throw new UnsupportedOpError(`cannot make a cache: its type is ${type}, must be f32`);
-    }
     const layerBytes = pages * layerPageBytes(layout);
     const places = this.#placer.placeCache({ layers, layerBytes });
+    for (const bank of new Set(places.map(({ bank }) => bank))) bank.reserveScratch({ cached });
     const byteLength = layers * layerBytes;
     this.#cacheBytes.push(byteLength);
     return { byteLength, places, layout };
