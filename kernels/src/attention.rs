@@ -1,139 +1,16 @@
 //! Rotary embedding, the paged KV cache, and causal attention over it.
 //!
-//! A page holds 64 tokens. For each KV head it has the keys by eights, `[8][keyDim][8]`, so that lanes
-//! are keys, then the values `[64][valueDim]`, so that lanes are dimensions; 8-bit cells are followed by
-//! their scales, `[8][blocks][8]` and `[64][blocks]`. Softmax runs page by page with a running maximum
-//! (Milakov & Gimelshein 2018; Dao et al. 2022), always from page 0 and always in whole pages, so that a
-//! query's result does not depend on which other queries it goes with.
+//! Softmax runs page by page with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022), always
+//! from page 0 and always in whole pages, so that a query's result does not depend on which other queries
+//! it goes with.
 
 use crate::activations::rms_norm;
-use crate::cells::{from_cells, from_halves, from_interleaved_cells, Cells, Row};
+use crate::cells::Cells;
+use crate::kv_layer::{Floats, NormalHalves, ScaledCells, Source, LANES};
 use crate::math::exp;
 use crate::simd::F32x4;
 
-pub const PAGE: usize = 64;
-
-/// Keys that lie interleaved.
-const LANES: usize = 8;
-
-/// One layer of the cache.
-#[derive(Clone, Copy)]
-pub struct KvLayer {
-    pub base: *mut u8,
-    pub cells: Cells,
-    pub heads: usize,
-    pub key_dim: usize,
-    pub value_dim: usize,
-}
-
-/// Keys or values of a page and head.
-#[derive(Clone, Copy)]
-struct Part {
-    numbers: *mut u8,
-    scales: *mut f32,
-}
-
-impl KvLayer {
-    /// Bytes of a page's keys or values, for one head.
-    fn part_bytes(&self, dim: usize) -> usize {
-        PAGE * (dim * self.cells.bytes() + self.cells.scales(dim) * 4)
-    }
-
-    /// Bytes of a page.
-    pub fn page_bytes(&self) -> usize {
-        self.heads * (self.part_bytes(self.key_dim) + self.part_bytes(self.value_dim))
-    }
-
-    #[inline(always)]
-    unsafe fn keys(&self, page: i32, head: usize) -> Part {
-        let head_bytes = self.part_bytes(self.key_dim) + self.part_bytes(self.value_dim);
-        let numbers = self
-            .base
-            .add(page as usize * self.page_bytes() + head * head_bytes);
-        let scales = numbers.add(PAGE * self.key_dim * self.cells.bytes()) as *mut f32;
-        Part { numbers, scales }
-    }
-
-    #[inline(always)]
-    unsafe fn values(&self, page: i32, head: usize) -> Part {
-        let keys = self.keys(page, head).numbers;
-        let numbers = keys.add(self.part_bytes(self.key_dim));
-        let scales = numbers.add(PAGE * self.value_dim * self.cells.bytes()) as *mut f32;
-        Part { numbers, scales }
-    }
-
-    /// The first `count` keys as float32 by eights: where they are, or in `room`.
-    unsafe fn read_keys(
-        &self,
-        (page, head): (i32, usize),
-        count: usize,
-        room: *mut f32,
-    ) -> *const f32 {
-        let Part { numbers, scales } = self.keys(page, head);
-        let groups = count.div_ceil(LANES);
-        match self.cells {
-            Cells::F32 => return numbers as *const f32,
-            Cells::F16 => {
-                from_halves(numbers as *const u16, groups * LANES * self.key_dim, room);
-            }
-            Cells::Q8 => {
-                from_interleaved_cells(numbers as *const i8, scales, (groups, self.key_dim), room);
-            }
-        }
-        room
-    }
-
-    /// The first `count` values as float32: where they are, or in `room`.
-    unsafe fn read_values(
-        &self,
-        (page, head): (i32, usize),
-        count: usize,
-        room: *mut f32,
-    ) -> *const f32 {
-        let Part { numbers, scales } = self.values(page, head);
-        match self.cells {
-            Cells::F32 => return numbers as *const f32,
-            Cells::F16 => {
-                let n = (count * self.value_dim).next_multiple_of(8);
-                from_halves(numbers as *const u16, n, room);
-            }
-            Cells::Q8 => {
-                from_cells(
-                    numbers as *const i8,
-                    scales,
-                    (count, &[self.value_dim]),
-                    room,
-                );
-            }
-        }
-        room
-    }
-
-    /// Where the key of a token goes.
-    unsafe fn key_row(&self, page: i32, head: usize, slot: usize) -> Row {
-        let Part { numbers, scales } = self.keys(page, head);
-        let (group, lane) = (slot / LANES, slot % LANES);
-        let first = group * LANES * self.key_dim + lane;
-        let first_scale = group * LANES * self.cells.scales(self.key_dim) + lane;
-        Row {
-            cells: self.cells,
-            numbers: numbers.add(first * self.cells.bytes()),
-            scales: scales.wrapping_add(first_scale),
-            stride: LANES,
-        }
-    }
-
-    /// Where the value of a token goes.
-    unsafe fn value_row(&self, page: i32, head: usize, slot: usize) -> Row {
-        let Part { numbers, scales } = self.values(page, head);
-        Row {
-            cells: self.cells,
-            numbers: numbers.add(slot * self.value_dim * self.cells.bytes()),
-            scales: scales.wrapping_add(slot * self.cells.scales(self.value_dim)),
-            stride: 1,
-        }
-    }
-}
+pub use crate::kv_layer::{KvLayer, PAGE};
 
 /// Where rows belong; see `BatchBuffers` of the backend seam.
 #[derive(Clone, Copy)]
@@ -312,27 +189,31 @@ pub unsafe fn attend(
         furthest = furthest.max(query.limit);
         first = first.min(query.first / PAGE * PAGE);
     }
+    // One tile converts numbers as it reads them; more share what is unpacked once.
+    let direct = running.len() <= TILE && value_dim % 8 == 0;
     while first < furthest {
-        let page = (*table.add(first / PAGE), head);
-        let keys = layer.read_keys(page, PAGE.min(furthest - first), room);
-        for (tile, queries) in running.chunks_mut(TILE).enumerate() {
-            let scores = scores.add(tile * TILE * PAGE);
-            match queries.len() {
-                1 => score_tile::<1>(queries, keys, key_dim, first, (scale, value_dim), scores),
-                2 => score_tile::<2>(queries, keys, key_dim, first, (scale, value_dim), scores),
-                3 => score_tile::<3>(queries, keys, key_dim, first, (scale, value_dim), scores),
-                _ => score_tile::<4>(queries, keys, key_dim, first, (scale, value_dim), scores),
+        let page = *table.add(first / PAGE);
+        let count = PAGE.min(furthest - first);
+        let (keys, values) = (layer.keys(page, head), layer.values(page, head));
+        let pass = Pass {
+            first,
+            scale,
+            key_dim,
+            value_dim,
+            scores,
+        };
+        match layer.cells {
+            Cells::F16 if direct => {
+                pass.score(running, NormalHalves::of(keys));
+                pass.add(running, NormalHalves::of(values));
             }
-        }
-        let values = layer.read_values(page, PAGE.min(furthest - first), room);
-        for (tile, queries) in running.chunks_mut(TILE).enumerate() {
-            let scores = scores.add(tile * TILE * PAGE);
-            let count = count_of(queries, first);
-            match queries.len() {
-                1 => add_values::<1>(queries, values, value_dim, count, scores),
-                2 => add_values::<2>(queries, values, value_dim, count, scores),
-                3 => add_values::<3>(queries, values, value_dim, count, scores),
-                _ => add_values::<4>(queries, values, value_dim, count, scores),
+            Cells::Q8 if direct => {
+                pass.score(running, ScaledCells::of(keys));
+                pass.add(running, ScaledCells::of(values));
+            }
+            _ => {
+                pass.score(running, Floats(layer.unpack_keys(keys, count, room)));
+                pass.add(running, Floats(layer.unpack_values(values, count, room)));
             }
         }
         first += PAGE;
@@ -349,63 +230,157 @@ fn count_of(queries: &[Running], first: usize) -> usize {
         .fold(0, |most, seen| most.max(seen.end))
 }
 
-/// Scores of a page's keys, softened: what its values must be multiplied by.
-#[inline(always)]
-unsafe fn score_tile<const N: usize>(
-    queries: &mut [Running],
-    keys: *const f32,
-    key_dim: usize,
+/// Queries over one page.
+struct Pass {
+    /// Its first position.
     first: usize,
-    (scale, value_dim): (f32, usize),
+    scale: f32,
+    key_dim: usize,
+    value_dim: usize,
+    /// `[queries][PAGE]`
     scores: *mut f32,
-) {
-    let count = count_of(queries, first);
-    if count == 0 {
-        return;
-    }
-    score_page::<N>(queries, keys, key_dim, count, scale, scores);
-    for (n, running) in queries.iter_mut().enumerate() {
-        let seen = running.seen(first);
-        let row = scores.add(n * PAGE);
-        if seen.is_empty() {
-            core::ptr::write_bytes(row, 0, PAGE);
-            continue;
-        }
-        let shrink = soften(row, seen, count, &mut running.peak, &mut running.total);
-        rescale(running.query.out, value_dim, shrink);
-    }
 }
 
-/// Scores of the page's first `count` keys, in eights.
-#[inline(always)]
-unsafe fn score_page<const N: usize>(
-    queries: &[Running],
-    keys: *const f32,
-    key_dim: usize,
-    count: usize,
-    scale: f32,
-    scores: *mut f32,
-) {
-    let q: [*const f32; N] = core::array::from_fn(|n| queries[n].query.q);
-    let mut at = 0;
-    while at < count {
+impl Pass {
+    /// Scores all keys, softened: what the values must be multiplied by.
+    unsafe fn score<S: Source>(&self, queries: &mut [Running], keys: S) {
+        for (tile, queries) in queries.chunks_mut(TILE).enumerate() {
+            let scores = self.scores.add(tile * TILE * PAGE);
+            match queries.len() {
+                1 => self.score_tile::<1, S>(queries, keys, scores),
+                2 => self.score_tile::<2, S>(queries, keys, scores),
+                3 => self.score_tile::<3, S>(queries, keys, scores),
+                _ => self.score_tile::<4, S>(queries, keys, scores),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tile<const N: usize, S: Source>(
+        &self,
+        queries: &mut [Running],
+        keys: S,
+        scores: *mut f32,
+    ) {
+        let count = count_of(queries, self.first);
+        if count == 0 {
+            return;
+        }
+        let q: [*const f32; N] = core::array::from_fn(|n| queries[n].query.q);
+        for group in 0..count.div_ceil(LANES) {
+            let mut source = keys;
+            let mut sums = self.group_scores(q, &mut source, group);
+            if let Some(mut exact) = source.doubted() {
+                sums = self.group_scores(q, &mut exact, group);
+            }
+            for n in 0..N {
+                let to = scores.add(n * PAGE + group * LANES);
+                for h in 0..2 {
+                    sums[n][h]
+                        .mul(F32x4::splat(self.scale))
+                        .store(to.add(4 * h));
+                }
+            }
+        }
+        for (n, running) in queries.iter_mut().enumerate() {
+            let seen = running.seen(self.first);
+            let row = scores.add(n * PAGE);
+            if seen.is_empty() {
+                core::ptr::write_bytes(row, 0, PAGE);
+                continue;
+            }
+            let shrink = soften(row, seen, count, &mut running.peak, &mut running.total);
+            rescale(running.query.out, self.value_dim, shrink);
+        }
+    }
+
+    /// Products of N queries with eight keys.
+    #[inline(always)]
+    unsafe fn group_scores<const N: usize, S: Source>(
+        &self,
+        q: [*const f32; N],
+        keys: &mut S,
+        group: usize,
+    ) -> [[F32x4; 2]; N] {
         let mut acc = [[F32x4::splat(0.0); 2]; N];
-        for d in 0..key_dim {
-            let k = keys.add(at * key_dim + d * LANES);
-            let k = [F32x4::load(k), F32x4::load(k.add(4))];
+        for d in 0..self.key_dim {
+            let k = keys.keys(group, d, self.key_dim);
             for n in 0..N {
                 let q = F32x4::load_splat(q[n].add(d));
                 acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
             }
         }
-        for n in 0..N {
-            for h in 0..2 {
-                acc[n][h]
-                    .mul(F32x4::splat(scale))
-                    .store(scores.add(n * PAGE + at + 4 * h));
+        acc
+    }
+
+    /// out += scores x values, key by key.
+    unsafe fn add<S: Source>(&self, queries: &[Running], values: S) {
+        for (tile, queries) in queries.chunks(TILE).enumerate() {
+            let scores = self.scores.add(tile * TILE * PAGE);
+            match queries.len() {
+                1 => self.add_tile::<1, S>(queries, values, scores),
+                2 => self.add_tile::<2, S>(queries, values, scores),
+                3 => self.add_tile::<3, S>(queries, values, scores),
+                _ => self.add_tile::<4, S>(queries, values, scores),
             }
         }
-        at += 8;
+    }
+
+    #[inline(always)]
+    unsafe fn add_tile<const N: usize, S: Source>(
+        &self,
+        queries: &[Running],
+        values: S,
+        scores: *const f32,
+    ) {
+        let count = count_of(queries, self.first);
+        let outs: [*mut f32; N] = core::array::from_fn(|n| queries[n].query.out);
+        let mut d = 0;
+        while d + 8 <= self.value_dim {
+            let mut source = values;
+            let mut sums = self.column_sums(outs, &mut source, (d, count), scores);
+            if let Some(mut exact) = source.doubted() {
+                sums = self.column_sums(outs, &mut exact, (d, count), scores);
+            }
+            for n in 0..N {
+                sums[n][0].store(outs[n].add(d));
+                sums[n][1].store(outs[n].add(d + 4));
+            }
+            d += 8;
+        }
+        while d < self.value_dim {
+            for (n, out) in outs.iter().enumerate() {
+                let mut acc = *out.add(d);
+                for key in 0..count {
+                    acc += *scores.add(n * PAGE + key) * values.number(key, d, self.value_dim);
+                }
+                *out.add(d) = acc;
+            }
+            d += 1;
+        }
+    }
+
+    /// Eight dimensions of N outputs with `count` keys added.
+    #[inline(always)]
+    unsafe fn column_sums<const N: usize, S: Source>(
+        &self,
+        outs: [*mut f32; N],
+        values: &mut S,
+        (d, count): (usize, usize),
+        scores: *const f32,
+    ) -> [[F32x4; 2]; N] {
+        let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
+            let out = outs[n].add(d);
+            [F32x4::load(out), F32x4::load(out.add(4))]
+        });
+        for key in 0..count {
+            let v = values.value(key, d, self.value_dim);
+            for n in 0..N {
+                let p = F32x4::load_splat(scores.add(n * PAGE + key));
+                acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
+            }
+        }
+        acc
     }
 }
 
@@ -465,48 +440,6 @@ pub unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
     }
     for d in 0..n {
         *out.add(d) *= factor;
-    }
-}
-
-/// out += scores x values, key by key.
-#[inline(always)]
-unsafe fn add_values<const N: usize>(
-    queries: &[Running],
-    values: *const f32,
-    value_dim: usize,
-    count: usize,
-    scores: *const f32,
-) {
-    let outs: [*mut f32; N] = core::array::from_fn(|n| queries[n].query.out);
-    let mut d = 0;
-    while d + 8 <= value_dim {
-        let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
-            let out = outs[n].add(d);
-            [F32x4::load(out), F32x4::load(out.add(4))]
-        });
-        for key in 0..count {
-            let v = values.add(key * value_dim + d);
-            let v = [F32x4::load(v), F32x4::load(v.add(4))];
-            for n in 0..N {
-                let p = F32x4::load_splat(scores.add(n * PAGE + key));
-                acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
-            }
-        }
-        for n in 0..N {
-            acc[n][0].store(outs[n].add(d));
-            acc[n][1].store(outs[n].add(d + 4));
-        }
-        d += 8;
-    }
-    while d < value_dim {
-        for (n, out) in outs.iter().enumerate() {
-            let mut acc = *out.add(d);
-            for key in 0..count {
-                acc += *scores.add(n * PAGE + key) * *values.add(key * value_dim + d);
-            }
-            *out.add(d) = acc;
-        }
-        d += 1;
     }
 }
 

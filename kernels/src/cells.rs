@@ -5,7 +5,7 @@
 //! clamped to it. Eight-bit cells have a float32 scale for each block of up to BLOCK numbers of a row:
 //! its largest magnitude / 127; a cell is number / scale, rounded to nearest even.
 
-use crate::simd::{F32x4, I16x8};
+use crate::simd::{F32x4, I16x8, I32x4};
 
 /// Numbers of a row that share a scale.
 pub const BLOCK: usize = 32;
@@ -55,7 +55,7 @@ pub fn to_half(x: f32) -> u16 {
         return sign | (shifted.to_bits() - 0.5f32.to_bits()) as u16;
     }
     let even = magnitude >> 13 & 1;
-    sign | ((magnitude + 0xfff + even >> 13) - (112 << 10)) as u16
+    sign | (((magnitude + 0xfff + even) >> 13) - (112 << 10)) as u16
 }
 
 /// The smallest normal half, 2^-14.
@@ -80,44 +80,59 @@ pub unsafe fn from_halves(from: *const u16, n: usize, to: *mut f32) {
     }
 }
 
-/// Moves exponent and mantissa in place; false where a half is zero or subnormal, which comes out wrong.
+/// As `from_halves`; false where some half is zero or subnormal, which comes out wrong.
 #[inline(always)]
 unsafe fn from_normal_halves(from: *const i16, n: usize, to: *mut f32) -> bool {
     let mut least = I16x8::splat(-1);
-    let mut at = 0;
-    while at < n {
-        let half = I16x8::load(from.add(at));
-        // Without its sign, doubled: below 2 * 1024 for exponents of 0.
-        least = least.smaller_u(half.add(half));
-        let high = half.shr_s(3).and(I16x8::splat(0x8fffu16 as i16));
-        let words = high.add(I16x8::splat(112 << 7)).above(half.shl(13));
-        words[0].as_f32().store(to.add(at));
-        words[1].as_f32().store(to.add(at + 4));
-        at += 8;
+    for at in (0..n).step_by(8) {
+        let [a, b] = eight_normal_halves(I16x8::load(from.add(at)), &mut least);
+        a.store(to.add(at));
+        b.store(to.add(at + 4));
     }
-    !least.any_below_u(I16x8::splat(2048))
+    !any_not_normal(least)
 }
 
-/// As above, for all halves. Multiplying a subnormal float by a power of two would do as well, if it did
-/// not take processors a hundred times as long. As a normal number of the exponent below, a subnormal
-/// half m * 2^-24 reads a = 2^-15 + m * 2^-25, and 2 a - 2^-14 is right; of normal halves a is right, and
-/// the smaller one. So it is always the smaller one.
 unsafe fn from_any_halves(from: *const i16, n: usize, to: *mut f32) {
-    let mut at = 0;
-    while at < n {
-        let half = I16x8::load(from.add(at));
-        let magnitude = half.and(I16x8::splat(0x7fff));
-        let high = magnitude.shr_u(3).add(I16x8::splat(112 << 7));
-        let words = high.above(half.shl(13));
-        let sign = half.and(I16x8::splat(i16::MIN)).above(I16x8::zero());
-        for h in 0..2 {
-            let a = words[h].as_f32();
-            let value = a.smaller(a.add(a).sub(F32x4::splat(SMALLEST)));
-            let signed = value.bits().or(sign[h]).as_f32();
-            signed.store(to.add(at + 4 * h));
-        }
-        at += 8;
+    for at in (0..n).step_by(8) {
+        let [a, b] = eight_halves(I16x8::load(from.add(at)));
+        a.store(to.add(at));
+        b.store(to.add(at + 4));
     }
+}
+
+/// Converts normal halves: moves exponent and mantissa into place. Others come out wrong; `least`, all
+/// ones at first, collects what `any_not_normal` finds them by.
+#[inline(always)]
+pub fn eight_normal_halves(half: I16x8, least: &mut I16x8) -> [F32x4; 2] {
+    // Without its sign, doubled.
+    *least = least.smaller_u(half.add(half));
+    let high = half.shr_s(3).and(I16x8::splat(0x8fffu16 as i16));
+    let words = high.add(I16x8::splat(112 << 7)).above(half.shl(13));
+    [words[0].as_f32(), words[1].as_f32()]
+}
+
+/// Whether one of the halves was zero or subnormal, its exponent 0.
+#[inline(always)]
+pub fn any_not_normal(least: I16x8) -> bool {
+    least.any_below_u(I16x8::splat(2 << 10))
+}
+
+/// Converts any halves. Multiplying a subnormal float by a power of two would do as well, if it did not
+/// take processors a hundred times as long. As a normal number of the exponent below, a subnormal half
+/// m * 2^-24 reads a = 2^-15 + m * 2^-25, and 2 a - 2^-14 is right; of normal halves a is right, and the
+/// smaller one. So it is always the smaller one.
+#[inline(always)]
+pub fn eight_halves(half: I16x8) -> [F32x4; 2] {
+    let magnitude = half.and(I16x8::splat(0x7fff));
+    let high = magnitude.shr_u(3).add(I16x8::splat(112 << 7));
+    let words = high.above(half.shl(13));
+    let signs = half.and(I16x8::splat(i16::MIN)).above(I16x8::zero());
+    let value = |word: I32x4, sign: I32x4| {
+        let a = word.as_f32();
+        let value = a.smaller(a.add(a).sub(F32x4::splat(SMALLEST)));
+        value.bits().or(sign).as_f32()
+    };
+    [value(words[0], signs[0]), value(words[1], signs[1])]
 }
 
 /// One row of a cache: numbers `stride` cells apart, and scales, where it has some, `stride` apart too.
@@ -259,8 +274,12 @@ pub unsafe fn from_interleaved_cells(
     }
 }
 
+/// Eight cells as they are.
+///
+/// # Safety
+/// `from` points to eight.
 #[inline(always)]
-unsafe fn eight_cells(from: *const i8) -> [F32x4; 2] {
+pub unsafe fn eight_cells(from: *const i8) -> [F32x4; 2] {
     let wide = I16x8::load_widen_s8(from);
     [wide.widen_low().to_f32(), wide.widen_high().to_f32()]
 }

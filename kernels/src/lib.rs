@@ -16,6 +16,7 @@ pub mod cells;
 pub mod dot;
 pub mod experts;
 pub mod gate;
+pub mod kv_layer;
 pub mod latent;
 pub mod linear;
 pub mod math;

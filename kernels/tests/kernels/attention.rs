@@ -212,6 +212,71 @@ fn check_tiles(mut cache: Cache) {
     }
 }
 
+#[test]
+fn few_queries_convert_numbers_as_they_read_them_and_many_get_the_same_bits_unpacked() {
+    // Whole eights, as direct reading needs them; the second block of the values is a short one.
+    const WIDTHS: (usize, usize) = (36, 40);
+    const LENGTH: usize = 70;
+    const MANY: usize = 5;
+    let mut random = Random::new(12);
+    for cells in ALL_CELLS {
+        let mut layer = KvLayer {
+            base: core::ptr::null_mut(),
+            cells,
+            heads: 1,
+            key_dim: WIDTHS.0,
+            value_dim: WIDTHS.1,
+        };
+        let mut pages = vec![0xffu8; 2 * layer.page_bytes()];
+        layer.base = pages.as_mut_ptr();
+        for token in 0..LENGTH {
+            // Some are so small that they are subnormal as halves, some are zero.
+            let factor = [1.0, 1e-5, 1.0, 1.0, 0.0][token % 5];
+            let mut row = |n| -> Vec<f32> {
+                let numbers = random.floats(n);
+                numbers.iter().map(|x| x * factor).collect()
+            };
+            let (key, value) = (row(WIDTHS.0), row(WIDTHS.1));
+            let page = (token / 64) as i32;
+            // SAFETY: the layer has two pages.
+            unsafe {
+                layer
+                    .key_row(page, 0, token % 64)
+                    .store(key.as_ptr(), WIDTHS.0);
+                layer
+                    .value_row(page, 0, token % 64)
+                    .store(value.as_ptr(), WIDTHS.1);
+            }
+        }
+        let q = random.floats(MANY * WIDTHS.0);
+        let run = |queries: core::ops::Range<usize>| {
+            let mut out = vec![f32::NAN; queries.len() * WIDTHS.1];
+            let mut scratch = [f32::NAN; scratch_floats(WIDTHS.1)];
+            let to = out.as_mut_ptr();
+            let queries: Vec<Query> = queries
+                .enumerate()
+                .map(|(i, n)| Query {
+                    q: q[n * WIDTHS.0..].as_ptr(),
+                    out: to.wrapping_add(i * WIDTHS.1),
+                    first: 0,
+                    limit: LENGTH - n,
+                    sink: f32::NEG_INFINITY,
+                })
+                .collect();
+            let (table, scratch) = ([0, 1], scratch.as_mut_ptr());
+            // SAFETY: the table covers the limits.
+            unsafe { attend(&queries, table.as_ptr(), &layer, 0, SCALE, scratch) };
+            out
+        };
+        let many = run(0..MANY);
+        for few in 1..=4 {
+            let part = run(1..1 + few);
+            let want = &many[WIDTHS.1..][..part.len()];
+            assert_eq!(bits(&part), bits(want), "{cells:?}, {few} queries");
+        }
+    }
+}
+
 /// Runs all of a split's tasks, in reverse.
 fn run(attention: &Attention, split: Split) {
     let mut scores = [f32::NAN; SCRATCH];
