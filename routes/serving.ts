@@ -96,9 +96,7 @@ export class Serving {
     try {
       value = await within(pending, keepAliveMs);
     } catch (error) {
-      // Nobody reads this answer, and a client that leaves is no fault.
-      record.left = context.req.raw.signal.aborted;
-      throw record.left ? clientLeft() : error;
+      throw unlessLeft(context, error);
     }
     this.#tellCache(context);
     if (!isLate(value)) return context.json(value);
@@ -131,7 +129,7 @@ export class Serving {
       return context.body(body, 200, { ...EVENT_STREAM_HEADERS });
     } catch (error) {
       record.end();
-      throw error;
+      throw unlessLeft(context, error);
     }
   }
 
@@ -175,9 +173,12 @@ export class Serving {
   }
 }
 
-/** 499 is nginx's number for it; the client never sees it. */
-function clientLeft(): RequestError {
-  return new RequestError("the client has left", { status: 499 });
+/** The error, unless the client has left: nobody reads that answer, and it is no fault. */
+function unlessLeft(context: Context, error: unknown): unknown {
+  const left = context.req.raw.signal.aborted;
+  recordOf(context).left = left;
+  // nginx's number for it.
+  return left ? new RequestError("the client has left", { status: 499 }) : error;
 }
 
 function stopping(): UnavailableError {
