@@ -5,7 +5,7 @@
 
 import { DriverProcess } from "../driver_process.ts";
 import { driverOf, type Skipped } from "../engines.ts";
-import { parseProcessCpu } from "../machine.ts";
+import { parseProcessCpu, systemCpuSeconds } from "../machine.ts";
 import { quotient, table } from "../report.ts";
 import { formatSummary, scaled, summarize, type Summary } from "../statistics.ts";
 import { ask, completionOf, streamsOf } from "./client.ts";
@@ -42,6 +42,15 @@ export interface ThroughputRow extends StreamSummary {
   /** Cores that the engine used, and that the load generator (this process) used meanwhile. */
   readonly cores: Summary | undefined;
   readonly clientCores: Summary | undefined;
+  /** Cores that all other processes used meanwhile. */
+  readonly foreignCores: Summary | undefined;
+}
+
+/** What was used of the processor meanwhile, in cores; undefined where the system does not tell. */
+interface Cores {
+  readonly cores: number | undefined;
+  readonly clientCores: number | undefined;
+  readonly foreignCores: number | undefined;
 }
 
 export interface ThroughputFigures {
@@ -66,7 +75,7 @@ export async function measureThroughput(
   const { streams, prompt, answer, runs, workload, onProgress } = options;
   const { engines, skipped } = await start(options);
   const prompts = new RandomPrompts({ vocabSize: workload.vocabSize, seed: 1 });
-  type Run = { figures: StreamFigures; cores?: number; clientCores?: number };
+  type Run = Cores & { readonly figures: StreamFigures };
   const measured = engines.map(() => streams.map((): Run[] => []));
   try {
     for (let run = -1; run < runs; run++) {
@@ -75,15 +84,9 @@ export async function measureThroughput(
         const texts = Array.from({ length: count }, () => prompts.next(prompt));
         for (const [e, engine] of engines.entries()) {
           await rest(engine);
-          const before = { own: engine.cpuSeconds(), client: ownCpuSeconds(), at: now() };
+          const cores = watchCores(engine);
           const figures = figuresOf(await engine.run(texts, answer));
-          const seconds = now() - before.at;
-          if (run < 0) continue;
-          measured[e][s].push({
-            figures,
-            cores: coresOf(before.own, engine.cpuSeconds(), seconds),
-            clientCores: coresOf(before.client, ownCpuSeconds(), seconds),
-          });
+          if (run >= 0) measured[e][s].push({ figures, ...cores() });
         }
       }
     }
@@ -92,13 +95,14 @@ export async function measureThroughput(
   }
   const rows = engines.flatMap(({ name, kind, version }, e) => {
     const summaries = measured[e].map((runs) => summarizeStreams(runs.map((run) => run.figures)));
-    const over = (runs: readonly Run[], field: "cores" | "clientCores") =>
+    const over = (runs: readonly Run[], field: keyof Cores) =>
       summarize(runs.map((run) => run[field]).filter((x) => x !== undefined));
     return streams.map((count, s): ThroughputRow => ({
       ...{ engine: name, kind, version, streams: count, ...summaries[s] },
       ofFirst: quotient(summaries[s].decode?.median, summaries[0].decode?.median),
       cores: over(measured[e][s], "cores"),
       clientCores: over(measured[e][s], "clientCores"),
+      foreignCores: over(measured[e][s], "foreignCores"),
     }));
   });
   return { prompt, answer, rows, ratios: ratiosOf(rows), skipped };
@@ -172,8 +176,20 @@ async function startEngines(
   }
 }
 
-function now(): number {
-  return performance.now() / 1000;
+/** Begins to watch the processor; the result says what was used of it since. */
+function watchCores(engine: StreamsEngine): () => Cores {
+  const times = () => [engine.cpuSeconds(), ownCpuSeconds(), systemCpuSeconds()];
+  const start = performance.now();
+  const before = times();
+  return () => {
+    const seconds = (performance.now() - start) / 1000;
+    const [cores, clientCores, all] = times().map((after, i) =>
+      after === undefined || before[i] === undefined ? undefined : (after - before[i]) / seconds
+    );
+    const known = all !== undefined && cores !== undefined && clientCores !== undefined;
+    const foreignCores = known ? Math.max(0, all - cores - clientCores) : undefined;
+    return { cores, clientCores, foreignCores };
+  };
 }
 
 function ownCpuSeconds(): number | undefined {
@@ -182,14 +198,6 @@ function ownCpuSeconds(): number | undefined {
   } catch {
     return undefined;
   }
-}
-
-function coresOf(
-  before: number | undefined,
-  after: number | undefined,
-  seconds: number,
-): number | undefined {
-  return before === undefined || after === undefined ? undefined : (after - before) / seconds;
 }
 
 /** A table for people. */
@@ -211,6 +219,7 @@ export function formatThroughput(figures: ThroughputFigures): string[] {
     "p99/median while all decode",
     "cores",
     "generator's cores",
+    "others' cores",
   ];
   const cells = rows.map((row) => [
     row.engine,
@@ -224,8 +233,9 @@ export function formatThroughput(figures: ThroughputFigures): string[] {
     ms(row.gapP99),
     formatSummary(row.spread),
     formatSummary(row.decodeSpread),
-    row.cores === undefined ? "-" : row.cores.median.toFixed(2),
-    row.clientCores === undefined ? "-" : row.clientCores.median.toFixed(2),
+    ...[row.cores, row.clientCores, row.foreignCores].map((cores) =>
+      cores === undefined ? "-" : cores.median.toFixed(2)
+    ),
   ]);
   const lines = [
     `Answers side by side: prompts of ${prompt} tokens, answers of ${answer}`,
