@@ -46,17 +46,17 @@ export class KeptPages {
 
   /** Hands copies of the noted units to the store. Must come before the next step. */
   async keep(): Promise<void> {
-    if (this.#filled.length === 0) return;
     const { store, runner } = this.#options;
-    const units = this.#filled;
-    this.#filled = [];
-    if (store.state().state !== "ready") return;
-    try {
-      for (const { page, key, parent, tokens } of units) {
+    if (store.state().state !== "ready") this.#filled = [];
+    // A request that leaves while a page is read adds a unit, whose page is as little its own later.
+    while (this.#filled.length > 0) {
+      const { page, key, parent, tokens } = this.#filled.shift()!;
+      try {
         store.save({ key, parent, tokens, bytes: await runner.readPage({ page, tokens }) });
+      } catch {
+        // A backend that cannot be read from fails the next step, which tells everybody.
+        this.#filled = [];
       }
-    } catch {
-      // A backend that cannot be read from fails the next step, which tells everybody.
     }
   }
 

@@ -234,6 +234,7 @@ export class LocalEngine implements Engine {
       answers: plan.maxTokens > 0,
       promptLogits: scoresPrompt(request),
       root: root.key,
+      lasting: root.lasting,
       reuse,
       restorable: root.lasting && this.#kept !== null,
       client: request.client ?? "",
