@@ -36,7 +36,8 @@ const WARNING_MS = 60_000;
 /** What databases say of files that are no longer one, or not what they were made as. */
 const MALFORMED = new RegExp(
   "malformed|not a database|corrupt|no such (table|column)|already exists|SQL logic|" +
-    "constraint failed|column type|datatype mismatch|returned no rows",
+    "constraint failed|column type|datatype mismatch|returned no rows|" +
+    "invalid tag|invalid utf8|unknown bigint tag|value encoding",
   "i",
 );
 
