@@ -246,6 +246,8 @@ export class LocalEngine implements Engine {
   async #run(): Promise<void> {
     while (!this.#stopped) {
       await this.#kept?.keep();
+      // It may have been told to stop meanwhile, and nobody would tell it again.
+      if (this.#stopped) break;
       if (this.#scheduler.waiting === 0) this.#guesser?.guess(this.#live.values());
       const step = this.#scheduler.next();
       if (step === null) {
