@@ -16,7 +16,12 @@ const MODELS = [
   { name: "the embedded mixture", path: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname },
 ];
 
-const OPTIONS = { backend: "wasm", activations: "q8", chunkTokens: 48, contextLength: 128 } as const;
+const OPTIONS = {
+  backend: "wasm",
+  activations: "q8",
+  chunkTokens: 48,
+  contextLength: 128,
+} as const;
 
 /** Prompts of all lengths; many begin as others do, some by less and some by more than a page. */
 function prompts(vocabSize: number): number[][] {
