@@ -87,7 +87,8 @@ function start(sequence: Sequence, placements: Placements): Restore | null {
   const end = reusable(sequence);
   if (!spec.restorable || end - place.found < MIN_RESTORED) return null;
   place.isRestoring = true;
-  const wanted = tokens.slice(place.computed, end);
+  // The last token is computed anyway, but the unit at a prompt's end holds it too.
+  const wanted = tokens.slice(place.computed, end === tokens.length - 1 ? tokens.length : end);
   const begin = pagesFor(place.computed);
   const pages = Int32Array.from(place.pages.slice(begin, begin + pagesFor(wanted.length)));
   return { sequence: spec.id, parent: place.parentKey(), tokens: wanted, pages };

@@ -15,7 +15,7 @@ import { Clients, shareRows } from "./fairness.ts";
 import { pagesFor } from "./pages.ts";
 import { lacksPage, Placements } from "./placements.ts";
 import type { FilledUnit, SequenceSpec, Step } from "./schedule.ts";
-import type { Sequence } from "./sequence.ts";
+import { reusable, type Sequence } from "./sequence.ts";
 import { emit, planned, type Work } from "./step_plan.ts";
 
 export interface SchedulerOptions {
@@ -174,8 +174,9 @@ export class Scheduler {
     const place = this.#sequences.get(id)?.place;
     if (!place?.isRestoring) return;
     place.isRestoring = false;
-    place.store = tokens;
-    place.computed += tokens;
+    const used = Math.min(tokens, reusable(place.sequence) - place.computed);
+    place.store = used;
+    place.computed += used;
     place.advance(true);
   }
 

@@ -271,7 +271,7 @@ export class Machine {
     }
     assertEquals(key, parent);
     assertEquals(tokens, all.slice(at, at + tokens.length));
-    assert(at + tokens.length < all.length, "the last row must be computed");
+    assert(at + tokens.length <= all.length, "only what is known is asked for");
     this.#keys.add(key);
   }
 

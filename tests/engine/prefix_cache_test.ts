@@ -112,7 +112,7 @@ for (const { id, path } of goldens()) {
     });
     const restored = await withEngine(options, { store, body: conversation });
     assertEquals(answersOf(restored), answersOf(without));
-    assertEquals(restored[0].cached, { memory: 0, store: 64 });
+    assertEquals(restored[0].cached, { memory: 0, store: PROMPT - 1 });
     assert(store.loads > 0);
   });
 }
@@ -179,7 +179,7 @@ Deno.test("tenants never share, neither in memory nor through the store", async 
       }),
   });
   const restored = await withEngine(options, { store: onlyA, body: askAll });
-  assertEquals(restored.slice(0, 3), [{ memory: 0, store: 64 }, none, none]);
+  assertEquals(restored.slice(0, 3), [{ memory: 0, store: PROMPT - 1 }, none, none]);
 });
 
 Deno.test("equal prompts at the same time are computed once, and answer as if alone", async () => {
