@@ -121,6 +121,8 @@ class WorkerHost {
       fail: (error) => {
         end();
         this.#news.push({ id, error: encodeError(error) });
+        // A deadline passes when no step is at its end, and maybe none follows.
+        this.#report();
       },
     });
     if (!ended) this.#requests.set(id, number);
