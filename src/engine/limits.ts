@@ -3,7 +3,7 @@
 import type { KvType } from "../backend/backend.ts";
 
 /** How keys and values are kept. */
-export const DEFAULT_KV_TYPE: KvType = "f32";
+export const DEFAULT_KV_TYPE: KvType = "f16";
 
 /** Prompt tokens of a step beside answers: more would make those wait noticeably for their next token. */
 export const MIXED_TOKENS = 32;
