@@ -37,7 +37,7 @@ const WARNING_MS = 60_000;
 const MALFORMED = new RegExp(
   "malformed|not a database|corrupt|no such (table|column)|already exists|SQL logic|" +
     "constraint failed|column type|datatype mismatch|returned no rows|" +
-    "invalid tag|invalid utf8|unknown bigint tag|value encoding",
+    "invalid tag|invalid utf8|unknown bigint tag|value encoding|deserialize",
   "i",
 );
 

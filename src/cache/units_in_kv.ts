@@ -49,8 +49,10 @@ const TOUCH_MS = 60_000;
 const UPKEEP_MS = 60_000;
 /** Such a look takes at most this share of the time. */
 const UPKEEP_SHARE = 1 / 20;
-/** Units that are read side by side. */
-const READERS = 6;
+/** Bytes that are read side by side, in units of which there may be so many. */
+const READ_BYTES = 16e6;
+const MIN_READERS = 4;
+const MAX_READERS = 32;
 /** Whole units whose manifests are asked for in one go. */
 const UNITS_PER_LOOK = 40;
 
@@ -190,6 +192,7 @@ export class UnitsInKv implements UnitStore {
     session: KvSession,
     { found, signal }: { found: readonly UnitEntry[]; signal: AbortSignal | undefined },
   ): Promise<StoredUnit[]> {
+    if (found.length === 0) return [];
     const units: StoredUnit[] = [];
     let next = 0;
     let end = found.length;
@@ -208,7 +211,9 @@ export class UnitsInKv implements UnitStore {
         units[i] = { key, parent, tokens, bytes };
       }
     };
-    await Promise.all(Array.from({ length: Math.min(READERS, end) }, reader));
+    const fitting = Math.floor(READ_BYTES / found[0].manifest!.bytes);
+    const readers = Math.min(end, MAX_READERS, Math.max(MIN_READERS, fitting));
+    await Promise.all(Array.from({ length: readers }, reader));
     if (signal?.aborted) return [];
     for (let i = 0; i < end; i++) this.#noteUse(found[i], units[i]);
     return units.slice(0, end);

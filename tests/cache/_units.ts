@@ -100,3 +100,14 @@ export async function loadedTokens(
   assertRight(units);
   return units.reduce((sum, unit) => sum + unit.tokens, 0);
 }
+
+/** Prompts of eight conversations, each two units and a shorter one. */
+export const CHAINS = Array.from({ length: 8 }, (_, i) => tokensOf(i, 2 * PAGE + 11));
+
+/** Waits until a store reads and writes, two seconds at most. */
+export async function becomesReady(store: UnitStore): Promise<void> {
+  for (let i = 0; i < 100 && store.state().state !== "ready"; i++) {
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  assertEquals(store.state().state, "ready");
+}
