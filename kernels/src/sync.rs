@@ -40,6 +40,8 @@ pub struct Context {
     phase: Flag,
     /// A thread has trapped: nobody may wait for it.
     failed: AtomicU32,
+    /// There will be no plans any more.
+    dismissed: AtomicU32,
     /// Tasks handed out of each thread's share, for each of an op's rounds.
     cursors: [[Cursor; MAX_THREADS]; 3],
     /// The generation that each thread has seen last, kept while it is away in another memory.
@@ -222,6 +224,7 @@ impl Context {
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
             failed: AtomicU32::new(0),
+            dismissed: AtomicU32::new(0),
             cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
             seen: [const { AtomicU32::new(0) }; MAX_THREADS],
         }
@@ -241,10 +244,12 @@ impl Context {
         self.joined.load(SeqCst)
     }
 
-    /// Tells the other threads to leave with `code`. No plan may be running.
+    /// Tells the other threads to leave with `code`, those too that are yet to come. No plan may be
+    /// running but one that has failed.
     pub fn dismiss(&mut self, code: u32) {
         self.plan = core::ptr::null();
         self.next = code;
+        self.dismissed.store(1, SeqCst);
         self.call();
     }
 
@@ -267,6 +272,9 @@ impl Context {
     pub fn serve(&self, thread: u32, mut work: impl FnMut()) -> u32 {
         let seen = &self.seen[thread as usize];
         loop {
+            if self.dismissed.load(SeqCst) != 0 {
+                return self.next;
+            }
             self.generation
                 .wait_while(seen.load(Relaxed), self.idle_spin);
             let generation = self.generation.get();
@@ -362,11 +370,12 @@ impl Context {
         self.phase.advance();
     }
 
-    /// What a thread that has died looks like to the others. Never returns.
+    /// What a thread that has died looks like to the others, until they have missed it.
     pub fn vanish(&self) -> ! {
         let word = AtomicU32::new(0);
-        loop {
-            sleep(&word, 0, FOREVER);
+        while self.failed.load(SeqCst) == 0 {
+            sleep(&word, 0, self.look);
         }
+        panic!("a thread has been missed");
     }
 }

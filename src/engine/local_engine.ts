@@ -165,6 +165,11 @@ export class LocalEngine implements Engine {
     return Promise.resolve(this.#counter.stats({ counting: this.#counting, traffic }));
   }
 
+  /** Ends the compute threads at once, for a thread that is about to die: nothing goes on. */
+  abandon(): void {
+    this.#options.runner.close();
+  }
+
   /** Refuses new requests, lets the others finish within the grace, aborts what is left. */
   close(options: CloseOptions = {}): Promise<void> {
     this.#closing ??= this.#shutDown(options.graceMs ?? DEFAULT_GRACE_MS);

@@ -33,13 +33,17 @@ const PROGRESS_INTERVAL_MS = 50;
 /** What changes without a step (the store's counts) is reported this often, in milliseconds. */
 const STATS_INTERVAL_MS = 1000;
 
-/** Answers commands that arrive at the endpoint, with an engine from `open`. */
+/**
+ * Answers commands that arrive at the endpoint, with an engine from `open`. Returns what a worker that
+ * dies of an error is to call.
+ */
 export function serveEngine(
   endpoint: MessageEndpoint<Report, Command>,
   open: OpenLocalEngine,
-): void {
+): () => void {
   const host = new WorkerHost(endpoint, open);
   endpoint.onmessage = ({ data }) => host.take(data);
+  return () => host.abandon();
 }
 
 type OpenCommand = Extract<Command, { type: "open" }>;
@@ -59,6 +63,11 @@ class WorkerHost {
   constructor(endpoint: MessageEndpoint<Report, Command>, open: OpenLocalEngine) {
     this.#endpoint = endpoint;
     this.#open = open;
+  }
+
+  /** Ends what would outlive the worker. */
+  abandon(): void {
+    this.#engine?.abandon();
   }
 
   take(command: Command): void {

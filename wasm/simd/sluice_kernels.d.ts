@@ -117,11 +117,11 @@ export interface InitOutput {
     readonly probe_words: () => number;
     readonly run_plan: (a: number, b: number, c: number, d: number, e: number) => void;
     readonly scratch_bytes: (a: number, b: number, c: number, d: number) => number;
+    readonly serve: (a: number, b: number) => number;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
-    readonly serve: (a: number, b: number) => number;
-    readonly probe: (a: number) => void;
     readonly dismiss: (a: number, b: number) => void;
+    readonly probe: (a: number) => void;
     readonly allocate: (a: number) => number;
     readonly fail: (a: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;

@@ -210,6 +210,24 @@ fn threads_that_come_late_take_part_from_the_next_plan_on() {
     }
 }
 
+#[test]
+fn a_thread_that_comes_after_the_end_leaves() {
+    let at = sluice_kernels::create_context();
+    // SAFETY: made for this; no thread uses it yet.
+    unsafe { (*(at as *mut Context)).dismiss(7) };
+    let late = thread::spawn(move || {
+        // SAFETY: as above.
+        let context = unsafe { &*(at as *const Context) };
+        context.serve(context.join(), || unreachable!())
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !late.is_finished() {
+        assert!(Instant::now() < deadline, "still waits");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(late.join().unwrap(), 7);
+}
+
 /// Contexts of two memories that threads move between, and how often each thread worked in each.
 struct Places {
     contexts: [usize; 2],

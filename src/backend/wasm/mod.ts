@@ -102,7 +102,8 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
       event.preventDefault();
       backend.lose(`cannot compute: a compute thread failed (${event.message})`);
     };
-    worker.postMessage(start);
+    // Only when it is up: a message that nobody takes keeps the memories for good.
+    worker.onmessage = () => worker.postMessage(start);
   }
   if (!options.joinLate) await backend.allJoined();
   return backend;
@@ -301,7 +302,7 @@ class WasmBackend implements Backend {
   /** Ends the threads and makes every later submit fail with this message. */
   lose(message: string): void {
     this.#lost ??= new BackendLostError(message);
-    for (const worker of this.#workers) worker.terminate();
+    this.#dismiss();
   }
 
   memory(): BackendMemory {
@@ -316,9 +317,14 @@ class WasmBackend implements Backend {
   }
 
   close(): void {
-    if (this.#lost === null) this.#first.kernels.dismiss(this.#first.context, LEAVE);
-    for (const worker of this.#workers) worker.terminate();
+    this.#dismiss();
     this.#placer.close();
+  }
+
+  /** Ends the threads, in whichever bank they are: Deno does not end one that sleeps. */
+  #dismiss(): void {
+    for (const { kernels, context } of this.#banks) kernels.dismiss(context, LEAVE);
+    for (const worker of this.#workers) worker.terminate();
   }
 
   #runSegment(segment: Segment, { threads, next }: { threads: number; next: number }): void {
@@ -361,6 +367,8 @@ class WasmBackend implements Backend {
     try {
       kernels.run_plan(context, run.plan, run.ops, run.threads, run.next);
     } catch (error) {
+      // Those who wait for this thread are to end as well.
+      kernels.fail(context);
       this.lose(`cannot compute: a kernel failed (${error})`);
       throw this.#lost;
     }
