@@ -16,13 +16,17 @@ const PROMPTS = Array.from(
 
 type Ended = Promise<{ code: number; stderr: string }>;
 
-/** Runs `body` beside a server with these faults; `url` is undefined where it ended instead of serving. */
+/**
+ * Runs `body` beside a server with these faults; `url` is undefined where it ended instead of serving.
+ * Returns what the server has written to its standard error.
+ */
 async function serving(
   faults: string,
   body: (url: string | undefined, ended: Ended) => Promise<void>,
-): Promise<void> {
+  flags: readonly string[] = [],
+): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-prompt", "src/cli/start.ts", ...FLAGS],
+    args: ["run", "-A", "--no-prompt", "src/cli/start.ts", ...FLAGS, ...flags],
     cwd: ROOT,
     env: { SLUICE_FAULT: faults, SLUICE_MODEL: "", SLUICE_BACKEND: "", SLUICE_MEMORY: "" },
     ...{ stdin: "null", stdout: "piped", stderr: "piped" },
@@ -45,6 +49,7 @@ async function serving(
     await ended;
     await lines.return(undefined);
   }
+  return (await ended).stderr;
 }
 
 /** A streamed completion: its text, and the error that ended it. */
@@ -136,6 +141,38 @@ for (const faults of ["worker:1", "worker:14", "worker:60", "vanish:3", "vanish:
         const longest = await health.stop();
         assert(longest < NEXT_ANSWER_MS, `/health took ${longest} ms`);
       });
+    },
+  });
+}
+
+for (
+  const faults of [
+    "kv:1",
+    "kv:2,kv:3,kv:4",
+    Array.from({ length: 40 }, (_, i) => `kv:${3 * i + 5}`).join(),
+    "kv:slow:300",
+    "kv:gone",
+  ]
+) {
+  Deno.test({
+    name: `a server whose cache meets ${faults.slice(0, 20)} answers every stream right`,
+    ignore: !mayRun,
+    async fn() {
+      const state = await Deno.makeTempDir();
+      try {
+        // The second server finds what the first one kept, as far as the faults let both.
+        for (let run = 0; run < 2; run++) {
+          const stderr = await serving(faults, async (url) => {
+            assert(url !== undefined);
+            for (let round = 0; round < 3; round++) {
+              assertEquals(checkEndings(await allStreams(url), whole), 0);
+            }
+          }, [`--state=${state}`]);
+          if (faults === "kv:gone") assertMatch(stderr, /^warning: .*prefix cache/m);
+        }
+      } finally {
+        await Deno.remove(state, { recursive: true });
+      }
     },
   });
 }
