@@ -37,7 +37,7 @@ const WARNING_MS = 60_000;
 const MALFORMED = new RegExp(
   "malformed|not a database|corrupt|no such (table|column)|already exists|SQL logic|" +
     "constraint failed|column type|datatype mismatch|returned no rows|" +
-    "invalid tag|invalid utf8|unknown bigint tag|value encoding|deserialize",
+    "invalid tag|invalid utf8|unknown bigint tag|value encoding|deserialize|end of file",
   "i",
 );
 
@@ -189,8 +189,10 @@ export class KvLink {
     if (MALFORMED.test(messageOf(error))) {
       try {
         const place = await this.#medium.setAside();
-        if (place !== null) outcome = `it was set aside as ${place}, and is made anew`;
-        waitMs = 0;
+        if (place !== null) {
+          outcome = `it was set aside as ${place}, and is made anew`;
+          waitMs = 0;
+        }
       } catch (reason) {
         outcome = `it cannot be set aside: ${messageOf(reason)}; going on without it`;
       }

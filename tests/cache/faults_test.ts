@@ -185,3 +185,14 @@ Deno.test("a database that is gone from the start is a cache without entries", a
 Deno.test("the limits give a read a second and opening three", () => {
   assertEquals([LINK_LIMITS.callMs, LINK_LIMITS.openMs], [1000, 3000]);
 });
+
+Deno.test("a malformed database that is not ours to move is tried again after a while, not at once", async () => {
+  const medium = new MemoryDatabase();
+  medium.setAside = () => Promise.resolve(null);
+  medium.error = new Error("database disk image is malformed");
+  await withStore({ medium, limits: { ...LIMITS, retryMs: 60, maxRetryMs: 60 } }, async () => {
+    await new Promise((done) => setTimeout(done, 100));
+    assertLess(medium.opened, 4);
+    assertGreater(medium.opened, 1);
+  });
+});
