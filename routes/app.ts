@@ -1,17 +1,24 @@
 /** Puts the routes together. HTTP only: what a model is and how it answers is the text layer's. */
 
 import { type Context, Hono } from "hono";
+import type { TracerProvider } from "@opentelemetry/api";
 import { RequestError } from "../src/errors.ts";
+import type { KeyRing } from "../src/server/api_keys.ts";
+import type { LogEntry } from "../src/server/log.ts";
 import type { TextModel } from "../src/text/types.ts";
+import { Admission } from "./admission.ts";
 import { chatCompletions } from "./chat.ts";
 import { completions } from "./completions.ts";
 import { errorResponse, isFault } from "./errors.ts";
 import { guard, LOOPBACK_HOSTS } from "./guard.ts";
 import { moeStats, MoeStreams } from "./moe.ts";
+import { observe } from "./observing.ts";
+import { recordOf } from "./record.ts";
 import { Serving } from "./serving.ts";
-import { health, listModels, showModel } from "./status.ts";
+import { ServingMetrics } from "./serving_metrics.ts";
+import { health, listModels, metrics, showModel } from "./status.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokens.ts";
-import { newId, nowSeconds } from "./wire.ts";
+import { nowSeconds } from "./wire.ts";
 
 export interface AppOptions {
   /** The model, or the promise of one: until it is fulfilled, requests are answered with 503. */
@@ -25,18 +32,39 @@ export interface AppOptions {
   readonly allowedHosts?: readonly string[] | "any";
   /** Origins of web pages that may call; default none. */
   readonly allowedOrigins?: readonly string[];
+  /** The keys that callers need, for every route but `/health`; undefined: none is needed. */
+  readonly keys?: KeyRing;
   /** Default 10 MiB. */
   readonly maxBodyBytes?: number;
-  /** Milliseconds of silence after which a stream gets a comment. Default 10 s. */
+  /**
+   * Generating requests in progress at a time; others get 503 before their bodies are read. Default: as
+   * many as the engine takes, which says so once it has seen the prompt.
+   */
+  readonly maxRequests?: number;
+  /**
+   * Milliseconds of silence after which a stream gets a comment, and a whole answer its status and a
+   * blank line. Infinity: never. Default 10 s.
+   */
   readonly keepAliveMs?: number;
+  /** Milliseconds that a request may take which names no deadline; undefined: as long as it takes. */
+  readonly deadlineMs?: number;
   /** Milliseconds between two events of `/v1/moe/stream`. Default 1 s. */
   readonly moeIntervalMs?: number;
-  /** Aborting it ends streams that would go on for ever (`/v1/moe/stream`); answers go on. */
+  /**
+   * Aborting it refuses new requests and ends streams that would go on for ever (`/v1/moe/stream`);
+   * answers go on.
+   */
   readonly draining?: AbortSignal;
   /** Aborting it ends running streams with an error event and refuses new requests. */
   readonly shutdown?: AbortSignal;
   /** Hears of faults whose cause the client is not told. */
   readonly onError?: (error: unknown) => void;
+  /** Hears of each request when its answer is over; `/health` and `/metrics` only where they fail. */
+  readonly log?: (entry: LogEntry) => void;
+  /** False: nothing is counted, and there is no `/metrics`. Default true. */
+  readonly metrics?: boolean;
+  /** Makes the spans; default: the process's, if there is one. */
+  readonly tracerProvider?: TracerProvider;
 }
 
 const DEFAULT_BODY_BYTES = 10 * 2 ** 20;
@@ -50,7 +78,13 @@ function fingerprintOf(text: string): string {
   return `fp_${hash.toString(16).padStart(8, "0")}`;
 }
 
-type Handler = (context: Context) => Response | Promise<Response>;
+interface RouteOptions {
+  readonly handler: (context: Context) => Response | Promise<Response>;
+  /** Needs no key. */
+  readonly open?: boolean;
+  /** Is asked all the time by whoever watches over the server. */
+  readonly probe?: boolean;
+}
 
 /**
  * The API as a Hono app: `app.fetch` serves it, `other.route("/llm", app)` mounts it. Each path works
@@ -63,7 +97,10 @@ export function createApp(options: AppOptions): Hono {
   const serving = new Serving({
     model: options.model,
     maxBodyBytes: options.maxBodyBytes ?? DEFAULT_BODY_BYTES,
+    maxRequests: options.maxRequests ?? Infinity,
     keepAliveMs: options.keepAliveMs ?? DEFAULT_KEEP_ALIVE_MS,
+    deadlineMs: options.deadlineMs,
+    draining: options.draining,
     shutdown: options.shutdown,
     onError: report,
   });
@@ -71,6 +108,8 @@ export function createApp(options: AppOptions): Hono {
     intervalMs: options.moeIntervalMs ?? DEFAULT_MOE_INTERVAL_MS,
     draining: options.draining,
   });
+  const counted = options.metrics === false ? undefined : new ServingMetrics(options.modelId);
+  const admission = options.keys === undefined ? undefined : new Admission(options.keys);
   const created = nowSeconds();
   /** What produced an answer: model, type, backend, precision. */
   const served = () => {
@@ -81,8 +120,13 @@ export function createApp(options: AppOptions): Hono {
   const listed = { serving, created, name: { modelId: options.modelId, fingerprint: "" } };
 
   const app = new Hono();
+  app.use(observe({
+    modelId: options.modelId,
+    metrics: counted,
+    log: options.log,
+    tracerProvider: options.tracerProvider,
+  }));
   app.use(async (context, next) => {
-    context.header("x-request-id", newId("req"));
     context.header("x-content-type-options", "nosniff");
     await next();
   });
@@ -91,9 +135,17 @@ export function createApp(options: AppOptions): Hono {
     origins: options.allowedOrigins ?? [],
   }));
 
-  const register = (method: "GET" | "POST", path: string, handler: Handler) => {
+  const register = (
+    method: "GET" | "POST",
+    path: string,
+    { handler, open = false, probe = false }: RouteOptions,
+  ) => {
     for (const full of [path, `/v1${path}`]) {
-      app.on(method, full, handler);
+      app.on(method, full, (context) => {
+        recordOf(context).route = { pattern: full, probe };
+        if (!open) admission?.admit(context);
+        return handler(context);
+      });
       app.all(full, (context) => {
         context.header("allow", method === "GET" ? "GET, HEAD" : method);
         const message = `method ${context.req.method} is not allowed here, must be ${method}`;
@@ -101,33 +153,42 @@ export function createApp(options: AppOptions): Hono {
       });
     }
   };
-  register("GET", "/health", (context) => health(context, { serving }));
-  register("GET", "/models", (context) => listModels(context, listed));
-  register(
-    "GET",
-    "/models/:id{.+}",
-    (context) => showModel(context, { ...listed, id: context.req.param("id") ?? "" }),
-  );
-  register("GET", "/moe/stats", (context) => moeStats(context, { serving }));
-  register("GET", "/moe/stream", (context) => moeStreams.respond(context, { serving }));
-  register("GET", "/tokenizer_info", (context) => tokenizerInfo(context, { serving }));
-  register("POST", "/tokenize", (context) => tokenize(context, { serving }));
-  register("POST", "/detokenize", (context) => detokenize(context, { serving }));
-  register(
-    "POST",
-    "/chat/completions",
-    (context) => chatCompletions(context, { serving, name: served() }),
-  );
-  register(
-    "POST",
-    "/completions",
-    (context) => completions(context, { serving, name: served() }),
-  );
+  register("GET", "/health", {
+    handler: (context) => health(context, { serving }),
+    open: true,
+    probe: true,
+  });
+  if (counted !== undefined) {
+    register("GET", "/metrics", {
+      handler: (context) => metrics(context, { serving, counted }),
+      probe: true,
+    });
+  }
+  register("GET", "/models", { handler: (context) => listModels(context, listed) });
+  register("GET", "/models/:id{.+}", {
+    handler: (context) => showModel(context, { ...listed, id: context.req.param("id") ?? "" }),
+  });
+  register("GET", "/moe/stats", { handler: (context) => moeStats(context, { serving }) });
+  register("GET", "/moe/stream", {
+    handler: (context) => moeStreams.respond(context, { serving }),
+  });
+  register("GET", "/tokenizer_info", {
+    handler: (context) => tokenizerInfo(context, { serving }),
+  });
+  register("POST", "/tokenize", { handler: (context) => tokenize(context, { serving }) });
+  register("POST", "/detokenize", { handler: (context) => detokenize(context, { serving }) });
+  register("POST", "/chat/completions", {
+    handler: (context) => chatCompletions(context, { serving, name: served() }),
+  });
+  register("POST", "/completions", {
+    handler: (context) => completions(context, { serving, name: served() }),
+  });
 
   app.notFound((context) =>
     errorResponse(context, new RequestError("there is no such route", { status: 404 }))
   );
   app.onError((error, context) => {
+    recordOf(context).failure = error;
     report(error);
     return errorResponse(context, error);
   });

@@ -2,14 +2,18 @@
 
 import type { Context } from "hono";
 import type { TokenRouting } from "../src/engine/types.ts";
-import type { Prompt, TextEvent, TextModel, TokenScore, Usage } from "../src/text/types.ts";
+import type { Prompt, TextEvent, TextModel, TokenScore } from "../src/text/types.ts";
 import { readJsonObject } from "./body.ts";
+import { Caller } from "./caller.ts";
 import { type ChatRequest, readChatRequest } from "./chat_request.ts";
+import type { Generation } from "./generation.ts";
 import { factsOf, samplingOfChoice } from "./generation_fields.ts";
 import { merge } from "./merge.ts";
+import { recordOf } from "./record.ts";
 import { wirePromptRouting, wireRouting } from "./routing.ts";
 import type { Serving } from "./serving.ts";
-import { chatLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
+import { wireTimings, wireUsage } from "./usage.ts";
+import { chatLogprobs, newId, nowSeconds } from "./wire.ts";
 
 /** What names the served model in every answer. */
 export interface ServedName {
@@ -21,10 +25,12 @@ interface Job {
   readonly model: TextModel;
   readonly request: ChatRequest;
   readonly prompt: Prompt;
+  readonly caller: Caller;
+  readonly generation: Generation;
 }
 
 /** One stream of events per choice; the prompt's routing comes with the first, as it is all the same. */
-function answers({ model, request, prompt }: Job, signal: AbortSignal) {
+function answers({ model, request, prompt, caller, generation }: Job, signal: AbortSignal) {
   const { routedExperts } = request;
   const sources = Array.from({ length: request.n }, (_, i) => () =>
     model.answer(prompt, {
@@ -34,13 +40,14 @@ function answers({ model, request, prompt }: Job, signal: AbortSignal) {
       topLogprobs: request.topLogprobs,
       routedExperts: routedExperts === "all" && i > 0 ? "completion" : routedExperts,
       ignoreEos: request.ignoreEos,
+      ...caller.options(),
       signal,
     }));
-  return merge<TextEvent>(sources, model.info.slots);
+  return generation.follow(merge<TextEvent>(sources, model.info.slots));
 }
 
 async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { model, request, prompt } = job;
+  const { model, request, prompt, generation } = job;
   const layers = model.info.routedLayers;
   const choices = Array.from({ length: request.n }, () => ({
     content: [] as string[],
@@ -50,7 +57,6 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
     finish: "stop",
   }));
   let promptRouting: TokenRouting | undefined;
-  const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     const choice = choices[index];
     if (event.type === "delta") {
@@ -60,8 +66,7 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       choice.routing.push(...event.routing ?? []);
     } else if (event.type === "done") {
       choice.finish = event.reason;
-      usages.push(event.usage);
-    } else promptRouting ??= event.routing;
+    } else if (event.type === "prompt") promptRouting ??= event.routing;
   }
   return {
     id: newId("chatcmpl"),
@@ -84,12 +89,13 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       finish_reason: choice.finish,
     })),
     ...(promptRouting !== undefined && wirePromptRouting(promptRouting, layers)),
-    usage: wireUsage(usages, prompt.tokens.length),
+    usage: wireUsage(generation),
+    timings: wireTimings(generation),
   };
 }
 
 async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { model, request, prompt } = job;
+  const { model, request, generation } = job;
   const { topLogprobs } = request;
   const layers = model.info.routedLayers;
   const head = {
@@ -99,7 +105,13 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
     model: name.modelId,
     system_fingerprint: name.fingerprint,
   };
-  const tail = request.includeUsage ? { usage: null } : {};
+  const tail = () =>
+    request.usageSoFar
+      ? { usage: wireUsage(generation) }
+      : request.includeUsage
+      ? { usage: null }
+      : {};
+  const timings = () => ({ timings: wireTimings(generation) });
   const chunk = (
     index: number,
     delta: Record<string, string>,
@@ -121,9 +133,8 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       finish_reason: rest.finish ?? null,
     }],
     ...(rest.promptRouting !== undefined && wirePromptRouting(rest.promptRouting, layers)),
-    ...tail,
+    ...tail(),
   });
-  const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     if (event.type === "prompt") {
       const role = { role: "assistant", content: "" };
@@ -135,13 +146,13 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
         ...((content !== "" || reasoning === "") && { content }),
       };
       yield chunk(index, delta, { scores, routing });
-    } else {
-      usages.push(event.usage);
-      yield chunk(index, {}, { finish: event.reason });
+    } else if (event.type === "done") {
+      const last = generation.complete() && !request.includeUsage;
+      yield { ...chunk(index, {}, { finish: event.reason }), ...(last && timings()) };
     }
   }
   if (request.includeUsage) {
-    yield { ...head, choices: [], usage: wireUsage(usages, prompt.tokens.length) };
+    yield { ...head, choices: [], usage: wireUsage(generation), ...timings() };
   }
 }
 
@@ -150,16 +161,26 @@ export async function chatCompletions(
   { serving, name }: { serving: Serving; name: ServedName },
 ): Promise<Response> {
   const model = serving.model();
+  serving.enter(context);
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
   const request = readChatRequest(body, factsOf(model));
+  await serving.turns.take();
   const prompt = await model.chatPrompt(request.messages);
   model.checkLength(prompt, { maxTokens: request.maxTokens, param: "messages" });
-  const job = { model, request, prompt };
+  const { n } = request;
+  const job = {
+    model,
+    request,
+    prompt,
+    caller: new Caller(context, { fields: request.caller, n, deadlineMs: serving.deadlineMs }),
+    generation: recordOf(context).generate({
+      operation: "chat",
+      prompts: [prompt.tokens.length],
+      n,
+    }),
+  };
   if (request.stream) {
     return await serving.stream(context, (signal) => chunks(job, { name, signal }));
   }
-  return await serving.run(
-    context,
-    async (signal) => context.json(await wholeAnswer(job, { name, signal })),
-  );
+  return await serving.answer(context, (signal) => wholeAnswer(job, { name, signal }));
 }

@@ -2,24 +2,33 @@
 
 import type { Context } from "hono";
 import type { TokenRouting } from "../src/engine/types.ts";
-import type { Prompt, PromptScore, TextEvent, TextModel, Usage } from "../src/text/types.ts";
+import type { Prompt, PromptScore, TextEvent, TextModel } from "../src/text/types.ts";
 import { readJsonObject } from "./body.ts";
+import { Caller } from "./caller.ts";
 import type { ServedName } from "./chat.ts";
 import { type CompletionsRequest, readCompletionsRequest } from "./completions_request.ts";
+import type { Generation } from "./generation.ts";
 import { factsOf, samplingOfChoice } from "./generation_fields.ts";
 import { merge } from "./merge.ts";
+import { recordOf } from "./record.ts";
 import { wirePromptRouting, wireRouting } from "./routing.ts";
 import type { Serving } from "./serving.ts";
-import { codePoints, completionLogprobs, newId, nowSeconds, wireUsage } from "./wire.ts";
+import { wireTimings, wireUsage } from "./usage.ts";
+import { codePoints, completionLogprobs, newId, nowSeconds } from "./wire.ts";
+
+/** Prompts that are tokenized in one go. */
+const PROMPTS_PER_TURN = 16;
 
 interface Job {
   readonly model: TextModel;
   readonly request: CompletionsRequest;
   readonly prompts: readonly Prompt[];
+  readonly caller: Caller;
+  readonly generation: Generation;
 }
 
 /** One stream of events per choice; choice i belongs to prompt floor(i / n). */
-function answers({ model, request, prompts }: Job, signal: AbortSignal) {
+function answers({ model, request, prompts, caller, generation }: Job, signal: AbortSignal) {
   const { n, echo, maxTokens, topLogprobs } = request;
   const scorePrompt = echo && topLogprobs !== undefined;
   const sources = Array.from(
@@ -34,19 +43,15 @@ function answers({ model, request, prompts }: Job, signal: AbortSignal) {
         routedExperts: request.routedExperts,
         // Whoever scores a prompt counts on the one token behind it, whatever it is.
         ignoreEos: request.ignoreEos || (scorePrompt && maxTokens === 1),
+        ...caller.options(),
         signal,
       }),
   );
-  return merge<TextEvent>(sources, model.info.slots);
-}
-
-/** Each prompt counts once, however many choices it gets. */
-function promptTokens({ prompts }: Job): number {
-  return prompts.reduce((sum, prompt) => sum + prompt.tokens.length, 0);
+  return generation.follow(merge<TextEvent>(sources, model.info.slots));
 }
 
 async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { model, request, prompts } = job;
+  const { model, request, prompts, generation } = job;
   const { n, echo, topLogprobs } = request;
   const layers = model.info.routedLayers;
   const choices = Array.from({ length: prompts.length * n }, (_, i) => ({
@@ -57,7 +62,6 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
     routing: [] as TokenRouting[],
     finish: "stop",
   }));
-  const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     const choice = choices[index];
     if (event.type === "prompt") {
@@ -67,9 +71,8 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
       choice.texts.push(event.content);
       choice.scores.push(...event.scores);
       choice.routing.push(...event.routing ?? []);
-    } else {
+    } else if (event.type === "done") {
       choice.finish = event.reason;
-      usages.push(event.usage);
     }
   }
   return {
@@ -95,12 +98,13 @@ async function wholeAnswer(job: Job, { name, signal }: { name: ServedName; signa
         finish_reason: choice.finish,
       };
     }),
-    usage: wireUsage(usages, promptTokens(job)),
+    usage: wireUsage(generation),
+    timings: wireTimings(generation),
   };
 }
 
 async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: AbortSignal }) {
-  const { model, request, prompts } = job;
+  const { model, request, prompts, generation } = job;
   const { n, echo, topLogprobs } = request;
   const layers = model.info.routedLayers;
   const head = {
@@ -110,7 +114,13 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
     model: name.modelId,
     system_fingerprint: name.fingerprint,
   };
-  const tail = request.includeUsage ? { usage: null } : {};
+  const tail = () =>
+    request.usageSoFar
+      ? { usage: wireUsage(generation) }
+      : request.includeUsage
+      ? { usage: null }
+      : {};
+  const timings = () => ({ timings: wireTimings(generation) });
   const chunk = (
     index: number,
     text: string,
@@ -133,9 +143,8 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       ...(rest.promptRouting !== undefined && wirePromptRouting(rest.promptRouting, layers)),
       finish_reason: rest.finish ?? null,
     }],
-    ...tail,
+    ...tail(),
   });
-  const usages: Usage[] = [];
   for await (const { index, event } of answers(job, signal)) {
     const prompt = prompts[Math.floor(index / n)];
     if (event.type === "prompt") {
@@ -147,13 +156,13 @@ async function* chunks(job: Job, { name, signal }: { name: ServedName; signal: A
       const offset = echo ? codePoints(prompt.text) : 0;
       const { scores, routing } = event;
       yield chunk(index, event.content, { scores, offset, routing });
-    } else {
-      usages.push(event.usage);
-      yield chunk(index, "", { finish: event.reason });
+    } else if (event.type === "done") {
+      const last = generation.complete() && !request.includeUsage;
+      yield { ...chunk(index, "", { finish: event.reason }), ...(last && timings()) };
     }
   }
   if (request.includeUsage) {
-    yield { ...head, choices: [], usage: wireUsage(usages, promptTokens(job)) };
+    yield { ...head, choices: [], usage: wireUsage(generation), ...timings() };
   }
 }
 
@@ -162,20 +171,30 @@ export async function completions(
   { serving, name }: { serving: Serving; name: ServedName },
 ): Promise<Response> {
   const model = serving.model();
+  serving.enter(context);
   const body = await readJsonObject(context.req.raw, serving.maxBodyBytes);
   const request = readCompletionsRequest(body, factsOf(model));
   const { addSpecial, parseSpecial, maxTokens } = request;
   const prompts: Prompt[] = [];
   for (const prompt of request.prompts) {
+    if (prompts.length % PROMPTS_PER_TURN === 0) await serving.turns.take();
     prompts.push(await model.textPrompt(prompt, { addSpecial, parseSpecial }));
     model.checkLength(prompts[prompts.length - 1], { maxTokens, param: "prompt" });
   }
-  const job = { model, request, prompts };
+  const { n } = request;
+  const job = {
+    model,
+    request,
+    prompts,
+    caller: new Caller(context, { fields: request.caller, n, deadlineMs: serving.deadlineMs }),
+    generation: recordOf(context).generate({
+      operation: "text_completion",
+      prompts: prompts.map(({ tokens }) => tokens.length),
+      n,
+    }),
+  };
   if (request.stream) {
     return await serving.stream(context, (signal) => chunks(job, { name, signal }));
   }
-  return await serving.run(
-    context,
-    async (signal) => context.json(await wholeAnswer(job, { name, signal })),
-  );
+  return await serving.answer(context, (signal) => wholeAnswer(job, { name, signal }));
 }

@@ -2,7 +2,7 @@
 
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { CapacityError, ExpertReadError, RequestError } from "../src/errors.ts";
+import { CapacityError, DeadlineError, ExpertReadError, RequestError } from "../src/errors.ts";
 
 export interface ErrorBody {
   readonly error: {
@@ -27,6 +27,17 @@ export class UnavailableError extends RequestError {
   }
 }
 
+/** A limit of the client's own key is met. */
+export class LimitError extends RequestError {
+  readonly retryMs: number;
+
+  /** `retryMs`: milliseconds after which it makes sense to try again. */
+  constructor(message: string, retryMs: number) {
+    super(message, { status: 429, code: "rate_limit_exceeded" });
+    this.retryMs = retryMs;
+  }
+}
+
 function body(message: string, options: { type: string; param?: string | null; code?: string }) {
   const { type, param = null, code = null } = options;
   return { error: { message, type, param, code } };
@@ -35,7 +46,11 @@ function body(message: string, options: { type: string; param?: string | null; c
 /** What the client may know of an error. Faults of ours say nothing about their cause. */
 export function describeError(error: unknown): HttpError {
   if (error instanceof RequestError) {
-    const type = error.status < 500 ? "invalid_request_error" : "server_error";
+    const type = error instanceof LimitError
+      ? "requests"
+      : error.status < 500
+      ? "invalid_request_error"
+      : "server_error";
     const described = body(error.message, {
       type,
       param: error.param,
@@ -45,7 +60,12 @@ export function describeError(error: unknown): HttpError {
       status: error.status,
       body: described,
       ...(error.status === 503 && { retryAfter: 1 }),
+      ...(error instanceof LimitError && { retryAfter: Math.ceil(error.retryMs / 1_000) }),
     };
+  }
+  if (error instanceof DeadlineError) {
+    const described = body(error.message, { type: "server_error", code: "deadline_exceeded" });
+    return { status: 504, body: described };
   }
   if (error instanceof CapacityError) {
     const described = body(error.message, { type: "server_error", code: "overloaded" });
@@ -62,7 +82,7 @@ export function describeError(error: unknown): HttpError {
 
 /** True for errors that the operator should hear of. */
 export function isFault(error: unknown): boolean {
-  return !(error instanceof RequestError) && !(error instanceof CapacityError);
+  return ![RequestError, CapacityError, DeadlineError].some((kind) => error instanceof kind);
 }
 
 export function errorResponse(context: Context, error: unknown): Response {

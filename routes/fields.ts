@@ -92,10 +92,12 @@ export class Fields {
     throw fieldError(this.path(name), value, "true or false");
   }
 
-  string(name: string): string | undefined {
+  string(name: string, { maxLength }: { maxLength?: number } = {}): string | undefined {
     const value = this.raw(name);
-    if (value === undefined || typeof value === "string") return value;
-    throw fieldError(this.path(name), value, "a string");
+    if (value === undefined) return undefined;
+    if (typeof value === "string" && value.length <= (maxLength ?? Infinity)) return value;
+    const bound = maxLength === undefined ? "" : ` of at most ${maxLength} characters`;
+    throw fieldError(this.path(name), value, `a string${bound}`);
   }
 
   list(name: string): readonly unknown[] | undefined {

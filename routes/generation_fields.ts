@@ -5,6 +5,7 @@ import { RequestError } from "../src/errors.ts";
 import { noRoutedExperts } from "../src/engine/request.ts";
 import type { SamplingParams } from "../src/sampling/types.ts";
 import type { TextModel } from "../src/text/types.ts";
+import { type CallerFields, readCallerFields } from "./caller.ts";
 import { fieldError, type Fields } from "./fields.ts";
 
 export const MAX_STOP_STRINGS = 16;
@@ -20,7 +21,11 @@ export interface GenerationFields {
   readonly stop: readonly string[];
   readonly n: number;
   readonly stream: boolean;
+  /** A last chunk of a stream has the usage. */
   readonly includeUsage: boolean;
+  /** Every chunk has the usage so far. */
+  readonly usageSoFar: boolean;
+  readonly caller: CallerFields;
   readonly ignoreEos: boolean;
   readonly routedExperts: GenerateRequest["routedExperts"];
 }
@@ -123,13 +128,18 @@ function readRoutedExperts(fields: Fields, routes: boolean): GenerateRequest["ro
 export function readGenerationFields(fields: Fields, model: ModelFacts): GenerationFields {
   // Any model name is accepted: one model is served, and the answer says which.
   fields.string("model");
-  fields.string("user");
+  const streamOptions = fields.object("stream_options");
+  const includeUsage = streamOptions?.boolean("include_usage") ?? false;
+  const usageSoFar = streamOptions?.boolean("continuous_usage_stats") ?? false;
   return {
     sampling: readSampling(fields, model),
     stop: readStop(fields),
     n: fields.integer("n", { min: 1, max: MAX_CHOICES }) ?? 1,
     stream: fields.boolean("stream") ?? false,
-    includeUsage: fields.object("stream_options")?.boolean("include_usage") ?? false,
+    includeUsage,
+    // As in vLLM, where it says nothing by itself.
+    usageSoFar: includeUsage && usageSoFar,
+    caller: readCallerFields(fields),
     ignoreEos: fields.boolean("ignore_eos") ?? false,
     routedExperts: readRoutedExperts(fields, model.routes),
   };

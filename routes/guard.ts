@@ -23,6 +23,11 @@ export interface GuardOptions {
 
 const IPV4 = /^\d{1,3}(\.\d{1,3}){3}$/;
 const MAX_AGE_S = 600;
+/** What a page may send, and what it may read of an answer. */
+const ALLOWED_HEADERS =
+  "authorization, content-type, traceparent, x-api-key, x-request-id, x-sluice-deadline-ms";
+const EXPOSED_HEADERS = "retry-after, x-ratelimit-limit-requests, " +
+  "x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-request-id, x-sluice-cache";
 
 /** Host without port and trailing dot, in lower case. */
 function hostName(host: string): string {
@@ -45,12 +50,13 @@ function sameOrigin(origin: string, host: string): boolean {
 function allowOrigin(context: Context, origin: string): void {
   context.header("access-control-allow-origin", origin);
   context.header("vary", "origin");
+  context.header("access-control-expose-headers", EXPOSED_HEADERS);
 }
 
 function preflight(context: Context, origin: string): Response {
   allowOrigin(context, origin);
   context.header("access-control-allow-methods", "GET, POST");
-  context.header("access-control-allow-headers", "authorization, content-type");
+  context.header("access-control-allow-headers", ALLOWED_HEADERS);
   context.header("access-control-max-age", String(MAX_AGE_S));
   return context.body(null, 204);
 }

@@ -1,11 +1,16 @@
-/** `GET /health` and `GET /v1/models`: what is served, and whether it can be asked yet. */
+/**
+ * `GET /health`, `GET /metrics` and `GET /v1/models`: what is served, how it fares, and whether it can
+ * be asked yet.
+ */
 
 import type { Context } from "hono";
 import { RequestError } from "../src/errors.ts";
 import type { ServedName } from "./chat.ts";
+import { METRICS_CONTENT_TYPE } from "../src/server/metrics.ts";
 import type { Serving } from "./serving.ts";
+import type { ServingMetrics } from "./serving_metrics.ts";
 
-/** 200 once the model answers, 503 before, after a failed load and while shutting down. */
+/** 200 once the model answers, 503 before, after a failed load, while draining and when stopping. */
 export function health(context: Context, { serving }: { serving: Serving }): Response {
   const state = serving.state();
   if (state !== "ready") {
@@ -16,6 +21,20 @@ export function health(context: Context, { serving }: { serving: Serving }): Res
   return context.json({ status: "ok", running, waiting });
 }
 
+/** Also while the model loads or drains; an engine that has ended leaves what was counted here. */
+export async function metrics(
+  context: Context,
+  { serving, counted }: { serving: Serving; counted: ServingMetrics },
+): Promise<Response> {
+  const model = serving.loaded();
+  const routing = await model?.routingStats().catch(() => undefined);
+  const engine = model === undefined ? undefined : {
+    stats: model.stats(),
+    routing: routing ?? { counting: false, tokens: 0, layers: [] },
+  };
+  return context.body(counted.page(engine), 200, { "content-type": METRICS_CONTENT_TYPE });
+}
+
 interface ModelsOptions {
   readonly serving: Serving;
   readonly name: ServedName;
@@ -23,7 +42,7 @@ interface ModelsOptions {
 }
 
 function describeModel({ serving, name, created }: ModelsOptions) {
-  const info = serving.state() === "ready" ? serving.model().info : undefined;
+  const info = serving.loaded()?.info;
   return {
     id: name.modelId,
     object: "model",

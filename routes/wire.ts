@@ -1,6 +1,6 @@
 /** Text-layer values in the shapes that OpenAI's and DeepSeek's clients read. */
 
-import type { PromptScore, ScoredPiece, TokenPiece, TokenScore, Usage } from "../src/text/types.ts";
+import type { PromptScore, ScoredPiece, TokenPiece, TokenScore } from "../src/text/types.ts";
 
 /** Ids are for correlation only. */
 export function newId(prefix: "chatcmpl" | "cmpl" | "req"): string {
@@ -9,18 +9,6 @@ export function newId(prefix: "chatcmpl" | "cmpl" | "req"): string {
 
 export function nowSeconds(): number {
   return Math.floor(Date.now() / 1000);
-}
-
-export function wireUsage(usages: readonly Usage[], promptTokens: number) {
-  const completionTokens = usages.reduce((sum, usage) => sum + usage.completionTokens, 0);
-  const reasoningTokens = usages.reduce((sum, usage) => sum + usage.reasoningTokens, 0);
-  return {
-    prompt_tokens: promptTokens,
-    completion_tokens: completionTokens,
-    total_tokens: promptTokens + completionTokens,
-    prompt_tokens_details: { cached_tokens: 0 },
-    completion_tokens_details: { reasoning_tokens: reasoningTokens },
-  };
 }
 
 function chatPiece(piece: ScoredPiece) {

@@ -1,34 +1,16 @@
 //! Rotary embedding, the paged KV cache, and causal attention over it.
 //!
-//! A page holds 64 tokens. For each KV head it has the keys by fours, `[16][keyDim][4]`, so that lanes
-//! are keys, then the values `[64][valueDim]`, so that lanes are dimensions. Softmax runs page by page
-//! with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022), always from page 0 and always
-//! in whole pages, so that a query's result does not depend on which other queries it goes with.
+//! Softmax runs page by page with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022), always
+//! from page 0 and always in whole pages, so that a query's result does not depend on which other queries
+//! it goes with.
 
 use crate::activations::rms_norm;
+use crate::cells::Cells;
+use crate::kv_layer::{Floats, NormalHalves, ScaledCells, Source, LANES};
 use crate::math::exp;
 use crate::simd::F32x4;
 
-pub const PAGE: usize = 64;
-
-/// One layer of the cache.
-#[derive(Clone, Copy)]
-pub struct KvLayer {
-    pub base: *mut f32,
-    pub heads: usize,
-    pub key_dim: usize,
-    pub value_dim: usize,
-}
-
-impl KvLayer {
-    /// Keys of a page and head; its values follow them.
-    #[inline(always)]
-    unsafe fn keys(&self, page: i32, head: usize) -> *mut f32 {
-        let head_floats = PAGE * (self.key_dim + self.value_dim);
-        self.base
-            .add((page as usize * self.heads + head) * head_floats)
-    }
-}
+pub use crate::kv_layer::{KvLayer, PAGE};
 
 /// Where rows belong; see `BatchBuffers` of the backend seam.
 #[derive(Clone, Copy)]
@@ -114,14 +96,10 @@ impl Rotation {
     ) {
         self.apply(k, layer.key_dim, self.k_norm, row);
         let position = *batch.positions.add(row) as usize;
-        let keys = layer.keys(*batch.table(row).add(position / PAGE), head);
+        let page = *batch.table(row).add(position / PAGE);
         let slot = position % PAGE;
-        let lane = keys.add(slot / 4 * 4 * layer.key_dim + slot % 4);
-        for d in 0..layer.key_dim {
-            *lane.add(d * 4) = *k.add(d);
-        }
-        let values = keys.add(layer.key_dim * PAGE + slot * layer.value_dim);
-        core::ptr::copy_nonoverlapping(v, values, layer.value_dim);
+        layer.key_row(page, head, slot).store(k, layer.key_dim);
+        layer.value_row(page, head, slot).store(v, layer.value_dim);
     }
 }
 
@@ -137,94 +115,272 @@ pub struct Query {
     pub sink: f32,
 }
 
-/// Floats of scratch that `attend` needs.
-pub const SCRATCH: usize = 4 * PAGE;
+/// A query under way.
+#[derive(Clone, Copy)]
+pub struct Running {
+    query: Query,
+    peak: f32,
+    total: f32,
+}
 
-/// Attention of N queries of one sequence and KV head.
-///
-/// # Safety
-/// The table covers the largest limit; `scores` has room for SCRATCH floats.
-pub unsafe fn attend<const N: usize>(
-    queries: [Query; N],
-    table: *const i32,
-    layer: &KvLayer,
-    head: usize,
-    scale: f32,
-    scores: *mut f32,
-) {
-    let (key_dim, value_dim) = (layer.key_dim, layer.value_dim);
-    let mut peak = [f32::NEG_INFINITY; N];
-    let mut total = [0f32; N];
-    let mut furthest = 0;
-    let mut first = usize::MAX;
-    for query in &queries {
+impl Running {
+    /// # Safety
+    /// The query's output has `value_dim` floats.
+    unsafe fn start(query: Query, value_dim: usize) -> Self {
         core::ptr::write_bytes(query.out, 0, value_dim);
-        furthest = furthest.max(query.limit);
-        first = first.min(query.first / PAGE * PAGE);
+        let (peak, total) = (f32::NEG_INFINITY, 0.0);
+        Self { query, peak, total }
     }
-    while first < furthest {
-        let keys = layer.keys(*table.add(first / PAGE), head);
-        let count = PAGE.min(furthest - first);
-        score_page(&queries, keys, key_dim, count, scale, scores);
-        for n in 0..N {
-            let seen = queries[n].first.saturating_sub(first).min(PAGE)
-                ..queries[n].limit.saturating_sub(first).min(PAGE);
-            if seen.is_empty() {
-                core::ptr::write_bytes(scores.add(n * PAGE), 0, PAGE);
-                continue;
-            }
-            let row = scores.add(n * PAGE);
-            let shrink = soften(row, seen, count, &mut peak[n], &mut total[n]);
-            rescale(queries[n].out, value_dim, shrink);
-        }
-        let values = keys.add(key_dim * PAGE);
-        add_values(&queries, values, value_dim, count, scores);
-        first += PAGE;
+
+    /// Keys of the page from `first` on that it sees.
+    fn seen(&self, first: usize) -> core::ops::Range<usize> {
+        self.query.first.saturating_sub(first).min(PAGE)
+            ..self.query.limit.saturating_sub(first).min(PAGE)
     }
-    for n in 0..N {
-        let out = queries[n].out;
-        let sink = queries[n].sink;
+
+    unsafe fn finish(&mut self, value_dim: usize) {
+        let Query { out, sink, .. } = self.query;
         if sink > f32::NEG_INFINITY {
-            let grown = peak[n].max(sink);
-            let shrink = exp(F32x4::splat(peak[n] - grown)).lanes()[0];
-            total[n] = total[n] * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
+            let grown = self.peak.max(sink);
+            let shrink = exp(F32x4::splat(self.peak - grown)).lanes()[0];
+            self.total = self.total * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
             rescale(out, value_dim, shrink);
         }
         for d in 0..value_dim {
-            *out.add(d) /= total[n];
+            *out.add(d) /= self.total;
         }
     }
 }
 
-/// Scores of the page's first `count` keys, in eights.
-#[inline(always)]
-unsafe fn score_page<const N: usize>(
-    queries: &[Query; N],
-    keys: *const f32,
-    key_dim: usize,
-    count: usize,
+/// Queries that go through the pages together, and how many of them share a load of keys or values.
+pub const MAX_QUERIES: usize = 64;
+const TILE: usize = 4;
+
+/// Floats of scratch that attention over heads of up to `dim` numbers needs.
+pub const fn scratch_floats(dim: usize) -> usize {
+    MAX_QUERIES * PAGE + PAGE * dim
+}
+
+/// Attention of up to MAX_QUERIES queries of one sequence and KV head.
+///
+/// # Safety
+/// The table covers the largest limit; `scratch` has room for `scratch_floats` of the wider head.
+pub unsafe fn attend(
+    queries: &[Query],
+    table: *const i32,
+    layer: &KvLayer,
+    head: usize,
     scale: f32,
-    scores: *mut f32,
+    scratch: *mut f32,
 ) {
-    let mut at = 0;
-    while at < count {
-        let mut acc = [[F32x4::splat(0.0); 2]; N];
-        for d in 0..key_dim {
-            let k = keys.add(at * key_dim + d * 4);
-            let k = [F32x4::load(k), F32x4::load(k.add(4 * key_dim))];
+    let (key_dim, value_dim) = (layer.key_dim, layer.value_dim);
+    let (scores, room) = (scratch, scratch.add(MAX_QUERIES * PAGE));
+    let idle = Running {
+        query: queries[0],
+        peak: 0.0,
+        total: 0.0,
+    };
+    let mut running = [idle; MAX_QUERIES];
+    let running = &mut running[..queries.len()];
+    let mut furthest = 0;
+    let mut first = usize::MAX;
+    for (to, &query) in running.iter_mut().zip(queries) {
+        *to = Running::start(query, value_dim);
+        furthest = furthest.max(query.limit);
+        first = first.min(query.first / PAGE * PAGE);
+    }
+    // One tile converts numbers as it reads them; more share what is unpacked once.
+    let direct = running.len() <= TILE && value_dim % 8 == 0;
+    while first < furthest {
+        let page = *table.add(first / PAGE);
+        let count = PAGE.min(furthest - first);
+        let (keys, values) = (layer.keys(page, head), layer.values(page, head));
+        let pass = Pass {
+            first,
+            scale,
+            key_dim,
+            value_dim,
+            scores,
+        };
+        match layer.cells {
+            Cells::F16 if direct => {
+                pass.score(running, NormalHalves::of(keys));
+                pass.add(running, NormalHalves::of(values));
+            }
+            Cells::Q8 if direct => {
+                pass.score(running, ScaledCells::of(keys));
+                pass.add(running, ScaledCells::of(values));
+            }
+            _ => {
+                pass.score(running, Floats(layer.unpack_keys(keys, count, room)));
+                pass.add(running, Floats(layer.unpack_values(values, count, room)));
+            }
+        }
+        first += PAGE;
+    }
+    for running in running {
+        running.finish(value_dim);
+    }
+}
+
+/// Keys of the page from `first` on up to the last that one of the queries sees; 0 where none sees any.
+fn count_of(queries: &[Running], first: usize) -> usize {
+    let seen = queries.iter().map(|running| running.seen(first));
+    seen.filter(|seen| !seen.is_empty())
+        .fold(0, |most, seen| most.max(seen.end))
+}
+
+/// Queries over one page.
+struct Pass {
+    /// Its first position.
+    first: usize,
+    scale: f32,
+    key_dim: usize,
+    value_dim: usize,
+    /// `[queries][PAGE]`
+    scores: *mut f32,
+}
+
+impl Pass {
+    /// Scores all keys, softened: what the values must be multiplied by.
+    unsafe fn score<S: Source>(&self, queries: &mut [Running], keys: S) {
+        for (tile, queries) in queries.chunks_mut(TILE).enumerate() {
+            let scores = self.scores.add(tile * TILE * PAGE);
+            match queries.len() {
+                1 => self.score_tile::<1, S>(queries, keys, scores),
+                2 => self.score_tile::<2, S>(queries, keys, scores),
+                3 => self.score_tile::<3, S>(queries, keys, scores),
+                _ => self.score_tile::<4, S>(queries, keys, scores),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn score_tile<const N: usize, S: Source>(
+        &self,
+        queries: &mut [Running],
+        keys: S,
+        scores: *mut f32,
+    ) {
+        let count = count_of(queries, self.first);
+        if count == 0 {
+            return;
+        }
+        let q: [*const f32; N] = core::array::from_fn(|n| queries[n].query.q);
+        for group in 0..count.div_ceil(LANES) {
+            let mut source = keys;
+            let mut sums = self.group_scores(q, &mut source, group);
+            if let Some(mut exact) = source.doubted() {
+                sums = self.group_scores(q, &mut exact, group);
+            }
             for n in 0..N {
-                let q = F32x4::load_splat(queries[n].q.add(d));
+                let to = scores.add(n * PAGE + group * LANES);
+                for h in 0..2 {
+                    sums[n][h]
+                        .mul(F32x4::splat(self.scale))
+                        .store(to.add(4 * h));
+                }
+            }
+        }
+        for (n, running) in queries.iter_mut().enumerate() {
+            let seen = running.seen(self.first);
+            let row = scores.add(n * PAGE);
+            if seen.is_empty() {
+                core::ptr::write_bytes(row, 0, PAGE);
+                continue;
+            }
+            let shrink = soften(row, seen, count, &mut running.peak, &mut running.total);
+            rescale(running.query.out, self.value_dim, shrink);
+        }
+    }
+
+    /// Products of N queries with eight keys.
+    #[inline(always)]
+    unsafe fn group_scores<const N: usize, S: Source>(
+        &self,
+        q: [*const f32; N],
+        keys: &mut S,
+        group: usize,
+    ) -> [[F32x4; 2]; N] {
+        let mut acc = [[F32x4::splat(0.0); 2]; N];
+        for d in 0..self.key_dim {
+            let k = keys.keys(group, d, self.key_dim);
+            for n in 0..N {
+                let q = F32x4::load_splat(q[n].add(d));
                 acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
             }
         }
-        for n in 0..N {
-            for h in 0..2 {
-                acc[n][h]
-                    .mul(F32x4::splat(scale))
-                    .store(scores.add(n * PAGE + at + 4 * h));
+        acc
+    }
+
+    /// out += scores x values, key by key.
+    unsafe fn add<S: Source>(&self, queries: &[Running], values: S) {
+        for (tile, queries) in queries.chunks(TILE).enumerate() {
+            let scores = self.scores.add(tile * TILE * PAGE);
+            match queries.len() {
+                1 => self.add_tile::<1, S>(queries, values, scores),
+                2 => self.add_tile::<2, S>(queries, values, scores),
+                3 => self.add_tile::<3, S>(queries, values, scores),
+                _ => self.add_tile::<4, S>(queries, values, scores),
             }
         }
-        at += 8;
+    }
+
+    #[inline(always)]
+    unsafe fn add_tile<const N: usize, S: Source>(
+        &self,
+        queries: &[Running],
+        values: S,
+        scores: *const f32,
+    ) {
+        let count = count_of(queries, self.first);
+        let outs: [*mut f32; N] = core::array::from_fn(|n| queries[n].query.out);
+        let mut d = 0;
+        while d + 8 <= self.value_dim {
+            let mut source = values;
+            let mut sums = self.column_sums(outs, &mut source, (d, count), scores);
+            if let Some(mut exact) = source.doubted() {
+                sums = self.column_sums(outs, &mut exact, (d, count), scores);
+            }
+            for n in 0..N {
+                sums[n][0].store(outs[n].add(d));
+                sums[n][1].store(outs[n].add(d + 4));
+            }
+            d += 8;
+        }
+        while d < self.value_dim {
+            for (n, out) in outs.iter().enumerate() {
+                let mut acc = *out.add(d);
+                for key in 0..count {
+                    acc += *scores.add(n * PAGE + key) * values.number(key, d, self.value_dim);
+                }
+                *out.add(d) = acc;
+            }
+            d += 1;
+        }
+    }
+
+    /// Eight dimensions of N outputs with `count` keys added.
+    #[inline(always)]
+    unsafe fn column_sums<const N: usize, S: Source>(
+        &self,
+        outs: [*mut f32; N],
+        values: &mut S,
+        (d, count): (usize, usize),
+        scores: *const f32,
+    ) -> [[F32x4; 2]; N] {
+        let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
+            let out = outs[n].add(d);
+            [F32x4::load(out), F32x4::load(out.add(4))]
+        });
+        for key in 0..count {
+            let v = values.value(key, d, self.value_dim);
+            for n in 0..N {
+                let p = F32x4::load_splat(scores.add(n * PAGE + key));
+                acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
+            }
+        }
+        acc
     }
 }
 
@@ -287,59 +443,14 @@ pub unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
     }
 }
 
-/// out += scores x values, key by key.
-#[inline(always)]
-unsafe fn add_values<const N: usize>(
-    queries: &[Query; N],
-    values: *const f32,
-    value_dim: usize,
-    count: usize,
-    scores: *const f32,
-) {
-    let mut d = 0;
-    while d + 8 <= value_dim {
-        let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
-            let out = queries[n].out.add(d);
-            [F32x4::load(out), F32x4::load(out.add(4))]
-        });
-        for key in 0..count {
-            let v = values.add(key * value_dim + d);
-            let v = [F32x4::load(v), F32x4::load(v.add(4))];
-            for n in 0..N {
-                let p = F32x4::load_splat(scores.add(n * PAGE + key));
-                acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
-            }
-        }
-        for n in 0..N {
-            acc[n][0].store(queries[n].out.add(d));
-            acc[n][1].store(queries[n].out.add(d + 4));
-        }
-        d += 8;
-    }
-    while d < value_dim {
-        for (n, query) in queries.iter().enumerate() {
-            let mut acc = *query.out.add(d);
-            for key in 0..count {
-                acc += *scores.add(n * PAGE + key) * *values.add(key * value_dim + d);
-            }
-            *query.out.add(d) = acc;
-        }
-        d += 1;
-    }
+/// How attention is cut into tasks: some rows of some query heads of one KV head each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Split {
+    pub rows: usize,
+    pub heads: usize,
 }
 
-/// Tasks that attention of `rows` rows is cut into, and how many query heads or rows each takes.
-#[derive(Clone, Copy)]
-pub enum Split {
-    /// One row, `heads` query heads of one KV head: decoding.
-    Heads {
-        per_task: usize,
-        tasks_per_kv_head: usize,
-    },
-    /// ROWS rows of one query head: prefill.
-    Rows,
-}
-
+/// Rows of a task: of neighbours of one sequence, all go through a page together.
 const ROWS: usize = 16;
 
 /// What attention runs over.
@@ -359,29 +470,28 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Large tasks read a page for many queries; there must be some for each thread, though.
     pub fn split(&self, threads: usize) -> Split {
-        if self.rows >= 8 {
-            return Split::Rows;
-        }
         let group = self.heads / self.layer.heads;
-        let mut per_task = group.min(4);
-        let tasks = |per_task: usize| self.rows * self.layer.heads * group.div_ceil(per_task);
-        while per_task > 1 && threads > 1 && tasks(per_task) < 4 * threads {
-            per_task -= 1;
+        let mut split = Split {
+            rows: ROWS.min(self.rows),
+            heads: group.min(MAX_QUERIES / ROWS.min(self.rows)),
+        };
+        while threads > 1 && self.tasks(split) < 2 * threads {
+            if split.rows > TILE {
+                split.rows = split.rows.div_ceil(2);
+            } else if split.heads > 1 {
+                split.heads = split.heads.div_ceil(2);
+            } else {
+                break;
+            }
         }
-        Split::Heads {
-            per_task,
-            tasks_per_kv_head: group.div_ceil(per_task),
-        }
+        split
     }
 
     pub fn tasks(&self, split: Split) -> usize {
-        match split {
-            Split::Rows => self.heads * self.rows.div_ceil(ROWS),
-            Split::Heads {
-                tasks_per_kv_head, ..
-            } => self.rows * self.layer.heads * tasks_per_kv_head,
-        }
+        let group = self.heads / self.layer.heads;
+        self.layer.heads * group.div_ceil(split.heads) * self.rows.div_ceil(split.rows)
     }
 
     #[inline(always)]
@@ -406,65 +516,38 @@ impl Attention {
     }
 
     /// # Safety
-    /// All pointers cover what the shapes state; `scores` has room for SCRATCH floats.
-    pub unsafe fn run(&self, split: Split, task: usize, scores: *mut f32) {
+    /// All pointers cover what the shapes state; `scratch` has room for `scratch_floats`.
+    pub unsafe fn run(&self, split: Split, task: usize, scratch: *mut f32) {
         let group = self.heads / self.layer.heads;
-        match split {
-            Split::Heads {
-                per_task,
-                tasks_per_kv_head,
-            } => {
-                let (rest, part) = (task / tasks_per_kv_head, task % tasks_per_kv_head);
-                let (row, kv_head) = (rest / self.layer.heads, rest % self.layer.heads);
-                let first = kv_head * group + part * per_task;
-                let count = per_task.min(group - part * per_task);
-                let table = self.batch.table(row);
-                let query = |i: usize| self.query(row, first + i);
-                match count {
-                    1 => self.attend([query(0)], table, kv_head, scores),
-                    2 => self.attend([query(0), query(1)], table, kv_head, scores),
-                    3 => self.attend([query(0), query(1), query(2)], table, kv_head, scores),
-                    _ => self.attend(
-                        [query(0), query(1), query(2), query(3)],
-                        table,
-                        kv_head,
-                        scores,
-                    ),
+        let parts = group.div_ceil(split.heads);
+        let blocks = self.rows.div_ceil(split.rows);
+        // The last rows see most keys: they come first, so that no thread ends late.
+        let (rest, block) = (
+            task % (self.layer.heads * parts),
+            blocks - 1 - task / (self.layer.heads * parts),
+        );
+        let (kv_head, part) = (rest / parts, rest % parts);
+        let heads = part * split.heads..group.min((part + 1) * split.heads);
+        let end = self.rows.min((block + 1) * split.rows);
+        let mut row = block * split.rows;
+        while row < end {
+            let sequence = *self.batch.sequences.add(row);
+            let mut after = row + 1;
+            while after < end && *self.batch.sequences.add(after) == sequence {
+                after += 1;
+            }
+            let mut queries = [self.query(row, 0); MAX_QUERIES];
+            let mut count = 0;
+            for head in heads.clone() {
+                for row in row..after {
+                    queries[count] = self.query(row, kv_head * group + head);
+                    count += 1;
                 }
             }
-            Split::Rows => {
-                let blocks = self.rows.div_ceil(ROWS);
-                // The last rows see most keys: they come first, so that no thread ends late.
-                let (head, block) = (task % self.heads, blocks - 1 - task / self.heads);
-                let end = self.rows.min((block + 1) * ROWS);
-                let mut row = block * ROWS;
-                while row < end {
-                    let same = (1..4).all(|i| {
-                        row + i < end
-                            && *self.batch.sequences.add(row + i) == *self.batch.sequences.add(row)
-                    });
-                    let table = self.batch.table(row);
-                    if same {
-                        let four = core::array::from_fn::<_, 4, _>(|i| self.query(row + i, head));
-                        self.attend(four, table, head / group, scores);
-                        row += 4;
-                    } else {
-                        self.attend([self.query(row, head)], table, head / group, scores);
-                        row += 1;
-                    }
-                }
-            }
+            let table = self.batch.table(row);
+            let queries = &queries[..count];
+            attend(queries, table, &self.layer, kv_head, self.scale, scratch);
+            row = after;
         }
-    }
-
-    #[inline(always)]
-    unsafe fn attend<const N: usize>(
-        &self,
-        queries: [Query; N],
-        table: *const i32,
-        kv_head: usize,
-        scores: *mut f32,
-    ) {
-        attend(queries, table, &self.layer, kv_head, self.scale, scores);
     }
 }

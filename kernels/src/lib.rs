@@ -12,15 +12,18 @@
 
 pub mod activations;
 pub mod attention;
+pub mod cells;
 pub mod dot;
 pub mod experts;
 pub mod gate;
+pub mod kv_layer;
 pub mod latent;
 pub mod linear;
 pub mod math;
 pub mod output;
 pub mod panel;
 pub mod plan;
+pub mod probe;
 pub mod quant;
 pub mod simd;
 pub mod sync;
@@ -84,11 +87,12 @@ pub fn activation_bytes(cols: usize, forms: u32, precision: u32) -> usize {
     activations::Layout::new(cols, forms, precision_of(precision)).bytes
 }
 
-/// Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
-/// step with `pairs` choices among `experts`.
+/// Bytes of scratch that each thread needs for matrices up to this width, for the experts of a step with
+/// `pairs` choices among `experts`, and for cached rows of up to `cached` numbers (a head's keys or
+/// values, or a latent with its key).
 #[wasm_bindgen]
-pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize) -> usize {
-    plan::scratch_bytes(cols, pairs, experts)
+pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize, cached: usize) -> usize {
+    plan::scratch_bytes(cols, pairs, experts, cached)
 }
 
 fn precision_of(precision: u32) -> activations::Precision {
@@ -110,6 +114,19 @@ pub fn describe_weight(at: usize, kind: u32, rows: u32, cols: u32, data: usize) 
     };
     // SAFETY: `at` was allocated for this.
     unsafe { (at as *mut Weight).write(weight) }
+}
+
+/// Writes what decides the bits of results on this machine to `probe_words` words at `at`.
+#[wasm_bindgen]
+pub fn probe(at: usize) {
+    // SAFETY: `at` was allocated for this.
+    unsafe { probe::probe(at as *mut u32) }
+}
+
+/// Words that `probe` writes.
+#[wasm_bindgen]
+pub fn probe_words() -> usize {
+    probe::WORDS
 }
 
 /// Makes the context that threads share; returns its address.

@@ -70,6 +70,11 @@ mod imp {
         pub fn at_most(self, limit: f32) -> Self {
             Self(f32x4_pmin(self.0, f32x4_splat(limit)))
         }
+        /// The smaller of two numbers; neither may be NaN.
+        #[inline(always)]
+        pub fn smaller(self, o: Self) -> Self {
+            Self(f32x4_pmin(self.0, o.0))
+        }
         #[inline(always)]
         pub fn abs(self) -> Self {
             Self(f32x4_abs(self.0))
@@ -85,15 +90,6 @@ mod imp {
             return Self(f32x4_relaxed_madd(self.0, b.0, c.0));
             #[cfg(not(target_feature = "relaxed-simd"))]
             return Self(f32x4_add(f32x4_mul(self.0, b.0), c.0));
-        }
-        #[inline(always)]
-        pub fn nearest(self) -> Self {
-            Self(f32x4_nearest(self.0))
-        }
-        /// Saturating conversion towards zero; NaN becomes 0.
-        #[inline(always)]
-        pub fn to_i32(self) -> I32x4 {
-            I32x4(i32x4_trunc_sat_f32x4(self.0))
         }
         #[inline(always)]
         pub fn bits(self) -> I32x4 {
@@ -143,6 +139,10 @@ mod imp {
         #[inline(always)]
         pub fn and_not(self, o: Self) -> Self {
             Self(v128_andnot(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn or(self, o: Self) -> Self {
+            Self(v128_or(self.0, o.0))
         }
         #[inline(always)]
         pub fn shl(self, n: u32) -> Self {
@@ -215,6 +215,36 @@ mod imp {
         #[inline(always)]
         pub fn sub(self, o: Self) -> Self {
             Self(i16x8_sub(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn splat(x: i16) -> Self {
+            Self(i16x8_splat(x))
+        }
+        #[inline(always)]
+        pub fn and(self, o: Self) -> Self {
+            Self(v128_and(self.0, o.0))
+        }
+        #[inline(always)]
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(u16x8_shr(self.0, n))
+        }
+        /// The smaller of each two unsigned values.
+        #[inline(always)]
+        pub fn smaller_u(self, o: Self) -> Self {
+            Self(u16x8_min(self.0, o.0))
+        }
+        /// Whether any unsigned value is below the other's.
+        #[inline(always)]
+        pub fn any_below_u(self, o: Self) -> bool {
+            v128_any_true(u16x8_lt(self.0, o.0))
+        }
+        /// Words with the upper halves `self` and the lower halves `low`: lanes 0..4, then 4..8.
+        #[inline(always)]
+        pub fn above(self, low: Self) -> [I32x4; 2] {
+            [
+                I32x4(i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(low.0, self.0)),
+                I32x4(i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(low.0, self.0)),
+            ]
         }
         /// Eight signed bytes, widened.
         #[inline(always)]
@@ -427,6 +457,9 @@ mod imp {
         pub fn at_most(self, limit: f32) -> Self {
             Self(self.0.map(|x| if limit < x { limit } else { x }))
         }
+        pub fn smaller(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| if b < a { b } else { a }))
+        }
         pub fn abs(self) -> Self {
             Self(self.0.map(f32::abs))
         }
@@ -435,12 +468,6 @@ mod imp {
         }
         pub fn mul_add(self, b: Self, c: Self) -> Self {
             Self(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
-        }
-        pub fn nearest(self) -> Self {
-            Self(self.0.map(f32::round_ties_even))
-        }
-        pub fn to_i32(self) -> I32x4 {
-            I32x4(self.0.map(|a| a as i32))
         }
         pub fn bits(self) -> I32x4 {
             I32x4(self.0.map(|a| a.to_bits() as i32))
@@ -474,6 +501,9 @@ mod imp {
         }
         pub fn and_not(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a & !b))
+        }
+        pub fn or(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a | b))
         }
         pub fn shl(self, n: u32) -> Self {
             Self(self.0.map(|a| a << n))
@@ -526,6 +556,29 @@ mod imp {
         }
         pub fn sub(self, o: Self) -> Self {
             Self(zip(self.0, o.0, i16::wrapping_sub))
+        }
+        pub fn splat(x: i16) -> Self {
+            Self([x; 8])
+        }
+        pub fn and(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a & b))
+        }
+        pub fn shr_u(self, n: u32) -> Self {
+            Self(self.0.map(|a| ((a as u16) >> n) as i16))
+        }
+        pub fn smaller_u(self, o: Self) -> Self {
+            Self(zip(
+                self.0,
+                o.0,
+                |a, b| if (b as u16) < a as u16 { b } else { a },
+            ))
+        }
+        pub fn any_below_u(self, o: Self) -> bool {
+            zip(self.0, o.0, |a, b| (a as u16) < b as u16).contains(&true)
+        }
+        pub fn above(self, low: Self) -> [I32x4; 2] {
+            let word = |i: usize| (self.0[i] as i32) << 16 | low.0[i] as u16 as i32;
+            [0, 4].map(|first| I32x4(core::array::from_fn(|i| word(first + i))))
         }
         pub unsafe fn load_widen_s8(p: *const i8) -> Self {
             Self((p as *const [i8; 8]).read_unaligned().map(i16::from))

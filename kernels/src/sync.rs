@@ -1,4 +1,5 @@
-//! How threads meet: a barrier that spins briefly and then sleeps, and the hand-over of plans.
+//! How threads meet: a barrier that spins briefly and then sleeps, and the hand-over of plans. A thread
+//! that traps says so; one that dies without a word is missed by those who wait for it.
 
 use core::sync::atomic::{AtomicU32, Ordering::*};
 
@@ -17,6 +18,8 @@ pub struct Context {
     /// Polls of a flag before a thread sleeps: within a plan, and between plans.
     pub spin: u32,
     pub idle_spin: u32,
+    /// Nanoseconds that a thread sleeps at a barrier before it looks whether the others still work.
+    pub look: i64,
     pub scratch_bytes: u32,
     /// How decode kernels walk through memory, see `linear::Inputs`.
     pub streams: u32,
@@ -37,6 +40,8 @@ pub struct Context {
     phase: Flag,
     /// A thread has trapped: nobody may wait for it.
     failed: AtomicU32,
+    /// There will be no plans any more.
+    dismissed: AtomicU32,
     /// Tasks handed out of each thread's share, for each of an op's rounds.
     cursors: [[Cursor; MAX_THREADS]; 3],
     /// The generation that each thread has seen last, kept while it is away in another memory.
@@ -45,6 +50,10 @@ pub struct Context {
 
 /// After the plan the threads wait for the next one here.
 pub const STAY: u32 = u32::MAX;
+
+/// Looks in a row that find nothing done after which a thread is taken for dead. A process that was
+/// stopped for a while does not come near it: its first look is one, and then the others work again.
+const PATIENCE: u32 = 4;
 
 /// Which of an op's rounds of tasks.
 #[derive(Clone, Copy)]
@@ -109,6 +118,11 @@ impl Flag {
 
     /// Returns once the value differs from `old`.
     pub fn wait_while(&self, old: u32, spin: u32) {
+        self.watch_while(old, spin, (FOREVER, || ()));
+    }
+
+    /// As `wait_while`; calls `look` whenever it has slept for so many nanoseconds.
+    fn watch_while(&self, old: u32, spin: u32, (each, mut look): (i64, impl FnMut())) {
         for _ in 0..spin {
             if self.value.load(Acquire) != old {
                 return;
@@ -117,7 +131,9 @@ impl Flag {
         }
         self.sleepers.fetch_add(1, SeqCst);
         while self.value.load(SeqCst) == old {
-            sleep(&self.value, old);
+            if sleep(&self.value, old, each) == Woken::ByTime {
+                look();
+            }
         }
         self.sleepers.fetch_sub(1, SeqCst);
     }
@@ -140,10 +156,26 @@ impl Default for Flag {
     }
 }
 
+/// A time to sleep that does not end.
+const FOREVER: i64 = -1;
+
+/// What ends a sleep.
+#[derive(PartialEq)]
+enum Woken {
+    ByTime,
+    /// The value has changed, or may have.
+    ByValue,
+}
+
 #[cfg(target_arch = "wasm32")]
-fn sleep(value: &AtomicU32, old: u32) {
+fn sleep(value: &AtomicU32, old: u32, nanoseconds: i64) -> Woken {
+    use core::arch::wasm32::memory_atomic_wait32;
+    const TIMED_OUT: i32 = 2;
     // SAFETY: the address is an aligned word of the shared memory.
-    unsafe { core::arch::wasm32::memory_atomic_wait32(value.as_ptr() as *mut i32, old as i32, -1) };
+    match unsafe { memory_atomic_wait32(value.as_ptr() as *mut i32, old as i32, nanoseconds) } {
+        TIMED_OUT => Woken::ByTime,
+        _ => Woken::ByValue,
+    }
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -153,8 +185,15 @@ fn wake(value: &AtomicU32) {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-fn sleep(_value: &AtomicU32, _old: u32) {
-    std::thread::yield_now();
+fn sleep(value: &AtomicU32, old: u32, nanoseconds: i64) -> Woken {
+    let start = std::time::Instant::now();
+    while value.load(SeqCst) == old {
+        if nanoseconds >= 0 && start.elapsed().as_nanos() >= nanoseconds as u128 {
+            return Woken::ByTime;
+        }
+        std::thread::yield_now();
+    }
+    Woken::ByValue
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -172,6 +211,7 @@ impl Context {
             threads: 1,
             spin: 6000,
             idle_spin: 100000,
+            look: 200_000_000,
             scratch_bytes: 0,
             streams: 1,
             quads: crate::dot::read_of_bytes() != crate::dot::ReadOfBytes::Pieces,
@@ -184,6 +224,7 @@ impl Context {
             arrived: AtomicU32::new(0),
             phase: Flag::new(),
             failed: AtomicU32::new(0),
+            dismissed: AtomicU32::new(0),
             cursors: core::array::from_fn(|_| core::array::from_fn(|_| Cursor::default())),
             seen: [const { AtomicU32::new(0) }; MAX_THREADS],
         }
@@ -203,10 +244,12 @@ impl Context {
         self.joined.load(SeqCst)
     }
 
-    /// Tells the other threads to leave with `code`. No plan may be running.
+    /// Tells the other threads to leave with `code`, those too that are yet to come. No plan may be
+    /// running but one that has failed.
     pub fn dismiss(&mut self, code: u32) {
         self.plan = core::ptr::null();
         self.next = code;
+        self.dismissed.store(1, SeqCst);
         self.call();
     }
 
@@ -229,6 +272,9 @@ impl Context {
     pub fn serve(&self, thread: u32, mut work: impl FnMut()) -> u32 {
         let seen = &self.seen[thread as usize];
         loop {
+            if self.dismissed.load(SeqCst) != 0 {
+                return self.next;
+            }
             self.generation
                 .wait_while(seen.load(Relaxed), self.idle_spin);
             let generation = self.generation.get();
@@ -275,7 +321,8 @@ impl Context {
             .wrapping_add((thread * self.scratch_bytes) as usize)
     }
 
-    /// Returns once all threads have come here; the last one runs `last` before any goes on.
+    /// Returns once all threads have come here; the last one runs `last` before any goes on. Panics
+    /// where a thread has failed, or has done nothing for so long that it must be dead.
     pub fn barrier(&self, last: impl FnOnce()) {
         if self.threads == 1 {
             last();
@@ -289,9 +336,28 @@ impl Context {
             self.arrived.store(0, Release);
             self.phase.advance();
         } else {
-            self.phase.wait_while(phase, self.spin);
+            let (mut seen, mut looks) = (None, 0);
+            let look = || {
+                let done = Some(self.done());
+                looks = if done == seen { looks + 1 } else { 0 };
+                seen = done;
+                if looks == PATIENCE {
+                    self.fail();
+                }
+            };
+            self.phase.watch_while(phase, self.spin, (self.look, look));
         }
         self.check_failure();
+    }
+
+    /// A number that changes whenever a thread takes a task or comes to a barrier.
+    fn done(&self) -> u32 {
+        let threads = self.threads as usize;
+        let cursors = self.cursors.iter().flat_map(|round| &round[..threads]);
+        let arrived = self.arrived.load(SeqCst);
+        cursors.fold(arrived, |sum, cursor| {
+            sum.wrapping_add(cursor.0.load(SeqCst))
+        })
     }
 
     fn check_failure(&self) {
@@ -302,5 +368,14 @@ impl Context {
     pub fn fail(&self) {
         self.failed.store(1, SeqCst);
         self.phase.advance();
+    }
+
+    /// What a thread that has died looks like to the others, until they have missed it.
+    pub fn vanish(&self) -> ! {
+        let word = AtomicU32::new(0);
+        while self.failed.load(SeqCst) == 0 {
+            sleep(&word, 0, self.look);
+        }
+        panic!("a thread has been missed");
     }
 }

@@ -2,6 +2,7 @@
 
 import process from "node:process";
 import { OptionError } from "../errors.ts";
+import type { Faults } from "../faults.ts";
 import { BANK_WEIGHT_BYTES } from "../experts/placement.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
@@ -20,6 +21,8 @@ export interface CreateBackendOptions extends Budgets {
   readonly expertPolicy?: PolicyName;
   /** Fetch experts ahead always or never; by default as far as that is measured to pay. */
   readonly lookAhead?: boolean;
+  /** What is to fail on purpose, for tests. */
+  readonly faults?: Faults;
 }
 
 /** Packed weights are at most so much larger than the file's, converted types aside. */
@@ -30,7 +33,7 @@ const GROWTH = 1.15;
  * of memory that the backend cannot keep to.
  */
 export async function createBackend(options: CreateBackendOptions): Promise<Backend> {
-  const { backend, threads, activations } = options;
+  const { backend, threads, activations, faults } = options;
   switch (backend) {
     case "reference": {
       refuseBudgets(options);
@@ -41,7 +44,10 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
       const { createWasmBackend } = await import("./wasm/mod.ts");
       const paging = pagingOf(options);
       const banks = banksFor(options);
-      return await createWasmBackend({ threads, activations, joinLate: true, banks, paging });
+      return await createWasmBackend({
+        ...{ threads, activations, banks, paging, faults },
+        joinLate: true,
+      });
     }
     default:
       throw new OptionError(

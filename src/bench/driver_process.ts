@@ -55,8 +55,13 @@ export class DriverProcess {
 
   /** Runs one request; nothing else may be asked meanwhile. */
   async run(request: Request): Promise<Timing> {
-    await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(request)}\n`));
-    return parseTiming(await this.#answer());
+    return parseTiming(await this.ask(request));
+  }
+
+  /** The line with which the driver answers something; nothing else may be asked meanwhile. */
+  async ask(question: unknown): Promise<string> {
+    await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`));
+    return await this.#answer();
   }
 
   /** The largest resident size so far in bytes; undefined where the system does not tell. */

@@ -130,7 +130,7 @@ async function prepare(
   const latentToKey = await upload(heads * nopeDim, latentDim);
   const latentNorm = { weight: await backend.upload(ones(latentDim)), eps: 1e-6 };
   const pages = Math.ceil(positions / PAGE_TOKENS);
-  const size = { layers: 1, pages };
+  const size = { type: "f32" as const, layers: 1, pages };
   const latents = backend.createLatentCache({ ...size, latentDim, ropeDim });
   const keys = backend.createKvCache({ ...size, kvHeads: heads, keyDim, valueDim });
 

@@ -44,3 +44,29 @@ export function scaled(summary: Summary | undefined, factor: number): Summary | 
   const { median, min, max, runs } = summary;
   return { median: median * factor, min: min * factor, max: max * factor, runs };
 }
+
+/**
+ * The smallest value that at least `share` of all are not above (nearest rank); undefined where there
+ * are none.
+ */
+export function percentile(values: readonly number[], share: number): number | undefined {
+  if (values.length === 0) return undefined;
+  const rank = Math.max(1, Math.ceil(share * values.length));
+  return values.toSorted((a, b) => a - b)[rank - 1];
+}
+
+/** A point of a line: where, and how high. */
+export type Point = readonly [x: number, y: number];
+
+/** The slope of the line with the least squared distances; undefined for points at one x only. */
+export function slopeOf(points: readonly Point[]): number | undefined {
+  const mean = (axis: 0 | 1) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
+  const [meanX, meanY] = [mean(0), mean(1)];
+  let products = 0;
+  let squares = 0;
+  for (const [x, y] of points) {
+    products += (x - meanX) * (y - meanY);
+    squares += (x - meanX) ** 2;
+  }
+  return squares > 0 ? products / squares : undefined;
+}

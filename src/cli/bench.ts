@@ -3,7 +3,6 @@
  * engines. The last line of standard output is one JSON object. docs/performance.md says how to read it.
  */
 
-import type { ActivationPrecision } from "../backend/backend.ts";
 import { type BatchFigures, formatBatches, measureBatches } from "../bench/batch.ts";
 import { chooseEngines } from "../bench/engines.ts";
 import {
@@ -17,7 +16,7 @@ import {
   type LatentFigures,
   measureLatentForms,
 } from "../bench/latent_forms.ts";
-import { describeMachine, loadAverage, noiseWarning } from "../bench/machine.ts";
+import { describeMachine, loadAverage } from "../bench/machine.ts";
 import { measure } from "../bench/measure.ts";
 import { formatReport, interpret, type Report, type ThreadReport } from "../bench/report.ts";
 import {
@@ -28,12 +27,24 @@ import {
 } from "../bench/paging.ts";
 import { contextOf, pagingPrompts } from "../bench/paging_prompts.ts";
 import { serveSlowly } from "../bench/slow_server.ts";
-import { readWorkload, type Workload } from "../bench/workload.ts";
-import { CapacityError, OptionError } from "../errors.ts";
+import { readWorkload } from "../bench/workload.ts";
+import { OptionError } from "../errors.ts";
 import type { TensorType } from "../quant/types.ts";
-import { DEFAULT_ENGINE_OPTIONS, defaultThreads } from "../text/load.ts";
-import { BENCH_FLAGS, DEFAULT_MODEL } from "./bench_flags.ts";
-import { type FlagValues, helpText, parseFlags } from "./flags.ts";
+import { DEFAULT_ENGINE_OPTIONS } from "../text/load.ts";
+import { BENCH_FLAGS } from "./bench_flags.ts";
+import { benchServing } from "./bench_serving.ts";
+import {
+  baseName,
+  contextFor,
+  defaultModel,
+  precisions,
+  quietness,
+  readText,
+  threadCounts,
+  type Values,
+  withWarning,
+} from "./bench_values.ts";
+import { helpText, parseFlags } from "./flags.ts";
 import { modelPathOf } from "./model_path.ts";
 import { runCommand, type Terminal, write } from "./terminal.ts";
 
@@ -42,8 +53,6 @@ const DEFAULT_EXPERT_TYPES: readonly TensorType[] = ["Q8_0", "Q4_K"];
 const ABOUT =
   "Measures prefill and decode apart, with medians (and ranges) of several runs; engines\n" +
   "take turns, each in a process of its own. The last line is one JSON object.";
-
-type Values = FlagValues<typeof BENCH_FLAGS>;
 
 /** Runs the command; the exit code is 0. Throws OptionError for wrong flags and the loader's errors. */
 export async function main(
@@ -64,7 +73,9 @@ export async function main(
     return 0;
   }
   const onProgress = (line: string) => write(stderr, `${line}\n`);
-  const bench = values.kernels
+  const bench = values.serving.length > 0
+    ? benchServing
+    : values.kernels
     ? benchKernels
     : values.latent
     ? benchLatent
@@ -234,64 +245,6 @@ async function benchKernels(values: Values, onProgress: (line: string) => void) 
   const machine = describeMachine();
   const json = { machine, loadBefore, loadAfter: loadAverage(), kernels };
   return { text: withWarning(formatKernels(kernels), warning), json };
-}
-
-/** Tokens of context for a prompt with its answer; throws CapacityError where the model has fewer. */
-function contextFor({ contextLength }: Workload, { tokens }: { tokens: number }): number {
-  // Pages are 64 tokens, and the first token after a prompt needs room too.
-  const context = Math.ceil((tokens + 1) / 64) * 64;
-  if (context <= contextLength) return context;
-  throw new CapacityError(
-    `cannot bench: prompts and answers need a context of ${context} tokens, ` +
-      `must fit the model's ${contextLength}`,
-  );
-}
-
-/** The load average before a run, with a warning where others were computing. */
-function quietness(onProgress: (line: string) => void) {
-  const loadBefore = loadAverage();
-  const warning = noiseWarning(loadBefore);
-  if (warning !== undefined) onProgress(warning);
-  return { loadBefore, warning };
-}
-
-function withWarning(text: string, warning: string | undefined): string {
-  return warning === undefined ? text : `${text}\n${warning}`;
-}
-
-function baseName(path: string): string {
-  return path.split("/").at(-1) ?? path;
-}
-
-function precisions(
-  { activations }: Values,
-  usual: readonly ActivationPrecision[] = ["q8", "q16"],
-): readonly ActivationPrecision[] {
-  return activations.length > 0 ? activations as ActivationPrecision[] : usual;
-}
-
-/** A text file; throws OptionError where it cannot be read. */
-function readText(path: string): string {
-  try {
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    throw new OptionError(
-      `cannot bench: --text cannot be read (${(error as Error).name}), must be the path of a text`,
-    );
-  }
-}
-
-function threadCounts({ threads }: Values): readonly number[] {
-  return threads.length > 0 ? threads : [defaultThreads()];
-}
-
-function defaultModel(): string {
-  const folder = Deno.env.get("SLUICE_MODELS");
-  if (folder) return `${folder}/${DEFAULT_MODEL}`;
-  throw new OptionError(
-    "cannot bench: --model is missing, must be the path of a model " +
-      `(or SLUICE_MODELS a folder with ${DEFAULT_MODEL})`,
-  );
 }
 
 if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -2,6 +2,7 @@
 
 import type { ActivationPrecision } from "../backend/backend.ts";
 import { kernelTypes } from "../bench/kernels.ts";
+import { SERVING_PARTS, type ServingPart } from "../bench/serving/parts.ts";
 import {
   type Flag,
   integerFlag,
@@ -36,6 +37,32 @@ function integersFlag(
     },
   };
 }
+
+/** Parts of `--serving`; all of them where it is given alone. */
+const SERVING: Flag<readonly ServingPart[]> = Object.freeze({
+  help: "instead: a server under load, in all these respects or some",
+  placeholder: `[${SERVING_PARTS.join("|")}[,..]]`,
+  must: `some of ${SERVING_PARTS.join(", ")} separated by commas`,
+  fallback: [],
+  bare: SERVING_PARTS.join(),
+  parse: (text: string) => {
+    const parts = text.split(",").map((word) => SERVING_PARTS.find((part) => part === word));
+    return parts.every((part) => part !== undefined) ? parts : undefined;
+  },
+});
+
+/** `kv-type=q8,max-waiting=64`: what every server of `--serving` is started with as well. */
+const SERVER_FLAGS: Flag<Readonly<Record<string, string>>> = Object.freeze({
+  help: "for --serving: further flags of `deno task start`",
+  placeholder: "NAME=VALUE[,..]",
+  must: "names and values such as kv-type=q8,max-waiting=64",
+  fallback: {},
+  parse: (text: string) => {
+    const pairs = text.split(",").map((word) => /^([a-z][a-z-]*)=(.+)$/.exec(word));
+    if (pairs.some((pair) => pair === null)) return undefined;
+    return Object.fromEntries(pairs.map((pair) => [pair![1], pair![2]]));
+  },
+});
 
 export const BENCH_FLAGS = {
   model: textFlag({
@@ -112,6 +139,51 @@ export const BENCH_FLAGS = {
     must: "the path of a text",
   }),
   latent: switchFlag({ help: "the two forms of latent attention instead of a model" }),
+  serving: SERVING,
+  streams: integersFlag({
+    help: "for --serving: numbers of answers side by side",
+    min: 1,
+    max: 64,
+    fallback: [1, 16],
+    shown: "1,16",
+  }),
+  prompt: integerFlag({
+    help: "for --serving: tokens of a prompt",
+    min: 1,
+    max: 65536,
+    fallback: 128,
+  }),
+  answer: integerFlag({
+    help: "for --serving: tokens of an answer",
+    min: 2,
+    max: 65536,
+    fallback: 128,
+  }),
+  prefix: integerFlag({
+    help: "for --serving: tokens of the prompt that is asked again",
+    min: 1,
+    max: 65536,
+    fallback: 1000,
+  }),
+  requests: integerFlag({
+    help: "for --serving: mixed requests while memory is watched",
+    min: 1,
+    max: 1_000_000,
+    fallback: 1000,
+  }),
+  idle: integerFlag({
+    help: "for --serving: connections that are kept open",
+    min: 0,
+    max: 10_000,
+    fallback: 1000,
+  }),
+  burst: integerFlag({
+    help: "for --serving: requests at once beside them",
+    min: 1,
+    max: 10_000,
+    fallback: 200,
+  }),
+  "server-flags": SERVER_FLAGS,
   types: listFlag({
     help: "types of weights for --kernels (default all) and --experts (default Q8_0,Q4_K)",
     placeholder: "TYPE[,TYPE]",

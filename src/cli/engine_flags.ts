@@ -1,7 +1,9 @@
 /** Flags of every command that loads a model. */
 
 import { DEFAULT_ENGINE_OPTIONS, defaultThreads, type LoadModelOptions } from "../text/load.ts";
+import { DEFAULT_KV_TYPE } from "../engine/limits.ts";
 import type { ExpertGroups } from "../engine/types.ts";
+import { type Faults, FAULTS_FORM, parseFaults } from "../faults.ts";
 import { DEFAULT_POLICY, POLICY_NAMES } from "../experts/policy.ts";
 import {
   choiceFlag,
@@ -22,6 +24,22 @@ const EXPERT_GROUPS: Flag<ExpertGroups | undefined> = Object.freeze({
     const match = /^(\d{1,5}),(\d{1,5})$/.exec(text);
     const [count, used] = [Number(match?.[1]), Number(match?.[2])];
     return used >= 1 && used <= count ? { count, used } : undefined;
+  },
+});
+
+/** `worker:7,grow:3`: what is to fail, and at which time. */
+const FAULT: Flag<Faults | undefined> = Object.freeze({
+  help: "what is to fail, for tests",
+  placeholder: "KIND:N,...",
+  must: FAULTS_FORM,
+  fallback: undefined,
+  hidden: true,
+  parse: (text: string) => {
+    try {
+      return parseFaults(text);
+    } catch {
+      return undefined;
+    }
   },
 });
 
@@ -56,6 +74,20 @@ export const ENGINE_FLAGS = {
     fallback: undefined,
     shown: "the model's own, as far as memory allows",
   }),
+  "kv-type": choiceFlag({
+    help: "how keys and values are kept: 16-bit floats, 32-bit floats, or 8 bits",
+    words: ["f16", "f32", "q8"],
+    fallback: DEFAULT_KV_TYPE,
+  }),
+  "kv-memory": sizeFlag({
+    help: "what keys and values may hold, of running answers and of prefixes kept for later ones",
+    shown: "1GiB, a quarter of --memory at most",
+  }),
+  speculate: choiceFlag({
+    help: "guess tokens that repeat earlier text, where it pays; the answers are the same",
+    words: ["off", "ngram"],
+    fallback: "off",
+  }),
   memory: sizeFlag({
     help: "what the model may hold; experts beyond it are paged in from the file",
     shown: "all of it",
@@ -70,6 +102,7 @@ export const ENGINE_FLAGS = {
     fallback: DEFAULT_POLICY,
   }),
   "expert-groups": EXPERT_GROUPS,
+  fault: FAULT,
 };
 
 /** What `loadModel` takes of these flags. */
@@ -83,9 +116,13 @@ export function loadOptions(
     activations: values.activations,
     threads: values.threads ?? defaultThreads(),
     contextLength: values.context,
+    kvType: values["kv-type"],
+    kvBytes: values["kv-memory"],
+    speculation: values.speculate,
     memoryBytes: values.memory,
     expertCacheBytes: values["expert-cache"],
     expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],
+    faults: values.fault,
   };
 }

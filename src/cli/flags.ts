@@ -16,6 +16,10 @@ export interface Flag<T> {
   readonly fallback: T;
   /** The default as the help text shows it; undefined: none is shown. */
   readonly shown?: string;
+  /** The value's text where another flag or nothing follows; undefined: there must be a value. */
+  readonly bare?: string;
+  /** For tests: taken as any other flag, and not in the help text. */
+  readonly hidden?: boolean;
   readonly parse: (text: string) => T | undefined;
 }
 
@@ -226,13 +230,14 @@ export function parseFlags<Table extends FlagTable>(
     const name = arg.slice(arg.startsWith("--") ? 2 : 1, equals < 0 ? undefined : equals);
     const flag = arg.startsWith("--") && Object.hasOwn(table, name) ? table[name] : undefined;
     if (flag === undefined) {
-      const known = Object.keys(table).map((known) => `--${known}`).join(" ");
+      const known = shownFlags(table).map(([known]) => `--${known}`).join(" ");
       throw new OptionError(`cannot ${command}: there is no flag ${quote(arg)}, only ${known}`);
     }
     if (values.has(name)) throw new OptionError(`cannot ${command}: --${name} is given twice`);
     let given: string;
     if (equals >= 0) given = arg.slice(equals + 1);
     else if (flag.placeholder === undefined) given = "true";
+    else if (flag.bare !== undefined && !/^[^-]/.test(args[i + 1] ?? "")) given = flag.bare;
     else if (i + 1 < args.length) given = args[++i];
     else throw new OptionError(`cannot ${command}: --${name} has no value, must be ${flag.must}`);
     values.set(name, flag.parse(given) ?? refuse(`--${name}`, given, flag.must));
@@ -256,12 +261,16 @@ export function parseFlags<Table extends FlagTable>(
   };
 }
 
+function shownFlags(table: FlagTable): [string, FlagTable[string]][] {
+  return Object.entries(table).filter(([, flag]) => flag.hidden !== true);
+}
+
 /** The text that `--help` prints. */
 export function helpText(
   table: FlagTable,
   { usage, about }: { usage: string; about: string },
 ): string {
-  const rows = Object.entries(table).map(([name, flag]) => {
+  const rows = shownFlags(table).map(([name, flag]) => {
     const left = flag.placeholder === undefined ? `--${name}` : `--${name} ${flag.placeholder}`;
     const shown = flag.shown === undefined ? "" : ` (default ${flag.shown})`;
     return [left, `${flag.help}${shown}`] as const;

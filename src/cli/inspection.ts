@@ -2,6 +2,8 @@
 
 import { PAGE_TOKENS } from "../backend/backend.ts";
 import { loadChatTemplate } from "../chat/mod.ts";
+import { DEFAULT_KV_TYPE } from "../engine/limits.ts";
+import { cachePageBytes } from "../engine/sizing.ts";
 import { type CheckpointSummary, inspectCheckpoint } from "../formats/inspect.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
@@ -56,7 +58,7 @@ async function inspectSource(source: TensorSource, contextLength?: number): Prom
     maxLogitRows: slots,
   });
   const { weights, workspace } = backend.memory();
-  const kvPerToken = model.createKvCache(1).byteLength / PAGE_TOKENS;
+  const kvPerToken = cachePageBytes(model.config, DEFAULT_KV_TYPE) / PAGE_TOKENS;
   const speaks = hasTokenizer(source, await source.sidecar("tokenizer.json"));
   const tokenizer = speaks ? await loadTokenizer(source) : null;
   const template = tokenizer && await loadChatTemplate(source, { tokenizer });
@@ -99,10 +101,10 @@ export async function inspectPath(
 }
 
 /** What the cache keeps is not keys and values of each head where attention is latent. */
-function attentionText({ heads, headDim, kvHeads, cacheWidth }: Hyperparameters): string {
-  return cacheWidth === 2 * kvHeads * headDim
-    ? `${heads} heads of ${headDim}, ${kvHeads} for keys and values`
-    : `${heads} heads of ${headDim} over latents, ${cacheWidth} values each`;
+function attentionText({ heads, headDim, cacheShape: shape }: Hyperparameters): string {
+  return "kvHeads" in shape
+    ? `${heads} heads of ${headDim}, ${shape.kvHeads} for keys and values`
+    : `${heads} heads of ${headDim} over latents, ${shape.latentDim + shape.ropeDim} values each`;
 }
 
 /** The inspection as text for people. */

@@ -3,22 +3,27 @@
  * checkpoint onto it runs every check that loading runs, without reading the weights.
  */
 
-import {
-  type Backend,
-  type BackendMemory,
-  type Buffer,
-  type Experts,
-  type ExpertTensors,
-  type ExpertTraffic,
-  type KvCache,
-  type KvCacheOptions,
-  type LatentCache,
-  type LatentCacheOptions,
-  PAGE_TOKENS,
-  type Plan,
-  type TensorData,
-  type Weight,
+import type {
+  Backend,
+  BackendMemory,
+  Buffer,
+  Experts,
+  ExpertTensors,
+  ExpertTraffic,
+  KvCache,
+  KvCacheOptions,
+  LatentCache,
+  LatentCacheOptions,
+  Plan,
+  TensorData,
+  Weight,
 } from "../backend/backend.ts";
+import {
+  kvPageLayout,
+  latentPageLayout,
+  layerPageBytes,
+  type PageLayout,
+} from "../backend/kv_layout.ts";
 import { UnsupportedOpError } from "../errors.ts";
 import { rowBytes } from "../quant/types.ts";
 
@@ -28,6 +33,7 @@ export class MeasuringBackend implements Backend {
   readonly name = "measuring";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly numerics = "none";
   readonly conversions: readonly string[] = [];
   #weights = 0;
   #kv = 0;
@@ -56,17 +62,29 @@ export class MeasuringBackend implements Backend {
   }
 
   createKvCache(options: KvCacheOptions): KvCache {
-    const { layers, pages, kvHeads, keyDim, valueDim } = options;
-    const values = layers * pages * PAGE_TOKENS * kvHeads * (keyDim + valueDim);
-    this.#kv += values * FLOAT_BYTES;
-    return { ...options, byteLength: values * FLOAT_BYTES };
+    const byteLength = this.#cacheBytes(options, kvPageLayout(options));
+    return { ...options, byteLength };
   }
 
   createLatentCache(options: LatentCacheOptions): LatentCache {
-    const { layers, pages, latentDim, ropeDim } = options;
-    const values = layers * pages * PAGE_TOKENS * (latentDim + ropeDim);
-    this.#kv += values * FLOAT_BYTES;
-    return { ...options, byteLength: values * FLOAT_BYTES };
+    const byteLength = this.#cacheBytes(options, latentPageLayout(options));
+    return { ...options, byteLength };
+  }
+
+  pageBytes(): number {
+    throw this.#refusal("copy a page");
+  }
+
+  readPage(): Promise<Uint8Array<ArrayBuffer>> {
+    return Promise.reject(this.#refusal("copy a page"));
+  }
+
+  writePage(): void {
+    throw this.#refusal("copy a page");
+  }
+
+  copyPage(): void {
+    throw this.#refusal("copy a page");
   }
 
   memory(): BackendMemory {
@@ -98,6 +116,12 @@ export class MeasuringBackend implements Backend {
   }
 
   close(): void {}
+
+  #cacheBytes({ layers, pages }: { layers: number; pages: number }, layout: PageLayout): number {
+    const bytes = layers * pages * layerPageBytes(layout);
+    this.#kv += bytes;
+    return bytes;
+  }
 
   #refusal(what: string): UnsupportedOpError {
     return new UnsupportedOpError(`cannot ${what}: the measuring backend only counts memory`);

@@ -1,17 +1,20 @@
 /** `deno task start`: serves a model over HTTP until a signal, then drains. */
 
 import { ANY_ADDRESS, createApp, LOOPBACK_HOSTS } from "../../routes/mod.ts";
+import { DEFAULT_MAX_WAITING } from "../engine/limits.ts";
 import type { EngineInfo } from "../engine/types.ts";
 import { OptionError } from "../errors.ts";
 import { serve, type Server } from "../server/serve.ts";
 import { loadModel } from "../text/load.ts";
 import type { TextModel } from "../text/types.ts";
+import { CACHE_FLAGS, cacheOptions } from "./cache_flags.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.ts";
+import { openKeyFile } from "./key_file.ts";
 import { modelIdOf, modelPathOf } from "./model_path.ts";
+import { milliseconds, SERVING_FLAGS, servingLog } from "./serving_flags.ts";
 import {
   type CommandIo,
-  errorLine,
   formatBytes,
   formatCount,
   onInterrupt,
@@ -25,17 +28,20 @@ import {
 
 const FLAGS = {
   ...ENGINE_FLAGS,
+  ...CACHE_FLAGS,
+  ...SERVING_FLAGS,
   host: textFlag({
     help: "the address to listen on (default 127.0.0.1)",
     placeholder: "ADDRESS",
     must: "an address such as 127.0.0.1 or 0.0.0.0",
   }),
   port: integerFlag({ help: "the port; 0 takes a free one", min: 0, max: 65535, fallback: 8000 }),
-  slots: integerFlag({ help: "answers computed side by side", min: 1, max: 64, fallback: 4 }),
-  state: textFlag({
-    help: "a folder for what should outlive the process; nothing is kept there yet",
-    placeholder: "DIR",
-    must: "the path of a folder",
+  slots: integerFlag({ help: "answers computed side by side", min: 1, max: 64, fallback: 16 }),
+  "max-waiting": integerFlag({
+    help: "requests that may wait for one of them; others are refused with 503",
+    min: 0,
+    max: 100_000,
+    fallback: DEFAULT_MAX_WAITING,
   }),
   "allowed-hosts": listFlag({
     help: "further Host names to answer to, besides this machine's own",
@@ -50,9 +56,6 @@ const FLAGS = {
     accepts: (word) => /^https?:\/\/[^/\s]+$/.test(word),
   }),
 };
-
-/** Milliseconds that running answers get after the signal to stop. */
-const DRAIN_MS = 10_000;
 
 /** Host names the server answers to, given the address it listens on. */
 export function hostsFor(host: string, configured: readonly string[]): string[] {
@@ -81,21 +84,6 @@ export function describeServing(info: EngineInfo, url: string): string {
   ].join(" | "));
 }
 
-/** Throws OptionError where the path names something that is no folder. */
-function checkStateFolder(path: string | undefined): void {
-  if (path === undefined) return;
-  let isFolder: boolean;
-  try {
-    isFolder = Deno.statSync(path).isDirectory;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return;
-    throw new OptionError(`cannot start: --state ${JSON.stringify(path)} cannot be looked at`);
-  }
-  if (!isFolder) {
-    throw new OptionError(`cannot start: --state is ${JSON.stringify(path)}, must be a folder`);
-  }
-}
-
 /** Resolves at SIGINT or SIGTERM; a second one ends the process at once. */
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
@@ -117,11 +105,6 @@ async function checkPermission(host: string, port: number): Promise<void> {
     `cannot start: listening on ${address} is not permitted, --host must be 127.0.0.1, ::1, ` +
       `0.0.0.0 or ::, or the task in deno.json must have --allow-net=${address}`,
   );
-}
-
-/** One line per fault, without what anyone asked. */
-function logFault(error: unknown): void {
-  write(Deno.stderr, `fault: ${errorLine(error).replace(/\s+/g, " ")}\n`);
 }
 
 export interface StartIo extends CommandIo {
@@ -147,9 +130,14 @@ export async function main(
     write(stdout, `${helpText(FLAGS, { usage, about: "Serves a model over HTTP." })}\n`);
     return 0;
   }
-  checkStateFolder(values.state);
+  const cache = cacheOptions(values);
   const modelPath = modelPathOf(values.model);
   const host = values.host ?? "127.0.0.1";
+  const log = servingLog(values.log, stderr);
+  const keysPath = values["api-keys-file"];
+  const keyFile = keysPath === undefined
+    ? undefined
+    : await openKeyFile(keysPath, { onError: log.fault });
   const draining = new AbortController();
   const shutdown = new AbortController();
   const loading = Promise.withResolvers<TextModel>();
@@ -158,23 +146,33 @@ export async function main(
     modelId: modelIdOf(modelPath),
     allowedHosts: hostsFor(host, values["allowed-hosts"]),
     allowedOrigins: values["allowed-origins"],
+    keys: keyFile?.keys,
+    maxRequests: values.slots + values["max-waiting"],
+    deadlineMs: milliseconds(values.deadline, undefined),
+    keepAliveMs: milliseconds(values["keep-alive"], Infinity),
+    metrics: values.metrics === "on",
     draining: draining.signal,
     shutdown: shutdown.signal,
-    onError: logFault,
+    onError: log.fault,
+    log: log.request,
   });
   await checkPermission(host, values.port);
   const server = await serve({
     fetch: (request) => app.fetch(request),
     hostname: host,
     port: values.port,
-    onError: logFault,
+    onError: log.fault,
   });
   io.onListening?.(server);
   const bar = progressBar(stderr, "Loading");
   loadModel({
     ...loadOptions(values, modelPath),
     slots: values.slots,
+    maxWaiting: values["max-waiting"],
+    cache,
+    reusePrefixes: values["prefix-cache"] !== "off",
     onProgress: bar.onProgress,
+    onWarning: (message) => write(stderr, `warning: ${printable(message)}\n`),
   }).then(loading.resolve, loading.reject).finally(bar.clear);
   let ready: TextModel | null = null;
   try {
@@ -186,7 +184,11 @@ export async function main(
     await stopped;
   } finally {
     draining.abort();
-    await server.drain({ deadlineMs: DRAIN_MS, onDeadline: () => shutdown.abort() });
+    await server.drain({
+      deadlineMs: milliseconds(values.drain, 0),
+      onDeadline: () => shutdown.abort(),
+    });
+    keyFile?.close();
     await ready?.close();
   }
   return 0;

@@ -1,5 +1,13 @@
 /** What holds where an option says nothing. */
 
+import type { KvType } from "../backend/backend.ts";
+
+/** How keys and values are kept. */
+export const DEFAULT_KV_TYPE: KvType = "f16";
+
+/** Prompt tokens of a step beside answers: more would make those wait noticeably for their next token. */
+export const MIXED_TOKENS = 32;
+
 /** Requests that may wait for a slot. */
 export const DEFAULT_MAX_WAITING = 256;
 

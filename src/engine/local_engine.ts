@@ -4,19 +4,24 @@
  * aborts come in. A worker runs it in a server; programs without workers use it directly.
  */
 
-import { BackendLostError, CapacityError } from "../errors.ts";
+import type { UnitStore } from "../cache/store.ts";
+import { BackendLostError, CapacityError, DeadlineError } from "../errors.ts";
 import { Candidates } from "../sampling/candidates.ts";
-import { tokenLogprobs } from "../sampling/logprobs.ts";
-import { Sampler } from "../sampling/sampler.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
+import { Guesser } from "./guesser.ts";
+import { KeptPages, type Restored } from "./kept_pages.ts";
 import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
-import { PagePool } from "./pages.ts";
+import { LiveRequest, scoresPrompt, wantsRouting } from "./live_request.ts";
 import { checkRequest } from "./request.ts";
-import { RoutingCounter, RoutingRows, type StepRouting } from "./routing.ts";
-import { Scheduler, type Step, type StepRow } from "./scheduler.ts";
+import { Roots } from "./roots.ts";
+import { RoutingCounter, type StepRouting } from "./routing.ts";
+import type { Started, Step } from "./schedule.ts";
+import { Scheduler } from "./scheduler.ts";
+import type { StepCosts } from "./speculation.ts";
 import type { StepRunner } from "./step_runner.ts";
 import type {
+  CachedTokens,
   CloseOptions,
   Engine,
   EngineEvent,
@@ -25,19 +30,34 @@ import type {
   FinishReason,
   GenerateRequest,
   RoutingStats,
-  Timings,
-  TokenLogprob,
 } from "./types.ts";
 
 export interface LocalEngineOptions {
   readonly info: EngineInfo;
-  readonly runner: Pick<StepRunner, "run" | "readRouting" | "expertTraffic" | "close">;
-  /** Prompt tokens per step. */
+  readonly runner: Pick<
+    StepRunner,
+    "run" | "readRouting" | "expertTraffic" | "readPage" | "writePage" | "unitBytes" | "close"
+  >;
+  /** Prompt tokens per step where nobody is being answered. */
   readonly chunkTokens: number;
+  /** Prompt tokens per step beside answers. */
+  readonly mixedTokens: number;
+  /** Rows of a step at most. */
+  readonly maxRows: number;
   /** Rows of a step that may want logits; at least the slots. */
   readonly logitRows: number;
   /** Pages of the runner's KV cache. */
   readonly pages: number;
+  /** Where the chain of a tenant's pages begins (`rootKey`). */
+  readonly rootOf: (tenant: string) => string;
+  /** Use what earlier requests computed; true where nothing is said. */
+  readonly reusePrefixes?: boolean;
+  /** What pages in memory are read from and written to; nothing where absent. */
+  readonly store?: UnitStore;
+  /** Guess tokens where that pays; false where nothing is said. */
+  readonly speculates?: boolean;
+  /** How many tokens to guess; `StepCosts.bestDraft` where absent. */
+  readonly draftLength?: StepCosts["bestDraft"];
   /** Requests that may wait for a slot; DEFAULT_MAX_WAITING where nothing is said. */
   readonly maxWaiting?: number;
   /** Count what the gates choose; true where nothing is said. */
@@ -46,28 +66,6 @@ export interface LocalEngineOptions {
   readonly onLost?: (error: Error) => void;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
-}
-
-type PromptLogprob = { chosen: TokenLogprob; top: TokenLogprob[] } | null;
-
-/** A request from its submission to its last event. */
-interface LiveRequest {
-  readonly id: number;
-  readonly request: GenerateRequest;
-  readonly maxTokens: number;
-  readonly stopTokens: ReadonlySet<number>;
-  readonly sampler: Sampler;
-  readonly sink: EventSink;
-  readonly promptLogprobs: PromptLogprob[] | null;
-  readonly promptRouting: RoutingRows | null;
-  generated: number;
-  /** Rows that have been taken; a sequence that gave way has some of them computed again. */
-  rowsTaken: number;
-  readonly submittedAt: number;
-  startedAt: number | null;
-  promptAt: number | null;
-  /** Takes the listener off the caller's signal. */
-  readonly release: () => void;
 }
 
 /** Runs requests on a model in this thread. */
@@ -80,10 +78,16 @@ export class LocalEngine implements Engine {
   readonly #counting: boolean;
   readonly #turn = new EventLoopTurn();
   readonly #live = new Map<number, LiveRequest>();
+  /** Null where nothing is guessed. */
+  readonly #guesser: Guesser | null;
+  readonly #roots: Roots;
+  /** Null where there is no store. */
+  readonly #kept: KeptPages | null;
   readonly #loop: Promise<void>;
   #nextId = 1;
   #promptTokens = 0;
   #completionTokens = 0;
+  #prefixCache: CachedTokens & { queried: number } = { queried: 0, memory: 0, store: 0 };
   /** Resolves what the loop, or `close`, waits for. */
   #onWork: (() => void) | null = null;
   #onIdle: (() => void) | null = null;
@@ -95,10 +99,19 @@ export class LocalEngine implements Engine {
     this.info = options.info;
     this.#scheduler = new Scheduler({
       slots: options.info.slots,
-      chunkTokens: options.chunkTokens,
+      stepTokens: options.chunkTokens,
+      mixedTokens: options.mixedTokens,
+      maxRows: options.maxRows,
       logitRows: options.logitRows,
-      pages: new PagePool(options.pages),
+      pages: options.pages,
     });
+    const { rootOf, reusePrefixes = true, store, runner } = options;
+    const draft = (id: number, tokens: readonly number[]) => this.#scheduler.draft(id, tokens);
+    const { draftLength } = options;
+    this.#guesser = options.speculates === true ? new Guesser({ draft, draftLength }) : null;
+    const onRestored = (result: Restored) => this.#endRestore(result);
+    this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
+    this.#roots = new Roots({ rootOf, reusePrefixes });
     this.#candidates = new Candidates(options.info.vocabSize);
     this.#counter = new RoutingCounter(options.info.routedLayers);
     this.#counting = (options.countRouting ?? true) && options.info.routedLayers.length > 0;
@@ -133,17 +146,28 @@ export class LocalEngine implements Engine {
   }
 
   stats(): EngineStats {
+    const { running, waiting, preemptions } = this.#scheduler;
     return {
-      running: this.#scheduler.running,
-      waiting: this.#scheduler.waiting,
+      running,
+      waiting,
       promptTokens: this.#promptTokens,
       completionTokens: this.#completionTokens,
+      pages: this.#scheduler.pageCounts(),
+      preemptions,
+      prefixCache: this.#prefixCache,
+      store: this.#kept?.state(),
+      speculation: this.#guesser?.counts ?? { drafted: 0, accepted: 0 },
     };
   }
 
   routingStats(): Promise<RoutingStats> {
     const traffic = this.#options.runner.expertTraffic();
     return Promise.resolve(this.#counter.stats({ counting: this.#counting, traffic }));
+  }
+
+  /** Ends the compute threads at once, for a thread that is about to die: nothing goes on. */
+  abandon(): void {
+    this.#options.runner.close();
   }
 
   /** Refuses new requests, lets the others finish within the grace, aborts what is left. */
@@ -179,67 +203,81 @@ export class LocalEngine implements Engine {
           `${maxWaiting}`,
       );
     }
+    const { deadlineMs } = request;
+    const root = this.#roots.of(request, id);
     const abort = () => this.abort(id);
-    const withPromptLogprobs = request.promptLogprobs === true &&
-      request.topLogprobs !== undefined;
-    const live: LiveRequest = {
+    const late = deadlineMs === undefined ? undefined : setTimeout(
+      () => this.#fail(id, new DeadlineError(`cannot answer within ${deadlineMs} ms`)),
+      deadlineMs,
+    );
+    const live = new LiveRequest({
       id,
       request,
       maxTokens: plan.maxTokens,
-      stopTokens: new Set(request.stopTokens),
-      sampler: new Sampler({
-        params: request.sampling,
-        prompt: request.tokens,
-        candidates: this.#candidates,
-      }),
       sink,
-      promptLogprobs: withPromptLogprobs ? [null] : null,
-      promptRouting: request.routedExperts === "all"
-        ? new RoutingRows(routedLayers, request.tokens.length)
-        : null,
-      generated: 0,
-      rowsTaken: 0,
-      submittedAt: performance.now(),
-      startedAt: null,
-      promptAt: null,
-      release: () => signal?.removeEventListener("abort", abort),
-    };
+      candidates: this.#candidates,
+      info: this.info,
+      speculates: this.#options.speculates === true,
+      release: () => {
+        clearTimeout(late);
+        root.release();
+        signal?.removeEventListener("abort", abort);
+      },
+    });
     this.#live.set(id, live);
     if (signal?.aborted) {
       this.#finish(live, "abort");
       return;
     }
     signal?.addEventListener("abort", abort);
+    // Whoever wants to see every row of the prompt must have it computed.
+    const reuse = !scoresPrompt(request) && request.routedExperts !== "all";
     this.#scheduler.add({
       id,
       prompt: request.tokens,
       maxTokens: plan.totalTokens,
       answers: plan.maxTokens > 0,
-      promptLogits: withPromptLogprobs,
+      promptLogits: scoresPrompt(request),
+      root: root.key,
+      lasting: root.lasting,
+      reuse,
+      restorable: root.lasting && this.#kept !== null,
+      client: request.client ?? "",
+      priority: request.priority ?? 0,
     });
     this.#onWork?.();
   }
 
   async #run(): Promise<void> {
     while (!this.#stopped) {
+      await this.#kept?.keep();
+      // It may have been told to stop meanwhile, and nobody would tell it again.
+      if (this.#stopped) break;
+      if (this.#scheduler.waiting === 0) this.#guesser?.guess(this.#live.values());
       const step = this.#scheduler.next();
       if (step === null) {
         await new Promise<void>((resolve) => this.#onWork = resolve);
         this.#onWork = null;
         continue;
       }
+      for (const restore of step.restores) this.#kept?.restore(restore);
       await this.#runStep(step);
       this.#options.onStepEnd?.();
       await this.#turn.wait();
     }
   }
 
+  #endRestore({ sequence, tokens, milliseconds, error }: Restored): void {
+    const live = this.#live.get(sequence);
+    if (live !== undefined) live.restoreMs = milliseconds;
+    if (error !== undefined) this.#fail(sequence, error);
+    this.#scheduler.restored(sequence, tokens);
+    this.#onWork?.();
+  }
+
   async #runStep(step: Step): Promise<void> {
-    const now = performance.now();
-    for (const row of step.rows) {
-      const live = this.#live.get(row.sequence);
-      if (live !== undefined) live.startedAt ??= now;
-    }
+    const begin = performance.now();
+    for (const started of step.started) this.#start(started);
     let logits: Float32Array;
     let routing: StepRouting | null;
     try {
@@ -253,24 +291,86 @@ export class LocalEngine implements Engine {
       for (const sequence of ended) this.#fail(sequence, error);
       return;
     }
+    const filled = this.#scheduler.settle();
+    this.#kept?.add(filled);
+    const milliseconds = performance.now() - begin;
+    if (this.#takeRows(step, { logits, routing })) {
+      this.#guesser?.measured({ rows: step.rows.length, milliseconds });
+    }
+  }
+
+  #start({ sequence, memory, store }: Started): void {
+    const live = this.#live.get(sequence);
+    if (live === undefined) return;
+    live.start({ memory, store });
+    this.#prefixCache = {
+      queried: this.#prefixCache.queried + live.request.tokens.length,
+      memory: this.#prefixCache.memory + memory,
+      store: this.#prefixCache.store + store,
+    };
+  }
+
+  /** Hands out what a step brought; returns whether all of its rows were answers'. */
+  #takeRows(
+    { rows }: Step,
+    { logits, routing }: { logits: Float32Array; routing: StepRouting | null },
+  ): boolean {
     const { vocabSize } = this.info;
+    let onlyAnswers = rows.length > 0;
     let start = 0;
-    for (const [index, row] of step.rows.entries()) {
-      const rowLogits = row.wantsLogits ? logits.subarray(start, start + vocabSize) : null;
-      if (rowLogits !== null) start += vocabSize;
-      const live = this.#live.get(row.sequence);
-      // Aborted while the step ran.
-      if (live === undefined) continue;
-      try {
-        this.#takeRow(live, { row, index, logits: rowLogits, routing });
-      } catch (error) {
-        this.#fail(row.sequence, error);
+    let index = 0;
+    while (index < rows.length) {
+      const { sequence } = rows[index];
+      const live = this.#live.get(sequence);
+      const answering = live !== undefined && live.generated > 0;
+      if (!answering) onlyAnswers = false;
+      // Rows behind a guess that was wrong, or of a request that was aborted, count for nothing.
+      let certain = live !== undefined;
+      let logitRows = 0;
+      let accepted = 0;
+      for (; rows[index]?.sequence === sequence; index++) {
+        const row = rows[index];
+        const rowLogits = row.wantsLogits ? logits.subarray(start, start + vocabSize) : null;
+        if (row.wantsLogits) {
+          start += vocabSize;
+          logitRows++;
+        } else onlyAnswers = false;
+        if (!certain) continue;
+        certain = this.#takeRow(live!, { row, index, logits: rowLogits, routing });
+        if (certain && answering) accepted++;
       }
+      if (answering && logitRows > 1) {
+        this.#guesser?.count(live!, { drafted: logitRows - 1, accepted });
+      }
+    }
+    return onlyAnswers;
+  }
+
+  /** Takes one row; returns whether the sequence's next row in the step counts too. */
+  #takeRow(live: LiveRequest, result: Parameters<LiveRequest["takeRow"]>[0]): boolean {
+    try {
+      const { row } = result;
+      const outcome = live.takeRow(result);
+      if (row.position === live.request.tokens.length - 1 && outcome !== null) {
+        this.#promptTokens += live.request.tokens.length;
+      }
+      if (outcome === null) return true;
+      const { token, ends, stopToken } = outcome;
+      if (token !== undefined) this.#completionTokens++;
+      if (ends !== undefined) {
+        this.#finish(live, ends, stopToken);
+        return false;
+      }
+      return this.#scheduler.append(live.id, token!);
+    } catch (error) {
+      this.#fail(live.id, error);
+      return false;
     }
   }
 
   /** What the gates chose in the step; null where nobody wants to know. */
   async #readRouting({ rows }: Step): Promise<StepRouting | null> {
+    if (rows.length === 0) return null;
     const weights = rows.some((row) => {
       const live = this.#live.get(row.sequence);
       return live !== undefined && wantsRouting(live.request, row.position);
@@ -281,99 +381,16 @@ export class LocalEngine implements Engine {
     return routing;
   }
 
-  /**
-   * Does what follows from a computed row: a prompt token's score, a token's routing, the end of the
-   * prompt, a token.
-   */
-  #takeRow(
-    live: LiveRequest,
-    { row, index, logits, routing }: {
-      row: StepRow;
-      /** The row's place in the step. */
-      index: number;
-      logits: Float32Array | null;
-      routing: StepRouting | null;
-    },
-  ): void {
-    if (row.position < live.rowsTaken) return;
-    live.rowsTaken++;
-    if (routing !== null && wantsRouting(live.request, row.position)) {
-      this.#takeRouting(live, { row, index, routing });
-    }
-    const { tokens, topLogprobs: top = 0 } = live.request;
-    const lastOfPrompt = tokens.length - 1;
-    if (row.position < lastOfPrompt) {
-      if (logits === null) return;
-      const token = tokens[row.position + 1];
-      live.promptLogprobs?.push(tokenLogprobs(logits, { token, top }));
-      return;
-    }
-    if (row.position === lastOfPrompt) this.#endPrompt(live);
-    if (logits === null) this.#finish(live, "length");
-    else this.#chooseToken(live, logits);
-  }
-
-  #takeRouting(
-    live: LiveRequest,
-    { row, index, routing }: { row: StepRow; index: number; routing: StepRouting },
-  ): void {
-    if (row.position < live.request.tokens.length) {
-      live.promptRouting?.push(routing, index);
-      return;
-    }
-    const one = new RoutingRows(this.info.routedLayers, 1);
-    one.push(routing, index);
-    live.sink.push({ type: "routing", routing: one.take() });
-  }
-
-  #endPrompt(live: LiveRequest): void {
-    live.promptAt = performance.now();
-    this.#promptTokens += live.request.tokens.length;
-    const { promptLogprobs, promptRouting } = live;
-    live.sink.push({
-      type: "prompt",
-      ...(promptLogprobs !== null && { promptLogprobs }),
-      ...(promptRouting !== null && { routing: promptRouting.take() }),
-    });
-  }
-
-  #chooseToken(live: LiveRequest, logits: Float32Array): void {
-    const { topLogprobs } = live.request;
-    // The sampler overwrites what it is given; log-probabilities are those of the raw logits.
-    const token = live.sampler.sample(topLogprobs === undefined ? logits : logits.slice());
-    if (live.stopTokens.has(token)) {
-      this.#finish(live, "stop", token);
-      return;
-    }
-    live.generated++;
-    this.#completionTokens++;
-    if (topLogprobs === undefined) {
-      live.sink.push({ type: "token", token });
-    } else {
-      const { chosen, top } = tokenLogprobs(logits, { token, top: topLogprobs });
-      live.sink.push({ type: "token", token, logprob: chosen.logprob, top });
-    }
-    if (live.generated === live.maxTokens) this.#finish(live, "length");
-    else this.#scheduler.append(live.id, token);
-  }
-
   #finish(live: LiveRequest, reason: FinishReason, stopToken?: number): void {
     this.#drop(live.id);
-    live.sink.push({
-      type: "done",
-      reason,
-      ...(stopToken === undefined ? {} : { stopToken }),
-      promptTokens: live.request.tokens.length,
-      completionTokens: live.generated,
-      timings: timingsOf(live),
-    });
+    live.finish(reason, stopToken);
   }
 
   #fail(id: number, error: unknown): void {
     const live = this.#live.get(id);
     if (live === undefined) return;
     this.#drop(id);
-    live.sink.fail(error);
+    live.fail(error);
   }
 
   /** Forgets a request and frees what it holds. */
@@ -382,8 +399,11 @@ export class LocalEngine implements Engine {
     if (live === undefined) return;
     live.release();
     this.#live.delete(id);
-    this.#scheduler.remove(id);
+    const tail = this.#scheduler.remove(id);
+    this.#kept?.leave(id);
+    if (tail !== null) this.#kept?.add([tail]);
     if (this.#live.size === 0) this.#onIdle?.();
+    this.#onWork?.();
   }
 
   async #shutDown(graceMs: number): Promise<void> {
@@ -397,24 +417,8 @@ export class LocalEngine implements Engine {
     this.#stopped = true;
     this.#onWork?.();
     await this.#loop;
+    await this.#kept?.close();
     this.#turn.close();
     this.#options.runner.close();
   }
-}
-
-/** Whether the request asked for the routing of the token at this position. */
-function wantsRouting({ routedExperts, tokens }: GenerateRequest, position: number): boolean {
-  return routedExperts === "all" ||
-    (routedExperts === "completion" && position >= tokens.length);
-}
-
-function timingsOf({ submittedAt, startedAt, promptAt }: LiveRequest): Timings {
-  const now = performance.now();
-  const started = startedAt ?? now;
-  const evaluated = promptAt ?? now;
-  return {
-    queueMs: started - submittedAt,
-    prefillMs: evaluated - started,
-    decodeMs: now - evaluated,
-  };
 }

@@ -3,12 +3,15 @@
 import { type Backend, PAGE_TOKENS } from "../backend/backend.ts";
 import { budgetWarnings } from "../backend/budget.ts";
 import { createBackend } from "../backend/create.ts";
+import { rootKey } from "../cache/chain.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
 import type { Model } from "../model/types.ts";
 import { CapacityError } from "../errors.ts";
+import { DEFAULT_KV_TYPE, MIXED_TOKENS } from "./limits.ts";
 import { LocalEngine } from "./local_engine.ts";
+import { IdentifiedSource } from "./model_identity.ts";
 import { chooseSizes, type Sizing } from "./sizing.ts";
 import { StepRunner } from "./step_runner.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
@@ -25,7 +28,10 @@ export async function openLocalEngine(
   options: EngineOptions,
   hooks: OpenHooks = {},
 ): Promise<LocalEngine> {
-  const source = await openCheckpoint(options.model);
+  const checkpoint = await openCheckpoint(options.model);
+  // Only what outlives the process needs a name for the model's content.
+  const identified = hooks.store === undefined ? undefined : new IdentifiedSource(checkpoint);
+  const source = identified ?? checkpoint;
   try {
     const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
     const backend = await createBackend({ ...options, weightBytes: source.byteLength });
@@ -47,8 +53,15 @@ export async function openLocalEngine(
         info: describe({ source, backend, model, contextLength, warnings, slots: options.slots }),
         runner,
         chunkTokens: options.chunkTokens,
+        mixedTokens: Math.min(options.chunkTokens, MIXED_TOKENS),
+        maxRows: sizes.maxRows,
         logitRows: sizes.logitRows,
         pages,
+        rootOf: rootsOf({ options, backend, model: await identified?.identity() ?? "" }),
+        reusePrefixes: options.reusePrefixes,
+        store: hooks.store,
+        speculates: options.speculation === "ngram",
+        draftLength: hooks.draftLength,
         maxWaiting: options.maxWaiting,
         countRouting: options.countRouting,
         onStepEnd: hooks.onStepEnd,
@@ -79,8 +92,9 @@ function createRunner(
   while (true) {
     try {
       const { maxRows } = sizes;
-      const { slots } = options;
-      const runner = new StepRunner({ backend, model, slots, maxRows, pages, contextLength });
+      const { slots, kvType = DEFAULT_KV_TYPE } = options;
+      const shape = { slots, maxRows, pages, contextLength, kvType };
+      const runner = new StepRunner({ backend, model, ...shape });
       return { runner, pages, contextLength };
     } catch (error) {
       const mayShrink = options.contextLength === undefined && pages >= 2 * MIN_PAGES;
@@ -120,6 +134,20 @@ function describe(
     warnings,
     routedLayers: model.routedLayers.map(({ layer, experts, topK }) => ({ layer, experts, topK })),
   };
+}
+
+/** The beginnings of tenants' chains: whatever decides the bits of the cache is in them. */
+function rootsOf(
+  { options, backend, model }: { options: EngineOptions; backend: Backend; model: string },
+): (tenant: string) => string {
+  const { kvType = DEFAULT_KV_TYPE, expertGroups } = options;
+  const numerics = JSON.stringify([
+    backend.name,
+    backend.numerics,
+    backend.activations,
+    expertGroups ?? null,
+  ]);
+  return (tenant) => rootKey({ model, numerics, kvType, tenant });
 }
 
 /** The type that most bytes of the checkpoint have. */

@@ -9,6 +9,11 @@ import type { GenerateRequest } from "./types.ts";
 /** Alternatives per token at most; the list is kept sorted by insertion. */
 const MAX_TOP_LOGPROBS = 1000;
 
+const MAX_PRIORITY = 2 ** 31;
+
+/** What a timer can wait for. */
+const MAX_DEADLINE_MS = 2 ** 31 - 1;
+
 export interface RequestLimits {
   readonly vocabSize: number;
   readonly contextLength: number;
@@ -39,6 +44,8 @@ export function checkRequest(request: GenerateRequest, limits: RequestLimits): R
   checkCount(request.maxTokens, "max_tokens");
   if (topLogprobs !== undefined) checkCount(topLogprobs, "top_logprobs", MAX_TOP_LOGPROBS);
   validateSampling(request.sampling, vocabSize);
+  checkInteger(request.priority, { param: "priority", least: -MAX_PRIORITY, most: MAX_PRIORITY });
+  checkInteger(request.deadlineMs, { param: "deadline_ms", least: 1, most: MAX_DEADLINE_MS });
   if (request.routedExperts !== undefined && !routes) throw noRoutedExperts();
   const longest = request.maxTokens > 0 ? contextLength - 1 : contextLength;
   if (tokens.length > longest) {
@@ -82,6 +89,15 @@ function checkCount(value: number, param: string, most = Number.MAX_SAFE_INTEGER
   if (Number.isSafeInteger(value) && value >= 0 && value <= most) return;
   const range = most === Number.MAX_SAFE_INTEGER ? "0 or more" : `from 0 to ${most}`;
   throw wrong(param, `${param} is ${value}`, `an integer, ${range}`);
+}
+
+function checkInteger(
+  value: number | undefined,
+  { param, least, most }: { param: string; least: number; most: number },
+): void {
+  if (value === undefined) return;
+  if (Number.isInteger(value) && value >= least && value <= most) return;
+  throw wrong(param, `${param} is ${value}`, `an integer from ${least} to ${most}`);
 }
 
 function wrong(param: string, is: string, must: string): RequestError {

@@ -15,6 +15,11 @@ export interface SequenceSpec {
    * no other sequence has makes what it computes its own.
    */
   readonly root: string;
+  /**
+   * False where nobody will come to the root once its sequences have ended, so that their pages are free
+   * then; true where absent.
+   */
+  readonly lasting?: boolean;
   /** Use pages that are there; false where every row of the prompt must be computed. */
   readonly reuse: boolean;
   /** Ask for what the pages in memory don't have (`Step.restores`). */

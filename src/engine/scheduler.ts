@@ -1,247 +1,245 @@
 /**
  * Decides what each step of the engine computes: plain data in, plain data out, without a backend, a
- * clock or I/O. First come, first served: sequences wait for a slot and for pages in the order in which
- * they came, and prompts are evaluated in that order too. A step carries one token of every sequence
- * that is answering, and a chunk of prompt tokens besides.
+ * clock or I/O. A step carries the newest token of every sequence that is answering, and prompt tokens
+ * under a budget; what pages in memory have already is not computed again.
  *
- * A sequence starts with the pages of its prompt and gets more as its answer grows, since few answers
- * become as long as they may. Where no page is free, the youngest sequence gives up its slot and pages
- * and waits at the head of the queue; what it had computed is computed again later, to the same bits.
- * The oldest one always goes on, so everything ends.
+ * Slots and rows go to the best priority first, then to the client that has been served least. A sequence
+ * starts with the pages of its prompt and gets more as its answer grows, since few answers become as long
+ * as they may. Where no page can be had, the last sequence by priority and arrival gives way and waits
+ * at the head of the queue; its pages are kept as long as they are not needed, and what is lost of them
+ * is computed again, to the same bits. The first one always goes on, so everything ends.
  */
 
-import { type PagePool, pagesFor } from "./pages.ts";
+import { admit } from "./admission.ts";
+import { Clients, shareRows } from "./fairness.ts";
+import { pagesFor } from "./pages.ts";
+import { lacksPage, Placements } from "./placements.ts";
+import type { FilledUnit, SequenceSpec, Step } from "./schedule.ts";
+import { reusable, type Sequence } from "./sequence.ts";
+import { emit, planned, type Work } from "./step_plan.ts";
 
 export interface SchedulerOptions {
   /** Sequences that run side by side. */
   readonly slots: number;
   /** Prompt tokens per step at most. */
-  readonly chunkTokens: number;
+  readonly stepTokens: number;
+  /** The same while any sequence answers, so that its tokens come evenly. */
+  readonly mixedTokens: number;
+  /** Rows of a step at most, whatever they are; at least `slots`. */
+  readonly maxRows: number;
   /** Rows of a step that may want logits; at least `slots`. */
   readonly logitRows: number;
-  readonly pages: PagePool;
-}
-
-/** A sequence as the scheduler knows it. */
-export interface SequenceSpec {
-  readonly id: number;
-  readonly prompt: readonly number[];
-  /** Tokens it may come to: the prompt and the longest answer. */
-  readonly maxTokens: number;
-  /** An answer follows: the last row of the prompt wants logits. */
-  readonly answers: boolean;
-  /** Every other row of the prompt wants logits as well. */
-  readonly promptLogits: boolean;
-}
-
-/** One token to compute. */
-export interface StepRow {
-  /** The sequence's id. */
-  readonly sequence: number;
-  readonly slot: number;
-  readonly position: number;
-  readonly token: number;
-  readonly wantsLogits: boolean;
-}
-
-/** A slot's pages, in the order of positions; they hold until the slot is listed again. */
-export interface SlotPages {
-  /** The sequence's id. */
-  readonly sequence: number;
-  readonly slot: number;
-  readonly pages: Int32Array;
-}
-
-export interface Step {
-  /** Rows of a sequence are neighbours, in ascending position. */
-  readonly rows: readonly StepRow[];
-  /** Slots whose pages have changed: started sequences and answers that need another page. */
-  readonly slotPages: readonly SlotPages[];
-}
-
-/**
- * Pages beyond the prompt's that must be free for each sequence that runs before another one starts
- * (256 tokens): without them it would soon give way again, and computing it twice costs more than waiting.
- */
-const SPARE_PAGES = 4;
-
-/** A sequence, waiting or running. */
-interface Sequence {
-  readonly spec: SequenceSpec;
-  /** Prompt and answer so far. */
-  readonly tokens: number[];
-  /** Tokens whose keys and values are in the pages, or will be once this step has run. */
-  computed: number;
-  /** Tokens whose logits have been asked for, if anybody wanted them. */
-  delivered: number;
-}
-
-interface RunningSequence extends Sequence {
-  readonly slot: number;
-  readonly pages: number[];
+  /** Pages of the KV cache. */
+  readonly pages: number;
 }
 
 export class Scheduler {
   readonly #options: SchedulerOptions;
-  #waiting: Sequence[] = [];
-  /** In the order of admission, which is that of arrival. */
-  readonly #running = new Map<number, RunningSequence>();
-  readonly #freeSlots: number[];
+  readonly #placements: Placements;
+  readonly #clients = new Clients();
+  /** Waiting and running. */
+  readonly #sequences = new Map<number, Sequence>();
+  /** The step that runs. */
+  #flight: readonly Work[] = [];
+  #arrivals = 0;
 
   constructor(options: SchedulerOptions) {
-    if (options.logitRows < options.slots) {
-      throw new RangeError(
-        `cannot schedule: the rows with logits are ${options.logitRows}, ` +
-          `must be at least ${options.slots} (the slots)`,
-      );
-    }
+    const { slots, stepTokens, mixedTokens } = options;
+    checkAtLeast("the rows with logits", options.logitRows, slots);
+    checkAtLeast("the rows of a step", options.maxRows, slots);
+    checkAtLeast("the prompt tokens beside answers", mixedTokens, 1);
+    checkAtLeast("the prompt tokens of a step", stepTokens, mixedTokens);
     this.#options = options;
-    this.#freeSlots = Array.from({ length: options.slots }, (_, i) => options.slots - 1 - i);
+    this.#placements = new Placements(options);
   }
 
   get running(): number {
-    return this.#running.size;
+    return this.#placements.running.size;
   }
 
   get waiting(): number {
-    return this.#waiting.length;
+    return this.#placements.waiting.size;
   }
 
-  /** Queues a sequence. At its longest it must fit the pool, or it could never end. */
+  /** How often a sequence had to give way. */
+  get preemptions(): number {
+    return this.#placements.preemptions;
+  }
+
+  /** Pages in all, those of running sequences, and those kept for later ones. */
+  pageCounts(): { total: number; used: number; kept: number } {
+    const { size, free, kept } = this.#placements.tree;
+    return { total: size, used: size - free - kept, kept };
+  }
+
+  /** Queues a sequence. Throws RangeError for one that does not fit the pages, or it could never end. */
   add(spec: SequenceSpec): void {
     const pages = pagesFor(spec.maxTokens);
-    if (pages > this.#options.pages.size) {
+    const { size } = this.#placements.tree;
+    if (pages > size) {
       throw new RangeError(
-        `cannot queue a sequence: its pages are ${pages}, must be at most ` +
-          `${this.#options.pages.size}`,
+        `cannot queue a sequence: its pages are ${pages}, must be at most ${size}`,
       );
     }
-    this.#waiting.push({ spec, tokens: [...spec.prompt], computed: 0, delivered: 0 });
+    const sequence: Sequence = {
+      spec,
+      client: this.#clients.join(spec.client),
+      root: this.#placements.tree.enter(spec.root),
+      arrival: this.#arrivals++,
+      tokens: [...spec.prompt],
+      delivered: 0,
+      started: false,
+      gaveWay: false,
+      isBlocked: false,
+      passed: 0,
+      awaited: null,
+      place: null,
+    };
+    this.#sequences.set(spec.id, sequence);
+    this.#placements.enqueue(sequence);
   }
 
-  /** Tells which token was chosen after a sequence's last row; the next step computes it. */
-  append(id: number, token: number): void {
-    this.#running.get(id)?.tokens.push(token);
+  /**
+   * Guesses the tokens behind a sequence's newest one. Its next step has a row for each of them, all with
+   * logits, or for fewer where rows or free pages are short.
+   */
+  draft(id: number, tokens: readonly number[]): void {
+    const place = this.#sequences.get(id)?.place;
+    if (place) place.drafts = tokens;
   }
 
-  /** Ends a sequence, waiting or running: its slot and pages are free for the next step. */
-  remove(id: number): void {
-    this.#waiting = this.#waiting.filter(({ spec }) => spec.id !== id);
-    const sequence = this.#running.get(id);
-    if (sequence !== undefined) this.#release(sequence);
-  }
-
-  /** The next step, or null where no sequence has a token to compute. */
+  /**
+   * The next step, or null where there is nothing to compute and nothing to restore. Rows of a step before
+   * it that was not settled do not count.
+   */
   next(): Step | null {
-    // Answers first: while they may take slots away, nothing has been promised to anyone yet.
-    const changed = new Set([...this.#growAnswers(), ...this.#admit()]);
-    const rows: StepRow[] = [];
-    this.#addAnswers(rows);
-    this.#addPrompts(rows);
-    if (rows.length === 0) return null;
-    const slotPages = [...changed].map(({ spec, slot, pages }) => ({
-      sequence: spec.id,
-      slot,
-      pages: Int32Array.from(pages),
-    }));
-    return { rows, slotPages };
+    this.#flight = [];
+    this.#placements.growAnswers();
+    const restores = admit(this.#placements);
+    const works = this.#plan();
+    if (works.length === 0 && restores.length === 0) return null;
+    this.#flight = works;
+    return { ...emit(works), restores };
   }
 
-  /** A page more for each sequence whose next token needs one; returns those that got it. */
-  #growAnswers(): RunningSequence[] {
-    const grown: RunningSequence[] = [];
-    for (const [id, sequence] of this.#running) {
-      while (this.#running.has(id) && pagesFor(sequence.tokens.length) > sequence.pages.length) {
-        const page = this.#options.pages.take(1);
-        if (page !== null) {
-          sequence.pages.push(...page);
-          grown.push(sequence);
-        } else {
-          this.#preemptYoungest();
-        }
-      }
+  /**
+   * The step that `next` gave has run well. Returns what it made whole and the ends of prompts; the pages
+   * hold it until the next call of `next`.
+   */
+  settle(): FilledUnit[] {
+    const units: FilledUnit[] = [];
+    for (const { place, first, count, guesses } of this.#flight) {
+      const { sequence } = place;
+      // Ended while the step ran.
+      if (sequence.place !== place) continue;
+      place.computed = first + count;
+      place.guessed = guesses;
+      sequence.delivered = Math.max(sequence.delivered, place.computed);
+      place.advance();
+      const { restorable, prompt } = sequence.spec;
+      if (!restorable) continue;
+      for (let unit = place.takeUnit(); unit !== null; unit = place.takeUnit()) units.push(unit);
+      const tail = place.computed === prompt.length ? place.takeTail() : null;
+      if (tail !== null) units.push(tail);
     }
-    return grown.filter(({ spec }) => this.#running.has(spec.id));
+    this.#flight = [];
+    return units;
   }
 
-  #preemptYoungest(): void {
-    const youngest = [...this.#running.values()][this.#running.size - 1];
-    this.#release(youngest);
-    const { spec, tokens, delivered } = youngest;
-    this.#waiting.unshift({ spec, tokens, computed: 0, delivered });
+  /**
+   * Tells which token was chosen behind a sequence's last row, once that is settled. True where a guess
+   * for it has been computed, so that the logits of that row count next; false drops all guesses.
+   */
+  append(id: number, token: number): boolean {
+    const sequence = this.#sequences.get(id);
+    if (sequence === undefined) return false;
+    sequence.tokens.push(token);
+    const { place } = sequence;
+    if (place === null) return false;
+    place.drafts = [];
+    const [guess, ...others] = place.guessed;
+    place.guessed = guess === token ? others : [];
+    if (guess !== token) return false;
+    place.computed++;
+    sequence.delivered = place.computed;
+    return true;
   }
 
-  #release(sequence: RunningSequence): void {
-    this.#running.delete(sequence.spec.id);
-    this.#freeSlots.push(sequence.slot);
-    this.#options.pages.giveBack(sequence.pages);
+  /**
+   * A restore has ended, and the first `tokens` of what it was asked for are in its pages. Must come also
+   * for a sequence that has ended meanwhile: its pages are not used before.
+   */
+  restored(id: number, tokens: number): void {
+    this.#placements.freeOrphans(id);
+    const place = this.#sequences.get(id)?.place;
+    if (!place?.isRestoring) return;
+    place.isRestoring = false;
+    const used = Math.min(tokens, reusable(place.sequence) - place.computed);
+    place.store = used;
+    place.computed += used;
+    place.advance(true);
   }
 
-  #admit(): RunningSequence[] {
-    const admitted: RunningSequence[] = [];
-    while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
-      const [next] = this.#waiting;
-      const needed = pagesFor(next.tokens.length);
-      if (this.#options.pages.free < needed + this.#sparePages(next, needed)) break;
-      this.#waiting.shift();
-      const pages = [...this.#options.pages.take(needed)!];
-      const sequence = { ...next, slot: this.#freeSlots.pop()!, pages };
-      this.#running.set(next.spec.id, sequence);
-      admitted.push(sequence);
+  /**
+   * Ends a sequence, waiting or running, or one whose step has failed. Returns the first unit of it that
+   * `settle` has not told, mostly the end of its answer, where the sequence is restorable; the page holds
+   * it until the next call of `next`.
+   */
+  remove(id: number): FilledUnit | null {
+    const sequence = this.#sequences.get(id);
+    if (sequence === undefined) return null;
+    this.#sequences.delete(id);
+    this.#clients.leave(sequence.client);
+    const { place } = sequence;
+    place?.advance();
+    const unit = sequence.spec.restorable ? place?.takeUnit() ?? place?.takeTail() : null;
+    this.#placements.remove(sequence);
+    return unit ?? null;
+  }
+
+  /** What has rows in this step, answers before prompts. */
+  #plan(): Work[] {
+    const { stepTokens, mixedTokens, maxRows } = this.#options;
+    const answers: Work[] = [];
+    const prompts: Work[] = [];
+    for (const place of this.#placements.running) {
+      const { sequence, computed } = place;
+      const { tokens, spec } = sequence;
+      if (place.isRestoring || computed === tokens.length || lacksPage(place)) continue;
+      const work = planned(place);
+      const isAnswer = work.remaining === 1 && work.first >= spec.prompt.length;
+      if (isAnswer) work.count = 1;
+      (isAnswer ? answers : prompts).push(work);
     }
-    return admitted;
-  }
-
-  /** Pages to keep for the answers that run and for `next`; none where it would run alone. */
-  #sparePages(next: Sequence, needed: number): number {
-    if (this.#running.size === 0) return 0;
-    const spare = (spec: SequenceSpec, pages: number) =>
-      Math.min(SPARE_PAGES, pagesFor(spec.maxTokens) - pages);
-    let sum = spare(next.spec, needed);
-    for (const { spec, pages } of this.#running.values()) sum += spare(spec, pages.length);
-    return sum;
-  }
-
-  /** One row for each sequence that lacks nothing but its newest token. */
-  #addAnswers(rows: StepRow[]): void {
-    for (const sequence of this.#running.values()) {
-      const { spec, tokens, computed } = sequence;
-      if (computed < spec.prompt.length || computed !== tokens.length - 1) continue;
-      this.#addRow(rows, sequence);
-    }
-  }
-
-  /** Tokens of prompts, and of answers to compute again, the oldest sequence's first. */
-  #addPrompts(rows: StepRow[]): void {
-    let tokensLeft = this.#options.chunkTokens;
+    const budget = answers.length > 0 ? mixedTokens : stepTokens;
+    const rows = Math.min(budget, maxRows - answers.length);
     // One row of logits is kept for each running sequence; prompts that want more share the others.
-    let spareLogitRows = this.#options.logitRows - this.#running.size;
-    for (const sequence of this.#running.values()) {
-      const left = sequence.tokens.length - sequence.computed;
-      if (left === 0) continue;
-      let count = Math.min(tokensLeft, left);
-      if (sequence.spec.promptLogits) {
-        count = Math.min(count, spareLogitRows + 1);
-        spareLogitRows -= count - 1;
-      }
-      tokensLeft -= count;
-      for (let i = 0; i < count; i++) this.#addRow(rows, sequence);
-      if (tokensLeft === 0) return;
-    }
+    let logitRows = this.#options.logitRows - this.#placements.running.size;
+    if (prompts.length > 0) logitRows = shareRows(prompts, { rows, logitRows });
+    const working = prompts.filter(({ count }) => count > 0);
+    const used = working.reduce((sum, { count }) => sum + count, answers.length);
+    this.#addGuesses(answers, Math.min(logitRows, maxRows - used));
+    return answers.concat(working);
   }
 
-  #addRow(rows: StepRow[], sequence: RunningSequence): void {
-    const { spec, slot, tokens } = sequence;
-    const position = sequence.computed++;
-    const isNew = position >= sequence.delivered;
-    sequence.delivered = Math.max(sequence.delivered, sequence.computed);
-    const isLast = position === tokens.length - 1;
-    rows.push({
-      sequence: spec.id,
-      slot,
-      position,
-      token: tokens[position],
-      wantsLogits: isNew && (isLast ? spec.answers : spec.promptLogits),
-    });
+  #addGuesses(answers: readonly Work[], rows: number): void {
+    let left = rows;
+    for (const work of answers) {
+      const { place, sequence: { spec, tokens } } = work;
+      if (place.drafts.length === 0) continue;
+      const most = Math.min(left, spec.maxTokens - tokens.length);
+      const guesses = place.drafts.slice(0, Math.max(0, most));
+      while (guesses.length > 0 && pagesFor(tokens.length + guesses.length) > place.pages.length) {
+        if (this.#placements.tree.free === 0 || !place.addPage()) guesses.pop();
+      }
+      work.guesses = guesses;
+      left -= guesses.length;
+      place.drafts = [];
+    }
   }
+}
+
+function checkAtLeast(name: string, value: number, least: number): void {
+  if (value >= least) return;
+  throw new RangeError(`cannot schedule: ${name} are ${value}, must be at least ${least}`);
 }

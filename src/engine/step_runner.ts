@@ -4,12 +4,21 @@
  * in the step: nothing here may mix rows.
  */
 
-import type { Backend, Buffer, ExpertTraffic, ModelCache, Plan } from "../backend/backend.ts";
+import {
+  type Backend,
+  type Buffer,
+  type ExpertTraffic,
+  type KvType,
+  type ModelCache,
+  PAGE_TOKENS,
+  type PagePart,
+  type Plan,
+} from "../backend/backend.ts";
 import { fillCosSin } from "../model/rope.ts";
 import type { Model, StepInputs } from "../model/types.ts";
 import { pagesFor } from "./pages.ts";
 import type { StepRouting } from "./routing.ts";
-import type { Step } from "./scheduler.ts";
+import type { Step } from "./schedule.ts";
 
 export interface StepRunnerOptions {
   readonly backend: Backend;
@@ -17,11 +26,15 @@ export interface StepRunnerOptions {
   readonly slots: number;
   /** Rows of a step at most: the model's, at least the chunk and one row for each slot. */
   readonly maxRows: number;
-  /** Pages of the cache. */
+  /** Pages of the cache, and how they are kept. */
   readonly pages: number;
+  readonly kvType: KvType;
   /** Tokens a sequence may hold. */
   readonly contextLength: number;
 }
+
+/** Some of a page of the runner's cache. */
+export type RunnerPage = Omit<PagePart, "cache">;
 
 /** Recorded plans kept; answering alone needs one per number of busy slots. */
 const MAX_PLANS = 64;
@@ -30,6 +43,8 @@ const MAX_PLANS = 64;
 const NO_PAGE = -1;
 
 export class StepRunner {
+  /** Bytes of so many tokens of a page as `readPage` gives them, index 0 unused. */
+  readonly unitBytes: readonly number[];
   readonly #backend: Backend;
   readonly #model: Model;
   readonly #cache: ModelCache;
@@ -55,7 +70,11 @@ export class StepRunner {
     this.#backend = backend;
     this.#model = model;
     this.#maxRows = maxRows;
-    this.#cache = model.createKvCache(options.pages);
+    this.#cache = model.createKvCache(options.pages, options.kvType);
+    this.unitBytes = Array.from(
+      { length: PAGE_TOKENS + 1 },
+      (_, tokens) => tokens === 0 ? 0 : backend.pageBytes(this.#cache, tokens),
+    );
     const ropeDim = model.config.rope.dim;
     const maxLogitRows = model.logits.rows;
     const pagesEach = pagesFor(options.contextLength);
@@ -85,11 +104,11 @@ export class StepRunner {
 
   /**
    * Computes a step and returns the logits, `[rows that want them, vocabulary]` in the order of the
-   * rows; the array is valid until the next step. Rejects with the backend's error; the sequences of
-   * the step are lost then.
+   * rows; the array is valid until the next step. A step without rows changes pages only. Rejects with
+   * the backend's error; the sequences of the step are lost then.
    */
   async run(step: Step): Promise<Float32Array> {
-    const { rows, slotPages } = step;
+    const { rows, slotPages, copies } = step;
     if (rows.length > this.#maxRows) {
       throw new RangeError(
         `cannot run a step: its rows are ${rows.length}, must be at most ${this.#maxRows}`,
@@ -100,6 +119,10 @@ export class StepRunner {
       scratch.pageTable.fill(NO_PAGE).set(pages);
       this.#backend.write(this.#inputs.batch.pageTables, scratch.pageTable, slot);
     }
+    for (const { from, to, tokens } of copies) {
+      this.#backend.copyPage({ cache: this.#cache, page: from, tokens }, to);
+    }
+    if (rows.length === 0) return this.#logits;
     let logitRowCount = 0;
     for (const [i, row] of rows.entries()) {
       scratch.ids[i] = row.token;
@@ -116,6 +139,16 @@ export class StepRunner {
       rows: logitRowCount,
       into: this.#logits,
     });
+  }
+
+  /** Copies the first tokens of a page out; what it holds is as of the last step. */
+  async readPage(part: RunnerPage): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#backend.readPage({ cache: this.#cache, ...part });
+  }
+
+  /** The reverse; not while a step runs. */
+  writePage(part: RunnerPage, bytes: Uint8Array): void {
+    this.#backend.writePage({ cache: this.#cache, ...part }, bytes);
   }
 
   /** What the gates chose in the last step, which had `rows` rows; read before the next one. */

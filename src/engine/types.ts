@@ -6,6 +6,7 @@
 import type { ExpertTraffic, KvType } from "../backend/backend.ts";
 import type { CacheOptions, StoreState } from "../cache/types.ts";
 import type { PolicyName } from "../experts/policy.ts";
+import type { Faults } from "../faults.ts";
 import type { SamplingParams } from "../sampling/types.ts";
 
 export interface GenerateRequest {
@@ -223,6 +224,8 @@ export interface EngineOptions {
   readonly kvBytes?: number;
   /** Where prefixes are kept beyond the process; in memory only where nothing is said. */
   readonly cache?: CacheOptions;
+  /** Use what earlier requests computed; true where nothing is said. Equal prompts at once share anyway. */
+  readonly reusePrefixes?: boolean;
   /** Guess tokens by looking up n-grams (prompt look-up); off where nothing is said. */
   readonly speculation?: "off" | "ngram";
   /** Bytes for everything the model holds; routed experts are paged in where that is too little. */
@@ -238,6 +241,8 @@ export interface EngineOptions {
    * a step with 5 routed layers of 24 experts, 20 with 58 of 256.
    */
   readonly countRouting?: boolean;
+  /** What is to fail on purpose, for tests; see `parseFaults`. */
+  readonly faults?: Faults;
 }
 
 /** Group-limited routing: experts in `count` equal groups, of which a token uses the `used` best. */

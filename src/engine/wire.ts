@@ -2,6 +2,7 @@
 
 import {
   CapacityError,
+  DeadlineError,
   ExpertReadError,
   FormatError,
   OptionError,
@@ -19,7 +20,12 @@ import type {
 
 /** To the worker. */
 export type Command =
-  | { readonly type: "open"; readonly options: EngineOptions }
+  | {
+    readonly type: "open";
+    readonly options: EngineOptions;
+    /** To the prefix cache's store (`storeOverPort`). */
+    readonly store?: MessagePort;
+  }
   | { readonly type: "generate"; readonly id: number; readonly request: GenerateRequest }
   | { readonly type: "abort"; readonly id: number }
   /** Answered with a report of the same type and id. */
@@ -57,7 +63,7 @@ export interface WireError {
 
 /** The part of a message port, or of a worker, that the engine uses. */
 export interface MessageEndpoint<Sent, Received> {
-  postMessage(message: Sent): void;
+  postMessage(message: Sent, transfer?: Transferable[]): void;
   onmessage: ((event: MessageEvent<Received>) => void) | null;
 }
 
@@ -88,6 +94,8 @@ function rebuild(name: string, message: string): Error {
       return new CapacityError(message);
     case "ExpertReadError":
       return new ExpertReadError(message);
+    case "DeadlineError":
+      return new DeadlineError(message);
     case "OptionError":
       return new OptionError(message);
     default: {

@@ -1,10 +1,11 @@
 /**
  * An engine in a worker, so that the thread that serves HTTP never computes. Requests and events cross
- * as messages; a worker that crashes ends its requests with an error, and the next request starts
- * another worker.
+ * as messages. A worker that crashes ends the requests that it has begun to answer with an error; the
+ * others go to the next worker, once.
  */
 
 import { CapacityError } from "../errors.ts";
+import { addCounts, NO_STATS } from "./engine_stats.ts";
 import { EventStream } from "./event_stream.ts";
 import { DEFAULT_GRACE_MS } from "./limits.ts";
 import type {
@@ -31,7 +32,17 @@ export interface WorkerEngineOptions {
   /** Starts a worker that runs `serveEngine`. */
   readonly start: () => EngineWorker;
   readonly engine: EngineOptions;
+  /** The prefix cache's store, which outlives the engine's worker; nothing where absent. */
+  readonly store?: StoreConnection;
   readonly onProgress?: LoadProgress;
+}
+
+/** A store that runs elsewhere. */
+export interface StoreConnection {
+  /** A port for one more engine (`storeOverPort`). */
+  connect(): MessagePort;
+  /** Writes what is waiting and ends the store. */
+  close(): Promise<void>;
 }
 
 /** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
@@ -41,8 +52,14 @@ const CLOSE_MARGIN_MS = 2000;
 interface OpenRequest {
   readonly request: GenerateRequest;
   readonly stream: EventStream;
+  readonly submittedAt: number;
   /** The worker knows of it. */
   sent: boolean;
+  /** What the worker has said of it: that it has begun, and more than that. */
+  begun: boolean;
+  answered: boolean;
+  /** A worker has crashed while it knew of it. */
+  survivor: boolean;
   /** Takes the listener off the caller's signal. */
   readonly release: () => void;
 }
@@ -60,11 +77,14 @@ export class WorkerEngine implements Engine {
   readonly #requests = new Map<number, OpenRequest>();
   /** Null from a crash until the next worker is ready. */
   #worker: EngineWorker | null = null;
+  /** The present worker has answered a request to its end. */
+  #proven = false;
   #restarting = false;
   #nextId = 1;
-  #stats: EngineStats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
-  /** Tokens of workers that crashed. */
-  #lost = { promptTokens: 0, completionTokens: 0 };
+  /** What the present worker said last. */
+  #stats: EngineStats = NO_STATS;
+  /** Counts of workers that crashed. */
+  #lost: EngineStats = NO_STATS;
   /** Who waits for the worker's routing statistics. */
   readonly #statsAsked = new Map<number, PromiseWithResolvers<RoutingStats>>();
   #onClosed: (() => void) | null = null;
@@ -91,10 +111,9 @@ export class WorkerEngine implements Engine {
   stats(): EngineStats {
     const running = Math.min(this.#stats.running, this.#requests.size);
     return {
+      ...addCounts(this.#lost, this.#stats),
       running,
       waiting: this.#requests.size - running,
-      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
-      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
     };
   }
 
@@ -127,7 +146,9 @@ export class WorkerEngine implements Engine {
     }
     const abort = () => this.#abort(id);
     const release = () => signal?.removeEventListener("abort", abort);
-    this.#requests.set(id, { request, stream, sent: false, release });
+    const submittedAt = performance.now();
+    const untold = { sent: false, begun: false, answered: false, survivor: false };
+    this.#requests.set(id, { request, stream, submittedAt, ...untold, release });
     if (signal?.aborted) {
       this.#abort(id);
       return stream;
@@ -145,6 +166,7 @@ export class WorkerEngine implements Engine {
       // A copy of the fields: whatever else the caller's object holds need not survive cloning.
       const { tokens, sampling, maxTokens, stopTokens } = open.request;
       const { topLogprobs, promptLogprobs, routedExperts } = open.request;
+      const { client, priority, tenant } = open.request;
       const request: GenerateRequest = {
         tokens,
         sampling,
@@ -153,6 +175,10 @@ export class WorkerEngine implements Engine {
         topLogprobs,
         promptLogprobs,
         routedExperts,
+        client,
+        priority,
+        deadlineMs: timeLeft(open),
+        tenant,
       };
       this.#worker.postMessage({ type: "generate", id, request });
       open.sent = true;
@@ -175,7 +201,9 @@ export class WorkerEngine implements Engine {
       reason: "abort",
       promptTokens: open.request.tokens.length,
       completionTokens: 0,
-      timings: { queueMs: 0, prefillMs: 0, decodeMs: 0 },
+      cached: { memory: 0, store: 0 },
+      speculation: { drafted: 0, accepted: 0 },
+      timings: { queueMs: 0, restoreMs: 0, prefillMs: 0, decodeMs: 0 },
     });
   }
 
@@ -194,6 +222,7 @@ export class WorkerEngine implements Engine {
 
   #adopt(worker: EngineWorker): void {
     this.#worker = worker;
+    this.#proven = false;
     worker.onmessage = ({ data }) => {
       if (data.type === "lost") this.#crash(worker, data.reason);
       else if (this.#worker === worker) this.#take(data);
@@ -210,36 +239,48 @@ export class WorkerEngine implements Engine {
     if (report.type !== "news") return;
     this.#stats = report.stats;
     for (const item of report.items) {
-      if ("error" in item) {
-        this.#forget(item.id)?.stream.fail(decodeError(item.error));
-      } else if (item.event.type === "done") {
-        this.#forget(item.id)?.stream.push(item.event);
-      } else {
-        this.#requests.get(item.id)?.stream.push(item.event);
-      }
+      if ("error" in item) this.#forget(item.id)?.stream.fail(decodeError(item.error));
+      else this.#pass(item.id, item.event);
     }
+  }
+
+  #pass(id: number, event: EngineEvent): void {
+    const open = event.type === "done" ? this.#forget(id) : this.#requests.get(id);
+    if (event.type === "done") this.#proven = true;
+    if (open === undefined) return;
+    if (event.type !== "started") open.answered = true;
+    else if (open.begun) return;
+    open.begun = true;
+    open.stream.push(event);
   }
 
   #crash(worker: EngineWorker, reason: string): void {
     if (this.#worker !== worker) return;
     worker.terminate();
     this.#worker = null;
-    this.#lost = {
-      promptTokens: this.#lost.promptTokens + this.#stats.promptTokens,
-      completionTokens: this.#lost.completionTokens + this.#stats.completionTokens,
-    };
-    this.#stats = { running: 0, waiting: 0, promptTokens: 0, completionTokens: 0 };
-    this.#failAll(new Error(`cannot go on: the engine's worker ended: ${reason}`));
+    this.#lost = addCounts(this.#lost, this.#stats);
+    this.#stats = NO_STATS;
+    const error = new Error(`cannot go on: the engine's worker ended: ${reason}`);
+    this.#failAll(error, (open) => open.answered || open.survivor || this.#closing !== null);
+    for (const open of this.#requests.values()) {
+      open.sent = false;
+      open.survivor = true;
+    }
     this.#onClosed?.();
+    // One that ends before it has answered anything would end again and again.
+    const wanted = this.#proven || this.#requests.size > 0;
+    if (wanted && this.#closing === null) void this.#restart();
   }
 
-  #failAll(error: unknown): void {
+  #failAll(error: unknown, isConcerned: (open: OpenRequest) => boolean = () => true): void {
     for (const asked of this.#statsAsked.values()) asked.reject(error);
     this.#statsAsked.clear();
-    for (const id of [...this.#requests.keys()]) this.#forget(id)?.stream.fail(error);
+    for (const [id, open] of [...this.#requests]) {
+      if (isConcerned(open)) this.#forget(id)?.stream.fail(error);
+    }
   }
 
-  /** Opens the model in a new worker for the requests that have come since the old one ended. */
+  /** Opens the model in a new worker, and sends it the requests that no worker knows of. */
   async #restart(): Promise<void> {
     this.#restarting = true;
     try {
@@ -271,12 +312,22 @@ export class WorkerEngine implements Engine {
       this.#worker = null;
       worker.terminate();
     }
+    await this.#options.store?.close();
     this.#failAll(new CapacityError("cannot go on: the engine has closed, must be open"));
   }
 }
 
+/** Milliseconds that a request has for its answer, less those that a worker that crashed has had. */
+function timeLeft({ request, submittedAt, survivor }: OpenRequest): number | undefined {
+  const { deadlineMs } = request;
+  if (deadlineMs === undefined || !survivor) return deadlineMs;
+  return Math.max(1, Math.round(deadlineMs - (performance.now() - submittedAt)));
+}
+
 /** Starts a worker and resolves once its engine is open. */
-function startWorker({ start, engine, onProgress }: WorkerEngineOptions): Promise<Link> {
+function startWorker(
+  { start, engine, store, onProgress }: WorkerEngineOptions,
+): Promise<Link> {
   const worker = start();
   return new Promise((resolve, reject) => {
     const refuse = (error: Error) => {
@@ -297,7 +348,11 @@ function startWorker({ start, engine, onProgress }: WorkerEngineOptions): Promis
       worker,
       (reason) => refuse(new Error(`cannot open the engine: its worker ended: ${reason}`)),
     );
-    worker.postMessage({ type: "open", options: engine });
+    const port = store?.connect();
+    worker.postMessage(
+      { type: "open", options: engine, ...(port && { store: port }) },
+      port && [port],
+    );
   });
 }
 

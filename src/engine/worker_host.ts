@@ -1,6 +1,8 @@
 /** The worker's side of a `WorkerEngine`: opens an engine, runs its requests, reports. */
 
-import type { LocalEngine } from "./local_engine.ts";
+import { storeOverPort } from "../cache/remote_store.ts";
+import type { UnitStore } from "../cache/store.ts";
+import type { LocalEngine, LocalEngineOptions } from "./local_engine.ts";
 import type { EngineOptions, GenerateRequest, LoadProgress } from "./types.ts";
 import {
   type Command,
@@ -11,6 +13,10 @@ import {
 } from "./wire.ts";
 
 export interface OpenHooks {
+  /** The prefix cache's store; closed with the engine. */
+  readonly store?: UnitStore;
+  /** Decides how many tokens to guess instead of what steps have cost. */
+  readonly draftLength?: LocalEngineOptions["draftLength"];
   readonly onProgress?: LoadProgress;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
@@ -24,14 +30,23 @@ export type OpenLocalEngine = (options: EngineOptions, hooks: OpenHooks) => Prom
 /** Load progress is reported this often at most, in milliseconds. */
 const PROGRESS_INTERVAL_MS = 50;
 
-/** Answers commands that arrive at the endpoint, with an engine from `open`. */
+/** What changes without a step (the store's counts) is reported this often, in milliseconds. */
+const STATS_INTERVAL_MS = 1000;
+
+/**
+ * Answers commands that arrive at the endpoint, with an engine from `open`. Returns what a worker that
+ * dies of an error is to call.
+ */
 export function serveEngine(
   endpoint: MessageEndpoint<Report, Command>,
   open: OpenLocalEngine,
-): void {
+): () => void {
   const host = new WorkerHost(endpoint, open);
   endpoint.onmessage = ({ data }) => host.take(data);
+  return () => host.abandon();
 }
+
+type OpenCommand = Extract<Command, { type: "open" }>;
 
 class WorkerHost {
   readonly #endpoint: MessageEndpoint<Report, Command>;
@@ -42,16 +57,23 @@ class WorkerHost {
   /** What happened since the last report. */
   #news: NewsItem[] = [];
   #lastProgress = -Infinity;
+  #lastStats = "";
+  #statsTimer: ReturnType<typeof setInterval> | undefined;
 
   constructor(endpoint: MessageEndpoint<Report, Command>, open: OpenLocalEngine) {
     this.#endpoint = endpoint;
     this.#open = open;
   }
 
+  /** Ends what would outlive the worker. */
+  abandon(): void {
+    this.#engine?.abandon();
+  }
+
   take(command: Command): void {
     switch (command.type) {
       case "open":
-        void this.#openEngine(command.options);
+        void this.#openEngine(command);
         return;
       case "generate":
         this.#generate(command.id, command.request);
@@ -69,7 +91,7 @@ class WorkerHost {
     this.#report();
   }
 
-  async #openEngine(options: EngineOptions): Promise<void> {
+  async #openEngine({ options, store: port }: OpenCommand): Promise<void> {
     const onProgress: LoadProgress = ({ loadedBytes, totalBytes }) => {
       const now = performance.now();
       if (loadedBytes < totalBytes && now - this.#lastProgress < PROGRESS_INTERVAL_MS) return;
@@ -79,8 +101,10 @@ class WorkerHost {
     const onStepEnd = () => this.#report();
     const onLost = (error: Error) =>
       this.#endpoint.postMessage({ type: "lost", reason: error.message });
+    const store = port === undefined ? undefined : storeOverPort(port);
     try {
-      this.#engine = await this.#open(options, { onProgress, onStepEnd, onLost });
+      this.#engine = await this.#open(options, { store, onProgress, onStepEnd, onLost });
+      this.#statsTimer = setInterval(() => this.#reportStats(), STATS_INTERVAL_MS);
       this.#endpoint.postMessage({ type: "ready", info: this.#engine.info });
     } catch (error) {
       this.#endpoint.postMessage({ type: "failed", error: encodeError(error) });
@@ -106,6 +130,8 @@ class WorkerHost {
       fail: (error) => {
         end();
         this.#news.push({ id, error: encodeError(error) });
+        // A deadline passes when no step is at its end, and maybe none follows.
+        this.#report();
       },
     });
     if (!ended) this.#requests.set(id, number);
@@ -121,7 +147,16 @@ class WorkerHost {
     if (stats !== undefined) this.#endpoint.postMessage({ type: "routingStats", id, stats });
   }
 
+  #reportStats(): void {
+    const stats = this.#engine!.stats();
+    const text = JSON.stringify(stats);
+    if (text === this.#lastStats) return;
+    this.#lastStats = text;
+    this.#endpoint.postMessage({ type: "news", items: [], stats });
+  }
+
   async #close(graceMs: number | undefined): Promise<void> {
+    clearInterval(this.#statsTimer);
     try {
       await this.#engine?.close({ graceMs });
     } finally {

@@ -4,7 +4,7 @@
  * steps over them.
  */
 
-import type { Backend, Norm, Ops, Weight } from "../backend/backend.ts";
+import type { Backend, KvType, Norm, Ops, Weight } from "../backend/backend.ts";
 import { CapacityError, FormatError, OptionError, UnsupportedOpError } from "../errors.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import type { DecoderConfig } from "./decoder_config.ts";
@@ -128,7 +128,7 @@ export async function loadDecoder(
     logits: head.logits,
     routedLayers,
     hidden: watch?.states ?? [],
-    createKvCache: (pages) => createCache(backend, { config, pages }),
+    createKvCache: (pages, type) => createCache(backend, { config, pages, type }),
     forward,
   };
 }
@@ -162,15 +162,16 @@ async function loadDense(context: BlockContext): Promise<Block> {
 
 function createCache(
   backend: Backend,
-  { config, pages }: { config: DecoderConfig; pages: number },
+  { config, pages, type }: { config: DecoderConfig; pages: number; type: KvType },
 ) {
   const { attention, layers } = config;
   if (attention.kind === "latent") {
     const { latentDim, ropeDim } = attention;
-    return backend.createLatentCache({ layers, pages, latentDim, ropeDim });
+    return backend.createLatentCache({ type, layers, pages, latentDim, ropeDim });
   }
   const { kvHeads, headDim } = attention;
-  return backend.createKvCache({ layers, pages, kvHeads, keyDim: headDim, valueDim: headDim });
+  const widths = { kvHeads, keyDim: headDim, valueDim: headDim };
+  return backend.createKvCache({ type, layers, pages, ...widths });
 }
 
 /** The final norm and the logits of the rows that are asked for. */

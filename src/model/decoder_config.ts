@@ -151,7 +151,9 @@ export function decoderConfig(
     heads,
     kvHeads,
     headDim,
-    cacheWidth: grouped ? kvHeads * headDim * 2 : attention.latentDim + attention.ropeDim,
+    cacheShape: grouped
+      ? { kvHeads, keyDim: headDim, valueDim: headDim }
+      : { latentDim: attention.latentDim, ropeDim: attention.ropeDim },
     routed: Object.freeze(new Array<boolean>(base.layers).fill(mixture !== undefined)),
     embeddingScale: 1,
     residualScale: 1,

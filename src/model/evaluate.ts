@@ -6,6 +6,7 @@
 import {
   type Backend,
   type Buffer,
+  type KvType,
   type ModelCache,
   PAGE_TOKENS,
   type Plan,
@@ -23,6 +24,8 @@ export interface EvaluatorOptions {
   readonly sequences: number;
   /** Tokens a sequence may hold. */
   readonly tokens: number;
+  /** How the cache keeps its numbers; f32 by default. */
+  readonly kvType?: KvType;
 }
 
 /** Tokens that a step appends to one sequence. */
@@ -66,14 +69,14 @@ export class Evaluator {
   #rows = 0;
 
   constructor(options: EvaluatorOptions) {
-    const { model, backend, maxRows, sequences, tokens } = options;
+    const { model, backend, maxRows, sequences, tokens, kvType = "f32" } = options;
     this.#model = model;
     this.#backend = backend;
     this.#maxRows = maxRows;
     const pagesEach = Math.ceil(tokens / PAGE_TOKENS);
     this.#capacity = pagesEach * PAGE_TOKENS;
     this.#lengths = new Array(sequences).fill(0);
-    this.#cache = model.createKvCache(pagesEach * sequences);
+    this.#cache = model.createKvCache(pagesEach * sequences, kvType);
     const create = (kind: Buffer["kind"], rows: number, width: number) =>
       backend.createBuffer({ kind, rows, width });
     this.#inputs = {

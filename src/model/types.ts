@@ -1,6 +1,6 @@
 /** What a model is once its file has been read: hyper-parameters, and a forward pass over ops. */
 
-import type { Backend, BatchBuffers, Buffer, ModelCache, Ops } from "../backend/backend.ts";
+import type { Backend, BatchBuffers, Buffer, KvType, ModelCache, Ops } from "../backend/backend.ts";
 import type { LoadProgress } from "../engine/types.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 
@@ -15,6 +15,11 @@ export interface RopeConfig {
   readonly cosSinScale: number;
 }
 
+/** Keys and values by heads, or a latent and the rotary key that all heads share. */
+export type CacheShape =
+  | { readonly kvHeads: number; readonly keyDim: number; readonly valueDim: number }
+  | { readonly latentDim: number; readonly ropeDim: number };
+
 /** Hyper-parameters every architecture has. Architectures extend it. */
 export interface ModelConfig {
   readonly architecture: string;
@@ -28,8 +33,8 @@ export interface ModelConfig {
   readonly rmsNormEps: number;
   readonly contextLength: number;
   readonly tiedEmbeddings: boolean;
-  /** Numbers that the cache keeps of a token in one layer. */
-  readonly cacheWidth: number;
+  /** What the cache keeps of a token in one layer. */
+  readonly cacheShape: CacheShape;
   /** `loadModel` folds in the frequency divisors that GGUF keeps in a tensor. */
   readonly rope: RopeConfig;
 }
@@ -82,7 +87,7 @@ export interface Model {
    * layer but the last, then what the final norm makes of the last one's (as transformers records them).
    */
   readonly hidden: readonly Buffer[];
-  createKvCache(pages: number): ModelCache;
+  createKvCache(pages: number, type: KvType): ModelCache;
   /** Records the forward pass of a step of this shape. */
   forward(ops: Ops, options: ForwardOptions): void;
 }

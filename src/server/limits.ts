@@ -13,6 +13,7 @@ export interface ServerLimits {
   readonly lingerMs: number;
   /** How often header and request deadlines are looked at, in milliseconds. */
   readonly checkMs: number;
+  /** Open connections; a new one beyond them closes the one that has been idle longest. */
   readonly connections: number;
 }
 
@@ -21,8 +22,8 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = Object.freeze({
   headerMs: 12_000,
   requestMs: 50_000,
   writeStallMs: 50_000,
-  idleMs: 10_000,
+  idleMs: 60_000,
   lingerMs: 2_000,
   checkMs: 1_000,
-  connections: 1024,
+  connections: 4_096,
 });

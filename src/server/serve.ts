@@ -1,6 +1,7 @@
 /**
  * Serves a fetch handler through node:http, which (unlike Deno.serve) closes half-sent requests.
- * Also owns draining: no new connections, running answers finish, stragglers are told to stop.
+ * Also owns draining: running answers finish while newcomers are still told that there is no more,
+ * then nobody is listened to, and stragglers are told to stop.
  */
 
 import { createServer } from "node:http";
@@ -33,7 +34,11 @@ export interface Server {
   readonly url: string;
   /** Requests being answered. */
   active(): number;
-  /** Stops accepting and resolves when every connection is closed: true where none was cut. */
+  /**
+   * Lets running answers finish, and resolves when every connection is closed: true where none was
+   * cut. Requests that come meanwhile still reach the handler, whose part it is to refuse them; once no
+   * earlier one is left, connections are refused.
+   */
   drain(options: DrainOptions): Promise<boolean>;
 }
 
@@ -65,11 +70,24 @@ export async function serve(options: ServeOptions): Promise<Server> {
   const onError = options.onError ?? (() => {});
   let draining = false;
   let running = 0;
-  /** Open connections and how many requests each has in progress, browsers' spare ones included. */
+  /** Of these, requests that came before the draining. */
+  let awaited = 0;
+  /**
+   * Open connections and how many requests each has in progress, browsers' spare ones included; those
+   * that have been used least recently come first.
+   */
   const connections = new Map<Socket, number>();
   const count = (socket: Socket, change: number) => {
     const requests = connections.get(socket);
-    if (requests !== undefined) connections.set(socket, requests + change);
+    if (requests === undefined) return;
+    connections.delete(socket);
+    connections.set(socket, requests + change);
+  };
+  const makeRoom = (newcomer: Socket) => {
+    for (const [socket, requests] of connections) {
+      if (requests === 0) return socket.destroy();
+    }
+    newcomer.destroy();
   };
   const server = createServer({
     headersTimeout: limits.headerMs,
@@ -80,6 +98,8 @@ export async function serve(options: ServeOptions): Promise<Server> {
     requireHostHeader: false,
   }, (incoming, outgoing) => {
     running++;
+    const early = !draining;
+    if (early) awaited++;
     const { socket } = incoming;
     count(socket, 1);
     outgoing.on("close", () => count(socket, -1));
@@ -90,10 +110,14 @@ export async function serve(options: ServeOptions): Promise<Server> {
       limits,
       keepAlive: () => !draining,
       onError,
-    }).finally(() => running--);
+    }).finally(() => {
+      running--;
+      if (early) awaited--;
+    });
   });
-  server.maxConnections = limits.connections;
   server.on("connection", (socket: Socket) => {
+    if (connections.size >= limits.connections) makeRoom(socket);
+    if (socket.destroyed) return;
     connections.set(socket, 0);
     socket.on("close", () => connections.delete(socket));
   });
@@ -120,13 +144,21 @@ export async function serve(options: ServeOptions): Promise<Server> {
 
   async function drain({ deadlineMs, onDeadline, graceMs = 1_000 }: DrainOptions) {
     draining = true;
+    const earlier: ReadonlySet<Socket> = new Set(connections.keys());
     let closed = false;
-    server.close(() => closed = true);
+    let listening = true;
     const started = performance.now();
     let told = false;
     while (!closed) {
-      // Not closeIdleConnections, which spares connections that never carried a request.
-      for (const [socket, requests] of connections) if (requests === 0) socket.destroy();
+      if (listening && (awaited === 0 || told)) {
+        listening = false;
+        server.close(() => closed = true);
+      }
+      // Not closeIdleConnections, which spares connections that never carried a request. Newcomers get
+      // their refusal first, as long as there is somebody to listen.
+      for (const [socket, requests] of connections) {
+        if (requests === 0 && (earlier.has(socket) || !listening)) socket.destroy();
+      }
       const waited = performance.now() - started;
       if (!told && waited >= deadlineMs) {
         told = true;

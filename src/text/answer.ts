@@ -4,7 +4,7 @@
  */
 
 import { ReasoningSplitter, StopMatcher } from "../chat/mod.ts";
-import type { Engine, EngineEvent, TokenRouting } from "../engine/types.ts";
+import type { CachedTokens, Engine, EngineEvent, Timings, TokenRouting } from "../engine/types.ts";
 import type { StreamDecoder } from "../tokenizer/stream_decoder.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { codePointsOf, promptScores, scoredPiece, ScoreQueue } from "./scores.ts";
@@ -23,6 +23,7 @@ type Delta = Extract<TextEvent, { type: "delta" }>;
 class AnswerText {
   /** The stop string that has ended the content, once one has. */
   stopString: string | undefined;
+  readonly #promptTokens: number;
   readonly #tokenizer: AnswerParts["tokenizer"];
   readonly #decoder: StreamDecoder;
   readonly #splitter: ReasoningSplitter | null;
@@ -41,8 +42,9 @@ class AnswerText {
 
   constructor(
     tokenizer: AnswerParts["tokenizer"],
-    { reasoning, stop }: { reasoning: Prompt["reasoning"]; stop: readonly string[] },
+    { prompt: { reasoning, tokens }, stop }: { prompt: Prompt; stop: readonly string[] },
   ) {
+    this.#promptTokens = tokens.length;
     this.#tokenizer = tokenizer;
     this.#decoder = tokenizer.decoder({ skipSpecial: true });
     this.#thinking = reasoning === "inside";
@@ -52,9 +54,9 @@ class AnswerText {
     this.#stops = new StopMatcher(stop);
   }
 
-  usage(promptTokens: number): Usage {
+  usage(): Usage {
     return {
-      promptTokens,
+      promptTokens: this.#promptTokens,
       completionTokens: this.#tokens,
       reasoningTokens: this.#reasoningTokens,
     };
@@ -119,13 +121,40 @@ class AnswerText {
       : this.#scores.takeUntil(this.#contentOut);
     const routing = this.#routing;
     this.#routing = [];
-    return { type: "delta", ...texts, scores, ...(routing.length > 0 && { routing }) };
+    const usage = this.usage();
+    return { type: "delta", ...texts, scores, usage, ...(routing.length > 0 && { routing }) };
   }
 }
 
 function isEmpty({ content, reasoning, scores, routing }: Delta): boolean {
   return content === "" && reasoning === "" && scores.length === 0 && routing === undefined;
 }
+
+/** When the engine reached which part of a request, for answers that end before it says so itself. */
+class Stopwatch {
+  readonly #submitted = performance.now();
+  #started = this.#submitted;
+  #evaluated = this.#submitted;
+
+  started(): void {
+    this.#started = this.#evaluated = performance.now();
+  }
+
+  evaluated(): void {
+    this.#evaluated = performance.now();
+  }
+
+  timings(): Timings {
+    return {
+      queueMs: this.#started - this.#submitted,
+      restoreMs: 0,
+      prefillMs: this.#evaluated - this.#started,
+      decodeMs: performance.now() - this.#evaluated,
+    };
+  }
+}
+
+const NOTHING_CACHED: CachedTokens = Object.freeze({ memory: 0, store: 0 });
 
 /** Runs one request of the engine and gives its answer as text. See `TextModel.answer`. */
 export async function* answer(
@@ -134,10 +163,9 @@ export async function* answer(
 ): AsyncGenerator<TextEvent> {
   const { signal, topLogprobs } = options;
   const promptTokens = prompt.tokens.length;
-  const text = new AnswerText(tokenizer, {
-    reasoning: prompt.reasoning,
-    stop: options.stop ?? [],
-  });
+  const text = new AnswerText(tokenizer, { prompt, stop: options.stop ?? [] });
+  const stopwatch = new Stopwatch();
+  let cached = NOTHING_CACHED;
   const events = engine.generate({
     tokens: prompt.tokens,
     sampling: options.sampling,
@@ -146,9 +174,18 @@ export async function* answer(
     topLogprobs,
     promptLogprobs: options.scorePrompt,
     routedExperts: options.routedExperts,
+    client: options.client,
+    priority: options.priority,
+    deadlineMs: options.deadlineMs,
+    tenant: options.tenant,
   }, { signal });
   for await (const event of events) {
-    if (event.type === "prompt") {
+    if (event.type === "started") {
+      stopwatch.started();
+      ({ cached } = event);
+      yield event;
+    } else if (event.type === "prompt") {
+      stopwatch.evaluated();
       const scored = event.promptLogprobs !== undefined;
       yield {
         type: "prompt",
@@ -173,7 +210,9 @@ export async function* answer(
         type: "done",
         reason: stopString === undefined ? event.reason : "stop",
         ...(stopString !== undefined && { stopString }),
-        usage: text.usage(promptTokens),
+        usage: text.usage(),
+        cached: event.cached,
+        speculation: event.speculation,
         timings: event.timings,
       };
       return;
@@ -181,5 +220,13 @@ export async function* answer(
   }
   const { stopString } = text;
   if (stopString === undefined) throw new Error("the engine ended without saying why");
-  yield { type: "done", reason: "stop", stopString, usage: text.usage(promptTokens) };
+  yield {
+    type: "done",
+    reason: "stop",
+    stopString,
+    usage: text.usage(),
+    cached,
+    speculation: { drafted: 0, accepted: 0 },
+    timings: stopwatch.timings(),
+  };
 }

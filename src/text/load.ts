@@ -15,6 +15,8 @@ export interface LoadModelOptions extends Partial<Omit<EngineOptions, "model">> 
   readonly model: string;
   /** Called while weights are read. */
   readonly onProgress?: LoadProgress;
+  /** Hears of what goes wrong without stopping the model: of a prefix cache that cannot be reached. */
+  readonly onWarning?: (message: string) => void;
 }
 
 /** More threads than this wait for memory more than they compute. */
@@ -40,7 +42,7 @@ export const DEFAULT_ENGINE_OPTIONS: Readonly<
  * OptionError. `close` ends the worker.
  */
 export async function loadModel(options: LoadModelOptions): Promise<TextModel> {
-  const { onProgress, ...rest } = options;
+  const { onProgress, onWarning, ...rest } = options;
   const source = await openCheckpoint(options.model);
   try {
     const tokenizer = await loadTokenizer(source);
@@ -50,7 +52,7 @@ export async function loadModel(options: LoadModelOptions): Promise<TextModel> {
       ...DEFAULT_ENGINE_OPTIONS,
       threads: defaultThreads(),
       ...rest,
-    }, { onProgress });
+    }, { onProgress, onWarning });
     return createTextModel({ engine, tokenizer, template, defaultSampling });
   } finally {
     source.close();

@@ -4,10 +4,12 @@
  */
 
 import type {
+  CachedTokens,
   EngineInfo,
   EngineStats,
   GenerateRequest,
   RoutingStats,
+  SpeculationCounts,
   Timings,
   TokenRouting,
 } from "../engine/types.ts";
@@ -67,6 +69,8 @@ export interface Usage {
 }
 
 export type TextEvent =
+  /** The request has a slot, and evaluating its prompt begins behind what was cached. */
+  | { readonly type: "started"; readonly cached: CachedTokens }
   /**
    * The prompt has been evaluated; `scores` where `scorePrompt` asked for them, `routing` of all its
    * tokens with `routedExperts: "all"`.
@@ -87,6 +91,8 @@ export type TextEvent =
      * which is with the token after it. A stop string cuts text off, and no routing.
      */
     readonly routing?: readonly TokenRouting[];
+    /** Of the answer up to here. */
+    readonly usage: Usage;
   }
   | {
     readonly type: "done";
@@ -94,11 +100,15 @@ export type TextEvent =
     /** The stop string that ended the answer, where one did. */
     readonly stopString?: string;
     readonly usage: Usage;
-    /** Absent where a stop string ended the answer before the engine did. */
-    readonly timings?: Timings;
+    readonly cached: CachedTokens;
+    /** Zeros where a stop string ended the answer before the engine said. */
+    readonly speculation: SpeculationCounts;
+    /** The engine's; measured here, without `restoreMs`, where a stop string ended the answer first. */
+    readonly timings: Timings;
   };
 
-export interface TextOptions {
+export interface TextOptions
+  extends Pick<GenerateRequest, "client" | "priority" | "deadlineMs" | "tenant"> {
   readonly sampling: SamplingParams;
   /** Undefined: as many as the context holds. */
   readonly maxTokens?: number;

@@ -1,8 +1,9 @@
 /** The part of the conformance suite about rotation, the KV cache and attention. */
 
-import { type Backend, PAGE_TOKENS } from "../../src/backend/backend.ts";
+import { type Backend, type KvType, PAGE_TOKENS } from "../../src/backend/backend.ts";
 import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
+import { KV_TYPES } from "./_kept.ts";
 import { generator, normals } from "./_random.ts";
 import {
   batchOf,
@@ -17,7 +18,7 @@ import {
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
 
 /** Shapes of attention: grouped heads or one each, odd widths, partial rotation, both pairings. */
-interface Shape {
+export interface Shape {
   readonly name: string;
   readonly heads: number;
   readonly kvHeads: number;
@@ -31,7 +32,7 @@ interface Shape {
   readonly sinks?: boolean;
 }
 
-const SHAPES: readonly Shape[] = [
+export const SHAPES: readonly Shape[] = [
   {
     name: "nine heads in three groups, halves",
     heads: 9,
@@ -141,19 +142,19 @@ const SHAPES: readonly Shape[] = [
   },
 ];
 
-const LAYERS = 2;
-const LAYER = 1;
+export const LAYERS = 2;
+export const LAYER = 1;
 const EPS = 1e-6;
 
 /** One token of a sequence with its inputs. */
-interface Token extends Place {
+export interface Token extends Place {
   readonly q: Float32Array;
   readonly k: Float32Array;
   readonly v: Float32Array;
   readonly cosSin: Float32Array;
 }
 
-interface Inputs {
+export interface Inputs {
   readonly shape: Shape;
   /** By sequence, then position. */
   readonly sequences: readonly (readonly Token[])[];
@@ -163,7 +164,7 @@ interface Inputs {
   readonly sinks: Float32Array;
 }
 
-function inputsOf(shape: Shape, seed: number): Inputs {
+export function inputsOf(shape: Shape, seed: number): Inputs {
   const random = generator(seed);
   const { heads, kvHeads, keyDim, valueDim, rotaryDim } = shape;
   const token = (sequence: number, position: number): Token => ({
@@ -185,11 +186,12 @@ function inputsOf(shape: Shape, seed: number): Inputs {
   };
 }
 
-/** A cache on a backend, to which steps of tokens are fed. */
-async function attentionRunner(backend: Backend, inputs: Inputs) {
+/** A cache on a backend, f32 by default, to which steps of tokens are fed. */
+export async function attentionRunner(backend: Backend, inputs: Inputs, type: KvType = "f32") {
   const { shape, qNorm, kNorm } = inputs;
   const { heads, kvHeads, keyDim, valueDim, rotaryDim, pairing, headNorms, window } = shape;
-  const cache = backend.createKvCache({ layers: LAYERS, pages: PAGES, kvHeads, keyDim, valueDim });
+  const size = { type, layers: LAYERS, pages: PAGES };
+  const cache = backend.createKvCache({ ...size, kvHeads, keyDim, valueDim });
   const norms = headNorms
     ? {
       qNorm: { weight: await uploadVector(backend, qNorm), eps: EPS },
@@ -323,30 +325,32 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: attention has the same bits alone, in a batch, and in chunks of any size`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, shape] of SHAPES.entries()) {
-        await t.step(shape.name, async () => {
-          const inputs = inputsOf(shape, 50 + index);
-          const width = shape.heads * shape.valueDim;
-          const tokens = inputs.sequences[2];
-          // The whole sequence in one step is what the others are held against.
-          const whole = (await (await attentionRunner(backend, inputs))(tokens)).out;
-          for (const chunk of [1, 7, 64]) {
-            const run = await attentionRunner(backend, inputs);
-            for (let start = 0; start < tokens.length; start += chunk) {
-              const { out } = await run(tokens.slice(start, start + chunk));
-              const expected = whole.slice(start * width, start * width + out.length);
-              assertSameBits(out, expected, `position ${start} in chunks of ${chunk}`);
+        for (const type of KV_TYPES) {
+          await t.step(`${shape.name}, ${type}`, async () => {
+            const inputs = inputsOf(shape, 50 + index);
+            const width = shape.heads * shape.valueDim;
+            const tokens = inputs.sequences[2];
+            // The whole sequence in one step is what the others are held against.
+            const whole = (await (await attentionRunner(backend, inputs, type))(tokens)).out;
+            for (const chunk of [1, 7, 64]) {
+              const run = await attentionRunner(backend, inputs, type);
+              for (let start = 0; start < tokens.length; start += chunk) {
+                const { out } = await run(tokens.slice(start, start + chunk));
+                const expected = whole.slice(start * width, start * width + out.length);
+                assertSameBits(out, expected, `position ${start} in chunks of ${chunk}`);
+              }
             }
-          }
-          const run = await attentionRunner(backend, inputs);
-          for (const step of mixedSteps(inputs.sequences, 33)) {
-            const { out } = await run(step);
-            for (const [row, { sequence, position }] of step.entries()) {
-              if (sequence !== 2) continue;
-              const expected = rowOf(whole, position, width);
-              assertSameBits(rowOf(out, row, width), expected, `position ${position} in a batch`);
+            const run = await attentionRunner(backend, inputs, type);
+            for (const step of mixedSteps(inputs.sequences, 33)) {
+              const { out } = await run(step);
+              for (const [row, { sequence, position }] of step.entries()) {
+                if (sequence !== 2) continue;
+                const expected = rowOf(whole, position, width);
+                assertSameBits(rowOf(out, row, width), expected, `position ${position} in a batch`);
+              }
             }
-          }
-        });
+          });
+        }
       }
     });
   });
@@ -357,7 +361,8 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
       await withBackend(openTwin, async (other) => {
         for (const [index, shape] of SHAPES.entries()) {
           const inputs = inputsOf(shape, 80 + index);
-          const runs = await Promise.all([one, other].map((b) => attentionRunner(b, inputs)));
+          const type = KV_TYPES[index % KV_TYPES.length];
+          const runs = await Promise.all([one, other].map((b) => attentionRunner(b, inputs, type)));
           for (const step of mixedSteps(inputs.sequences, 47)) {
             const [a, b] = [await runs[0](step), await runs[1](step)];
             assertSameBits(a.q, b.q, `queries, ${shape.name}`);

@@ -1,8 +1,9 @@
 /** The part of the conformance suite about multi-head latent attention: rotation, cache, attention. */
 
-import type { Backend } from "../../src/backend/backend.ts";
+import type { Backend, KvType } from "../../src/backend/backend.ts";
 import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
+import { KV_TYPES } from "./_kept.ts";
 import { generator, normals } from "./_random.ts";
 import {
   batchOf,
@@ -16,7 +17,7 @@ import {
 } from "./_sequences.ts";
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
 
-interface Shape {
+export interface Shape {
   readonly heads: number;
   readonly nopeDim: number;
   readonly latentDim: number;
@@ -24,7 +25,7 @@ interface Shape {
   readonly pairing: "halves" | "interleaved";
 }
 
-const SHAPES: readonly Shape[] = [
+export const SHAPES: readonly Shape[] = [
   { heads: 3, nopeDim: 12, latentDim: 32, ropeDim: 8, pairing: "interleaved" },
   { heads: 5, nopeDim: 20, latentDim: 96, ropeDim: 16, pairing: "halves" },
   { heads: 1, nopeDim: 32, latentDim: 64, ropeDim: 32, pairing: "interleaved" },
@@ -32,29 +33,30 @@ const SHAPES: readonly Shape[] = [
   { heads: 2, nopeDim: 128, latentDim: 512, ropeDim: 64, pairing: "interleaved" },
 ];
 
-const nameOf = ({ heads, nopeDim, latentDim, ropeDim, pairing }: Shape) =>
+export const nameOf = ({ heads, nopeDim, latentDim, ropeDim, pairing }: Shape) =>
   `${heads} heads of ${nopeDim} + ${ropeDim} over latents of ${latentDim}, ${pairing}`;
 
 const LAYERS = 2;
-const LAYER = 1;
-const EPS = 1e-6;
+const SIZE = { layers: LAYERS, pages: PAGES };
+export const LAYER = 1;
+export const EPS = 1e-6;
 
 /** One token of a sequence with its inputs. */
-interface Token extends Place {
+export interface Token extends Place {
   readonly q: Float32Array;
   readonly kv: Float32Array;
   readonly latentQuery: Float32Array;
   readonly cosSin: Float32Array;
 }
 
-interface Inputs {
+export interface Inputs {
   readonly shape: Shape;
   /** By sequence, then position. */
   readonly sequences: readonly (readonly Token[])[];
   readonly norm: Float32Array;
 }
 
-function inputsOf(shape: Shape, seed: number): Inputs {
+export function inputsOf(shape: Shape, seed: number): Inputs {
   const random = generator(seed);
   const { heads, nopeDim, latentDim, ropeDim } = shape;
   const token = (sequence: number, position: number): Token => ({
@@ -74,15 +76,15 @@ function inputsOf(shape: Shape, seed: number): Inputs {
   };
 }
 
-function scaleOf({ latentDim, ropeDim }: Shape): number {
+export function scaleOf({ latentDim, ropeDim }: Shape): number {
   return (latentDim + ropeDim) ** -0.5;
 }
 
-/** A cache on a backend, to which steps of tokens are fed. */
-async function latentRunner(backend: Backend, inputs: Inputs) {
+/** A cache on a backend, f32 by default, to which steps of tokens are fed. */
+export async function latentRunner(backend: Backend, inputs: Inputs, type: KvType = "f32") {
   const { shape, norm } = inputs;
   const { heads, nopeDim, latentDim, ropeDim, pairing } = shape;
-  const cache = backend.createLatentCache({ layers: LAYERS, pages: PAGES, latentDim, ropeDim });
+  const cache = backend.createLatentCache({ ...SIZE, type, latentDim, ropeDim });
   const latentNorm = { weight: await uploadVector(backend, norm), eps: EPS };
 
   /** Runs one step; gives the rotated queries and the attention's output. */
@@ -207,30 +209,32 @@ export function latentTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: latent attention has the same bits alone, in a batch, and in chunks of any size`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, shape] of SHAPES.entries()) {
-        await t.step(nameOf(shape), async () => {
-          const inputs = inputsOf(shape, 250 + index);
-          const width = shape.heads * shape.latentDim;
-          const tokens = inputs.sequences[2];
-          // The whole sequence in one step is what the others are held against.
-          const whole = (await (await latentRunner(backend, inputs))(tokens)).out;
-          for (const chunk of [1, 7, 64]) {
-            const run = await latentRunner(backend, inputs);
-            for (let start = 0; start < tokens.length; start += chunk) {
-              const { out } = await run(tokens.slice(start, start + chunk));
-              const expected = whole.slice(start * width, start * width + out.length);
-              assertSameBits(out, expected, `position ${start} in chunks of ${chunk}`);
+        for (const type of KV_TYPES) {
+          await t.step(`${nameOf(shape)}, ${type}`, async () => {
+            const inputs = inputsOf(shape, 250 + index);
+            const width = shape.heads * shape.latentDim;
+            const tokens = inputs.sequences[2];
+            // The whole sequence in one step is what the others are held against.
+            const whole = (await (await latentRunner(backend, inputs, type))(tokens)).out;
+            for (const chunk of [1, 7, 64]) {
+              const run = await latentRunner(backend, inputs, type);
+              for (let start = 0; start < tokens.length; start += chunk) {
+                const { out } = await run(tokens.slice(start, start + chunk));
+                const expected = whole.slice(start * width, start * width + out.length);
+                assertSameBits(out, expected, `position ${start} in chunks of ${chunk}`);
+              }
             }
-          }
-          const run = await latentRunner(backend, inputs);
-          for (const step of mixedSteps(inputs.sequences, 33)) {
-            const { out } = await run(step);
-            for (const [row, { sequence, position }] of step.entries()) {
-              if (sequence !== 2) continue;
-              const expected = rowOf(whole, position, width);
-              assertSameBits(rowOf(out, row, width), expected, `position ${position} in a batch`);
+            const run = await latentRunner(backend, inputs, type);
+            for (const step of mixedSteps(inputs.sequences, 33)) {
+              const { out } = await run(step);
+              for (const [row, { sequence, position }] of step.entries()) {
+                if (sequence !== 2) continue;
+                const expected = rowOf(whole, position, width);
+                assertSameBits(rowOf(out, row, width), expected, `position ${position} in a batch`);
+              }
             }
-          }
-        });
+          });
+        }
       }
     });
   });
@@ -240,7 +244,7 @@ export function latentTests({ name, open, openTwin }: Conformance): void {
       const inputs = inputsOf(SHAPES[0], 290);
       const { heads, nopeDim, latentDim, ropeDim, pairing } = SHAPES[0];
       const token = inputs.sequences[0][0];
-      const cache = backend.createLatentCache({ layers: LAYERS, pages: PAGES, latentDim, ropeDim });
+      const cache = backend.createLatentCache({ ...SIZE, type: "f32", latentDim, ropeDim });
       const latentNorm = { weight: await uploadVector(backend, inputs.norm), eps: EPS };
       const q = filled(backend, heads * (nopeDim + ropeDim), token.q);
       const latentQuery = filled(backend, heads * latentDim, token.latentQuery);
@@ -279,7 +283,8 @@ export function latentTests({ name, open, openTwin }: Conformance): void {
       await withBackend(openTwin, async (other) => {
         for (const [index, shape] of SHAPES.entries()) {
           const inputs = inputsOf(shape, 280 + index);
-          const runs = await Promise.all([one, other].map((b) => latentRunner(b, inputs)));
+          const type = KV_TYPES[index % KV_TYPES.length];
+          const runs = await Promise.all([one, other].map((b) => latentRunner(b, inputs, type)));
           for (const step of mixedSteps(inputs.sequences, 47)) {
             const [a, b] = [await runs[0](step), await runs[1](step)];
             assertSameBits(a.q, b.q, `queries, ${nameOf(shape)}`);

@@ -12,6 +12,8 @@ import { expertsTests } from "./_experts_conformance.ts";
 import { gateTests } from "./_gate_conformance.ts";
 import { headLinearTests } from "./_head_linear_conformance.ts";
 import { latentTests } from "./_latent_conformance.ts";
+import { kvTypeTests } from "./_kv_types_conformance.ts";
+import { pageTests } from "./_pages_conformance.ts";
 import { uploadTests } from "./_upload_conformance.ts";
 import { magnitudeOf, normed, product, rowOf, silu } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
@@ -404,6 +406,8 @@ export function conformance(suite: Conformance): void {
 
   attentionTests(suite);
   latentTests(suite);
+  kvTypeTests(suite);
+  pageTests(suite);
   headLinearTests(suite);
   gateTests(suite);
   expertsTests(suite);

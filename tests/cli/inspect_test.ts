@@ -17,7 +17,7 @@ Deno.test("inspect prints architecture, tensors by type and the memory plan", as
       "199.3k (199296), 199.3k active",
       "4 heads of 32, 2 for keys and values",
       "tensors Q8_0   22,",
-      "1.5 kB KV per token, 393 kB at 256 tokens",
+      "768 B KV per token, 197 kB at 256 tokens",
       "chat template  yes",
     ]
   ) assertStringIncludes(io.out(), part);
@@ -31,9 +31,9 @@ Deno.test("inspect --json prints one object with the same facts", async () => {
   assertEquals(report.config.layers, 3);
   assertEquals(report.parameters, 199296);
   assertEquals(report.tokenizer, { vocabSize: 512, eosTokens: [507, 505] });
-  // 3 layers, 2 heads of keys and of values, 32 values of 4 bytes.
-  assertEquals(report.memory.kvPerToken, 3 * 2 * 2 * 32 * 4);
-  assertEquals([report.memory.contextLength, report.memory.kvAtContext], [100, 100 * 1536]);
+  // 3 layers, 2 heads of keys and of values, 32 values of 2 bytes.
+  assertEquals(report.memory.kvPerToken, 3 * 2 * 2 * 32 * 2);
+  assertEquals([report.memory.contextLength, report.memory.kvAtContext], [100, 100 * 768]);
 });
 
 Deno.test("inspect of a bad file is the loader's error", async () => {

@@ -64,7 +64,7 @@ Deno.test("a token's routing is that of its own row, and follows its token event
   assertEquals(answerRouting(events), expected([...prompt, ...answer.slice(0, 5)], prompt.length));
   assertEquals(
     events.map(({ type }) => type).join(" "),
-    `prompt token ${"routing token ".repeat(5)}done`,
+    `started prompt token ${"routing token ".repeat(5)}done`,
   );
 });
 

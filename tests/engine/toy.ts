@@ -15,9 +15,12 @@ import {
   type ModelCache,
   type Ops,
   PAGE_TOKENS,
+  type PagePart,
   type Plan,
   type Weight,
 } from "../../src/backend/backend.ts";
+import { rootKey } from "../../src/cache/chain.ts";
+import type { UnitStore } from "../../src/cache/store.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
 import { pagesFor } from "../../src/engine/pages.ts";
 import { StepRunner } from "../../src/engine/step_runner.ts";
@@ -134,6 +137,7 @@ export class ToyBackend implements Backend {
   readonly name = "toy";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly numerics = "toy";
   readonly conversions: readonly string[] = [];
   /** Rows of each submitted step. */
   readonly steps: number[] = [];
@@ -165,6 +169,36 @@ export class ToyBackend implements Backend {
   createKvCache(options: KvCacheOptions): ToyKvCache {
     const size = options.pages * PAGE_TOKENS;
     return { ...options, byteLength: size * 8, stored: new Array(size).fill(null) };
+  }
+
+  pageBytes(_cache: ModelCache, tokens: number): number {
+    return tokens * 8;
+  }
+
+  /** Token and position of each, as 32-bit integers. */
+  readPage({ cache, page, tokens }: PagePart): Promise<Uint8Array<ArrayBuffer>> {
+    const { stored } = cache as ToyKvCache;
+    const first = page * PAGE_TOKENS;
+    const entries = stored.slice(first, first + tokens);
+    must(entries.every((entry) => entry !== null), `page ${page} has fewer tokens than ${tokens}`);
+    const numbers = entries.flatMap(({ token, position }) => [token, position]);
+    return Promise.resolve(new Uint8Array(Int32Array.from(numbers).buffer));
+  }
+
+  writePage({ cache, page, tokens }: PagePart, bytes: Uint8Array): void {
+    must(bytes.length === this.pageBytes(cache, tokens), "a page has the wrong length");
+    const numbers = new Int32Array(bytes.slice().buffer);
+    const { stored } = cache as ToyKvCache;
+    for (let i = 0; i < tokens; i++) {
+      stored[page * PAGE_TOKENS + i] = { token: numbers[2 * i], position: numbers[2 * i + 1] };
+    }
+  }
+
+  copyPage({ cache, page, tokens }: PagePart, to: number): void {
+    const { stored } = cache as ToyKvCache;
+    for (let i = 0; i < tokens; i++) {
+      stored[to * PAGE_TOKENS + i] = stored[page * PAGE_TOKENS + i];
+    }
   }
 
   write(buffer: Buffer, data: Float32Array | Int32Array, row = 0): void {
@@ -333,7 +367,7 @@ export function toyConfig(contextLength: number): ModelConfig {
     rmsNormEps: 1e-5,
     contextLength,
     tiedEmbeddings: true,
-    cacheWidth: 2,
+    cacheShape: { kvHeads: 1, keyDim: 1, valueDim: 1 },
     rope: {
       dim: 4,
       inverseFrequencies: ROPE_FREQUENCIES,
@@ -371,8 +405,8 @@ export function toyModel(
     logits,
     routedLayers,
     hidden: [],
-    createKvCache: (pages) =>
-      backend.createKvCache({ layers: 1, pages, kvHeads: 1, keyDim: 1, valueDim: 1 }),
+    createKvCache: (pages, type) =>
+      backend.createKvCache({ type, layers: 1, pages, kvHeads: 1, keyDim: 1, valueDim: 1 }),
     forward(ops: Ops, { inputs, cache, rows, logitRowCount }: ForwardOptions) {
       const { batch, cosSin } = inputs;
       const kv = asKvCache(cache);
@@ -425,6 +459,11 @@ export interface ToyEngineOptions {
   /** The model's layers with routed experts; none where nothing is said. */
   readonly routed?: readonly RoutedLayerInfo[];
   readonly countRouting?: boolean;
+  /** Prompt tokens beside answers; as many as without where nothing is said. */
+  readonly mixedTokens?: number;
+  readonly reusePrefixes?: boolean;
+  readonly store?: UnitStore;
+  readonly speculates?: boolean;
   readonly onStepEnd?: () => void;
   readonly onLost?: (error: Error) => void;
 }
@@ -438,7 +477,15 @@ export function toyEngine(
   const backend = new ToyBackend();
   const maxRows = slots + chunkTokens;
   const model = toyModel(backend, { maxRows, logitRows, contextLength, routed });
-  const runner = new StepRunner({ backend, model, slots, maxRows, pages, contextLength });
+  const runner = new StepRunner({
+    backend,
+    model,
+    slots,
+    maxRows,
+    pages,
+    contextLength,
+    kvType: "f32",
+  });
   const info: EngineInfo = {
     architecture: "toy",
     modelName: "toy",
@@ -456,17 +503,19 @@ export function toyEngine(
     warnings: [],
     routedLayers: routed,
   };
-  const { maxWaiting, countRouting, onStepEnd, onLost } = options;
+  const { mixedTokens = chunkTokens } = options;
+  const rootOf = (tenant: string) =>
+    rootKey({ model: "toy", numerics: "toy", kvType: "f32", tenant });
   const engine = new LocalEngine({
+    ...options,
     info,
     runner,
     chunkTokens,
+    mixedTokens,
+    maxRows,
     logitRows,
     pages,
-    maxWaiting,
-    countRouting,
-    onStepEnd,
-    onLost,
+    rootOf,
   });
   return { engine, backend };
 }

@@ -50,12 +50,9 @@ Deno.test("a worker's engine answers as the engine in this thread does", async (
       prompts.map((prompt) => answerOf(engine.generate(toyRequest(prompt, { maxTokens: 30 })))),
     );
     assertEquals(answers, prompts.map((prompt) => toyAnswer(prompt, 30)));
-    assertEquals(engine.stats(), {
-      running: 0,
-      waiting: 0,
-      promptTokens: prompts.reduce((sum, prompt) => sum + prompt.length, 0),
-      completionTokens: 240,
-    });
+    const { running, waiting, promptTokens, completionTokens } = engine.stats();
+    const promptTokensSent = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+    assertEquals([running, waiting, promptTokens, completionTokens], [0, 0, promptTokensSent, 240]);
   });
 });
 
@@ -204,7 +201,7 @@ for (
     ["a lost backend", "losing", "a kernel failed on purpose"],
   ]
 ) {
-  Deno.test(`${fault} ends every request with an error, and the next one gets a new worker`, async () => {
+  Deno.test(`${fault} ends requests that were being answered, one that waited gets a second worker, the next one a third`, async () => {
     let started = 0;
     const start = () => {
       started++;
@@ -221,15 +218,53 @@ for (
         assertInstanceOf(ending.reason, Error);
         assert(ending.reason.message.includes(message), ending.reason.message);
       }
-      assertEquals([engine.stats().running, engine.stats().waiting, started], [0, 0, 1]);
+      // The second worker crashes over the fourth request as the first one did over the others.
+      assertEquals([engine.stats().running, engine.stats().waiting, started], [0, 0, 2]);
       const answers = await Promise.all(
         [5, 6].map((seed) => answerOf(engine.generate(toyRequest(toyPrompt(3, seed))))),
       );
       assertEquals(answers, [5, 6].map((seed) => toyAnswer(toyPrompt(3, seed), 8)));
-      assertEquals(started, 2);
+      assertEquals(started, 3);
     }, start);
   });
 }
+
+Deno.test("requests that a crashed worker had not begun to answer are answered by the next one", async () => {
+  // One slot, so that the others wait; the first one's answer is what the crash cuts short.
+  await withWorker({ model: "crashing", slots: 1 }, async (engine) => {
+    const [first, ...others] = await Promise.allSettled([
+      collect(engine.generate(toyRequest(toyPrompt(3, 1), { maxTokens: 1000 }))),
+      ...[2, 3].map((seed) => collect(engine.generate(toyRequest(toyPrompt(3, seed))))),
+    ]);
+    assertEquals(first.status, "rejected");
+    for (const [i, ending] of others.entries()) {
+      assert(ending.status === "fulfilled", `request ${i + 2} failed`);
+      const types = ending.value.map(({ type }) => type);
+      assertEquals(types, ["started", "prompt", ...Array(8).fill("token"), "done"]);
+      const tokens = ending.value.flatMap((event) => event.type === "token" ? [event.token] : []);
+      assertEquals(tokens, toyAnswer(toyPrompt(3, i + 2), 8));
+    }
+  });
+});
+
+Deno.test("a worker that has answered something is replaced before anybody asks", async () => {
+  let started = 0;
+  const start = () => {
+    started++;
+    return startToy();
+  };
+  await withWorker({ model: "crashing" }, async (engine) => {
+    await answerOf(engine.generate(toyRequest(toyPrompt(3, 1), { maxTokens: 2 })));
+    const long = answerOf(engine.generate(toyRequest(toyPrompt(3, 2), { maxTokens: 1000 })));
+    await assertRejects(() => long, Error, "crashed on purpose");
+    assertEquals(started, 2);
+    assertEquals(
+      await answerOf(engine.generate(toyRequest([1], { maxTokens: 2 }))),
+      toyAnswer([1], 2),
+    );
+    assertEquals(started, 2);
+  }, start);
+});
 
 Deno.test("close lets the worker's requests finish, then refuses", async () => {
   const engine = await WorkerEngine.open({ start: startToy, engine: OPTIONS });

@@ -365,7 +365,7 @@ Deno.test("DeepSeek's configuration reads alike from GGUF, in either layout, and
   assertEquals(same, mixture);
   assertEquals(mixture.groups, { count: 4, used: 2, rank: "topTwo" });
   assertEquals(legacy.mixture?.groups, undefined);
-  assertEquals([gguf.cacheWidth, gguf.headDim, gguf.kvHeads], [10, 6, 2]);
+  assertEquals([gguf.cacheShape, gguf.headDim], [{ latentDim: 8, ropeDim: 2 }, 6]);
 });
 
 Deno.test("V2 ranks groups by their best expert and never normalises", () => {

@@ -1,7 +1,8 @@
 /** An engine without a model: it answers with the tokens a test has written down. */
 
-import { CapacityError } from "../../src/errors.ts";
+import { CapacityError, DeadlineError } from "../../src/errors.ts";
 import type {
+  CachedTokens,
   Engine,
   EngineEvent,
   EngineInfo,
@@ -26,6 +27,12 @@ export interface FakeEngineOptions {
   readonly capacity?: number;
   /** Milliseconds per token. */
   readonly tokenMs?: number;
+  /** Prompt tokens that count as cached; none where nothing is said. */
+  readonly cached?: (request: GenerateRequest) => CachedTokens;
+  /** In place of what `stats` says otherwise. */
+  readonly stats?: Partial<EngineStats>;
+  /** Milliseconds that every request waits for its slot. */
+  readonly queueMs?: number;
   /** What to answer; called for each request, `index` counts them. */
   readonly script: (request: GenerateRequest, index: number) => Script;
 }
@@ -68,24 +75,33 @@ export class FakeEngine implements Engine {
     request: GenerateRequest,
     options: { signal?: AbortSignal } = {},
   ): AsyncIterable<EngineEvent> {
-    const { capacity = Infinity, tokenMs = 0, script, vocabSize } = this.#options;
+    const { capacity = Infinity, tokenMs = 0, queueMs = 0, script, vocabSize } = this.#options;
     if (this.running >= capacity) throw new CapacityError("cannot generate: the queue is full");
     const answer = script(request, this.requests.length);
     this.requests.push(request);
     this.running++;
     this.mostRunning = Math.max(this.mostRunning, this.running);
     const promptTokens = request.tokens.length;
-    const timings = { queueMs: 0, prefillMs: 1, decodeMs: 1 };
+    const cached = this.#options.cached?.(request) ?? { memory: 0, store: 0 };
+    const timings = { queueMs, restoreMs: 0, prefillMs: 1, decodeMs: 1 };
     let completionTokens = 0;
     const done = (reason: "stop" | "length" | "abort"): EngineEvent => ({
       type: "done",
       reason,
       promptTokens,
       completionTokens,
+      cached,
+      speculation: { drafted: 4, accepted: 3 },
       timings,
     });
     try {
       if (answer[0] instanceof Error && answer.length === 1) throw answer[0];
+      if (queueMs > 0) await this.#wait(queueMs, { request, signal: options.signal });
+      if (options.signal?.aborted) {
+        yield done("abort");
+        return;
+      }
+      yield { type: "started", cached };
       yield {
         type: "prompt",
         ...(request.routedExperts === "all" && { routing: this.#routing(request.tokens) }),
@@ -131,7 +147,17 @@ export class FakeEngine implements Engine {
 
   stats(): EngineStats {
     const waiting = Math.max(0, this.running - this.info.slots);
-    return { running: this.running - waiting, waiting, promptTokens: 0, completionTokens: 0 };
+    return {
+      running: this.running - waiting,
+      waiting,
+      promptTokens: 0,
+      completionTokens: 0,
+      pages: { total: 100, used: 25, kept: 10 },
+      preemptions: 2,
+      prefixCache: { queried: 200, memory: 60, store: 40 },
+      speculation: { drafted: 8, accepted: 6 },
+      ...this.#options.stats,
+    };
   }
 
   async routingStats(): Promise<RoutingStats> {
@@ -143,6 +169,18 @@ export class FakeEngine implements Engine {
   close(): Promise<void> {
     this.closed = true;
     return Promise.resolve();
+  }
+
+  /** Waits as a queue does: until the turn comes, the client leaves or the deadline passes. */
+  async #wait(
+    ms: number,
+    { request, signal }: { request: GenerateRequest; signal?: AbortSignal },
+  ): Promise<void> {
+    const { deadlineMs = Infinity } = request;
+    await pause(Math.min(ms, deadlineMs), signal);
+    if (deadlineMs < ms) {
+      throw new DeadlineError(`cannot answer: ${deadlineMs} ms have passed, must take less`);
+    }
   }
 
   /** Choice j of a token is expert `token + j`, its weight a tenth of `j + 1`. */

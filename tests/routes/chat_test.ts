@@ -23,9 +23,12 @@ Deno.test("a chat answer has OpenAI's shape", async () => {
       prompt_tokens: engine.requests[0].tokens.length,
       completion_tokens: answer.usage.completion_tokens,
       total_tokens: engine.requests[0].tokens.length + answer.usage.completion_tokens,
+      prompt_cache_hit_tokens: 0,
+      prompt_cache_miss_tokens: engine.requests[0].tokens.length,
       prompt_tokens_details: { cached_tokens: 0 },
       completion_tokens_details: { reasoning_tokens: 0 },
     },
+    timings: answer.timings,
   });
   assert(answer.usage.completion_tokens > 0);
 });

@@ -175,18 +175,20 @@ Deno.test("a client that cancels its stream ends the engine's request", async ()
   assertEquals(faults, []);
 });
 
-Deno.test("a client that leaves before its answer ends the engine's request", async () => {
-  const { app, engine, faults } = fixture({ answer: "a".repeat(100), tokenMs: 5 });
-  const leave = new AbortController();
-  const asked = app.request("/v1/completions", {
-    method: "POST",
-    body: JSON.stringify({ prompt: "hi", max_tokens: 100 }),
-    signal: leave.signal,
-  });
-  await until(() => engine.running === 1);
-  leave.abort();
-  await until(() => engine.running === 0);
-  await asked;
+Deno.test("a client that leaves before its answer ends the engine's request, streamed or not", async () => {
+  const { app, engine, faults } = fixture({ answer: "a".repeat(100), tokenMs: 5, queueMs: 80 });
+  for (const streamed of [false, true]) {
+    const leave = new AbortController();
+    const asked = app.request("/v1/completions", {
+      method: "POST",
+      body: JSON.stringify({ prompt: "hi", max_tokens: 100, stream: streamed }),
+      signal: leave.signal,
+    });
+    await until(() => engine.running === 1);
+    leave.abort();
+    await until(() => engine.running === 0);
+    assertEquals((await asked).status, 499);
+  }
   assertEquals(faults, []);
 });
 

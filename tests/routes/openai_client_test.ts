@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import OpenAI from "openai";
 import { CapacityError } from "../../src/errors.ts";
+import { hashKey, KeyRing } from "../../src/server/api_keys.ts";
 import { serve, type Server } from "../../src/server/serve.ts";
 import { type Fixture, fixture, type FixtureOptions, until } from "./_support.ts";
 
@@ -147,6 +148,33 @@ Deno.test("openai: refusals become the client's own errors", async () => {
       "temperature",
       "invalid_request_error",
     ]);
+  });
+});
+
+Deno.test("openai: a key opens the door, a wrong one and one too often used are errors of their own", async () => {
+  const rate = { requests: 2, perMs: 60_000 };
+  const keys = new KeyRing([{ name: "me", hash: hashKey("sk-me"), priority: 0, rate }]);
+  await connected({ answer: "Hello", app: { keys } }, async ({ server }) => {
+    const ask = (apiKey: string) =>
+      new OpenAI({ baseURL: `${server.url}/v1`, apiKey, maxRetries: 0 }).chat.completions.create({
+        model: "tiny",
+        messages: MESSAGES,
+      });
+    const wrong = await ask("sk-you").catch((error) => error);
+    assertInstanceOf(wrong, OpenAI.AuthenticationError);
+    assertEquals(wrong.code, "invalid_api_key");
+    for (let i = 0; i < 2; i++) assertEquals((await ask("sk-me")).choices.length, 1);
+    const late = await ask("sk-me").catch((error) => error);
+    assertInstanceOf(late, OpenAI.RateLimitError);
+    assertEquals(late.code, "rate_limit_exceeded");
+  });
+});
+
+Deno.test("openai: an answer behind blank lines is read, and its connection kept alive", async () => {
+  const options = { answer: "Hello", queueMs: 300, app: { keepAliveMs: 20 } };
+  await connected(options, async ({ client }) => {
+    const answer = await client.chat.completions.create({ model: "tiny", messages: MESSAGES });
+    assertEquals(answer.choices[0].message.content, "Hello");
   });
 });
 

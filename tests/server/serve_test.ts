@@ -276,9 +276,10 @@ Deno.test("a stream that fails after its start breaks the connection instead of 
   });
 });
 
-Deno.test("draining lets running answers finish and refuses new connections", async () => {
+Deno.test("draining lets running answers finish, tells newcomers, then refuses connections", async () => {
   const gate = Promise.withResolvers<void>();
-  const fetchHandler: FetchHandler = async () => {
+  const fetchHandler: FetchHandler = async (request) => {
+    if (new URL(request.url).pathname === "/late") return new Response("no", { status: 503 });
     await gate.promise;
     return new Response("whole");
   };
@@ -286,11 +287,48 @@ Deno.test("draining lets running answers finish and refuses new connections", as
   const asked = fetch(server.url);
   await until(() => server.active() === 1);
   const drained = server.drain({ deadlineMs: 5_000 });
-  const refused = await fetch(server.url).then(() => false, () => true);
-  assertEquals(refused, true);
+  const { answer } = await talk(server, "GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  assertStringIncludes(answer, "HTTP/1.1 503");
+  assertStringIncludes(answer.toLowerCase(), "connection: close");
   gate.resolve();
   assertEquals(await (await asked).text(), "whole");
   assertEquals(await drained, true);
+  const refused = await fetch(server.url).then(() => false, () => true);
+  assertEquals(refused, true);
+});
+
+Deno.test("one connection too many closes the one that was idle longest, never a busy one", async () => {
+  const gate = Promise.withResolvers<void>();
+  const held: FetchHandler = async (request) => {
+    if (new URL(request.url).pathname === "/slow") await gate.promise;
+    return new Response("fine");
+  };
+  const limits = { connections: 2, idleMs: 5_000 };
+  await serving({ fetch: held, limits }, async (server) => {
+    const ask = async (connection: Deno.Conn, path: string) => {
+      const head = `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`;
+      await connection.write(new TextEncoder().encode(head));
+    };
+    const connect = () => Deno.connect({ hostname: "127.0.0.1", port: server.port });
+    const read = async (connection: Deno.Conn) => {
+      const bytes = new Uint8Array(1_000);
+      const length = await connection.read(bytes).catch(() => null);
+      return length === null ? "closed" : new TextDecoder().decode(bytes.subarray(0, length));
+    };
+    const busy = await connect();
+    await ask(busy, "/slow");
+    await until(() => server.active() === 1);
+    const idle = await connect();
+    await ask(idle, "/");
+    assertStringIncludes(await read(idle), "200 OK");
+    const third = await connect();
+    await ask(third, "/");
+    assertStringIncludes(await read(third), "200 OK");
+    assertEquals(await read(idle), "closed");
+    gate.resolve();
+    assertStringIncludes(await read(busy), "200 OK");
+    for (const connection of [busy, idle, third]) connection.close();
+  });
 });
 
 Deno.test("draining closes connections that are idle or never carried a request", async () => {

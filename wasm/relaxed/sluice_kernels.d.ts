@@ -63,16 +63,27 @@ export function pack(kind: number, src: number, rows: number, cols: number, dst:
 export function packed_bytes(kind: number, rows: number, cols: number): number;
 
 /**
+ * Writes what decides the bits of results on this machine to `probe_words` words at `at`.
+ */
+export function probe(at: number): void;
+
+/**
+ * Words that `probe` writes.
+ */
+export function probe_words(): number;
+
+/**
  * Runs a plan on the first `threads` threads, as thread 0; returns when it is done. The others then
  * leave `serve` with `next`, or wait on where that is `u32::MAX`.
  */
 export function run_plan(context: number, plan: number, ops: number, threads: number, next: number): void;
 
 /**
- * Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
- * step with `pairs` choices among `experts`.
+ * Bytes of scratch that each thread needs for matrices up to this width, for the experts of a step with
+ * `pairs` choices among `experts`, and for cached rows of up to `cached` numbers (a head's keys or
+ * values, or a latent with its key).
  */
-export function scratch_bytes(cols: number, pairs: number, experts: number): number;
+export function scratch_bytes(cols: number, pairs: number, experts: number, cached: number): number;
 
 /**
  * Runs every plan that `run_plan` starts in this memory from then on, until the threads are sent
@@ -102,13 +113,15 @@ export interface InitOutput {
     readonly joined: (a: number) => number;
     readonly pack: (a: number, b: number, c: number, d: number, e: number) => number;
     readonly packed_bytes: (a: number, b: number, c: number) => number;
+    readonly probe_words: () => number;
     readonly run_plan: (a: number, b: number, c: number, d: number, e: number) => void;
-    readonly scratch_bytes: (a: number, b: number, c: number) => number;
+    readonly scratch_bytes: (a: number, b: number, c: number, d: number) => number;
+    readonly serve: (a: number, b: number) => number;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
-    readonly kernel_kind: (a: number) => number;
-    readonly serve: (a: number, b: number) => number;
     readonly dismiss: (a: number, b: number) => void;
+    readonly kernel_kind: (a: number) => number;
+    readonly probe: (a: number) => void;
     readonly allocate: (a: number) => number;
     readonly fail: (a: number) => void;
     readonly __wbindgen_externrefs: WebAssembly.Table;

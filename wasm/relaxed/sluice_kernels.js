@@ -129,6 +129,23 @@ export function packed_bytes(kind, rows, cols) {
 }
 
 /**
+ * Writes what decides the bits of results on this machine to `probe_words` words at `at`.
+ * @param {number} at
+ */
+export function probe(at) {
+    wasm.probe(at);
+}
+
+/**
+ * Words that `probe` writes.
+ * @returns {number}
+ */
+export function probe_words() {
+    const ret = wasm.probe_words();
+    return ret >>> 0;
+}
+
+/**
  * Runs a plan on the first `threads` threads, as thread 0; returns when it is done. The others then
  * leave `serve` with `next`, or wait on where that is `u32::MAX`.
  * @param {number} context
@@ -142,15 +159,17 @@ export function run_plan(context, plan, ops, threads, next) {
 }
 
 /**
- * Bytes of scratch that each thread needs for matrices up to this width, and for the experts of a
- * step with `pairs` choices among `experts`.
+ * Bytes of scratch that each thread needs for matrices up to this width, for the experts of a step with
+ * `pairs` choices among `experts`, and for cached rows of up to `cached` numbers (a head's keys or
+ * values, or a latent with its key).
  * @param {number} cols
  * @param {number} pairs
  * @param {number} experts
+ * @param {number} cached
  * @returns {number}
  */
-export function scratch_bytes(cols, pairs, experts) {
-    const ret = wasm.scratch_bytes(cols, pairs, experts);
+export function scratch_bytes(cols, pairs, experts, cached) {
+    const ret = wasm.scratch_bytes(cols, pairs, experts, cached);
     return ret >>> 0;
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Fields, Worker};
 use crate::attention::{Attention, Batch, KvLayer, Rotation};
+use crate::cells::Cells;
 
 impl Worker<'_> {
     pub unsafe fn batch(&self, f: &mut Fields) -> Batch {
@@ -16,6 +17,7 @@ impl Worker<'_> {
     unsafe fn layer(&self, f: &mut Fields) -> KvLayer {
         KvLayer {
             base: f.at_mut(),
+            cells: Cells::of(f.word()),
             heads: f.size(),
             key_dim: f.size(),
             value_dim: f.size(),

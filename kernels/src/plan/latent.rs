@@ -1,12 +1,14 @@
 //! Ops over the cache of latents.
 
 use super::{Fields, Worker};
+use crate::cells::Cells;
 use crate::latent::{LatentAttention, LatentLayer, LatentRotation};
 
 impl Worker<'_> {
     unsafe fn latent_layer(&self, f: &mut Fields) -> LatentLayer {
         LatentLayer {
             base: f.at_mut(),
+            cells: Cells::of(f.word()),
             latent: f.size(),
             rope: f.size(),
         }
@@ -37,7 +39,7 @@ impl Worker<'_> {
                 if head < rotation.heads {
                     rotation.query(row, head);
                 } else {
-                    rotation.key(row);
+                    rotation.key(row, self.scratch() as *mut f32);
                 }
             }
         }
@@ -55,8 +57,9 @@ impl Worker<'_> {
             layer: self.latent_layer(f),
             batch: self.batch(f),
         };
-        for task in self.tasks(attention.tasks()) {
-            attention.run(task, self.scratch() as *mut f32);
+        let split = attention.split(self.context.threads as usize);
+        for task in self.tasks(attention.tasks(split)) {
+            attention.run(split, task, self.scratch() as *mut f32);
         }
     }
 }

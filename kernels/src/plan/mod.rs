@@ -23,6 +23,7 @@ const ROTATE_LATENT: u32 = 8;
 const LATENT_ATTENTION: u32 = 9;
 const GATE: u32 = 10;
 const EXPERTS: u32 = 11;
+const FAULT: u32 = 12;
 
 /// Reads an op's fields in order.
 struct Fields(*const u32);
@@ -75,6 +76,7 @@ pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
             LATENT_ATTENTION => worker.latent_attention(&mut fields),
             GATE => worker.gate(&mut fields),
             EXPERTS => worker.experts(&mut fields),
+            FAULT => worker.fault(&mut fields),
             opcode => panic!("unknown opcode {opcode}"),
         }
         context.end_op();
@@ -96,13 +98,13 @@ struct Scratch {
 const PRIVATE_ROWS: usize = 2;
 
 /// Bytes of scratch that a thread needs; see `scratch_bytes` of the crate.
-pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize) -> usize {
+pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize, cached: usize) -> usize {
     let row = Layout::new(cols, NARROW | WIDE | FLOAT, Precision::Q16).bytes;
     panel_bytes(cols)
         + cols * 4
         + 64
         + PRIVATE_ROWS * row
-        + crate::attention::SCRATCH * 4
+        + crate::attention::scratch_floats(cached) * 4
         + crate::gate::scratch_floats(experts) * 4
         + crate::experts::scratch_bytes(pairs, experts)
 }
@@ -130,6 +132,19 @@ impl Worker<'_> {
             normed: normed as *mut f32,
             rows: normed.wrapping_add(cols * 4 + 64),
         }
+    }
+
+    /// Ends one thread on purpose: with a trap, or without a word. For tests of what follows.
+    unsafe fn fault(&self, f: &mut Fields) {
+        let thread = f.word();
+        let silent = f.word() != 0;
+        if thread != self.thread {
+            return;
+        }
+        if silent {
+            self.context.vanish();
+        }
+        panic!("a thread fails on purpose");
     }
 
     unsafe fn embed(&self, f: &mut Fields) {

@@ -1,9 +1,11 @@
 use core::ops::Range;
 
 use sluice_kernels::attention::{
-    attend, rotate, Attention, Batch, KvLayer, Query, Rotation, Split, PAGE, SCRATCH,
+    attend, rotate, scratch_floats, Attention, Batch, KvLayer, Query, Rotation, Split,
 };
+use sluice_kernels::cells::Cells;
 
+use crate::cells::rounded;
 use crate::support::{bits, Random, ROUNDOFF};
 
 /// Three query heads to each of two KV heads; widths that are not whole vectors.
@@ -17,26 +19,39 @@ pub const TABLES: [i32; 6] = [5, 0, 2, 4, 1, 6];
 const PAGES: usize = 7;
 const TABLE_WIDTH: usize = 3;
 
-/// Two sequences' keys and values, plain and in the cache.
+/// Scratch of attention over these heads.
+pub const SCRATCH: usize = scratch_floats(KEY_DIM);
+
+/// All ways of keeping numbers.
+pub const ALL_CELLS: [Cells; 3] = [Cells::F32, Cells::F16, Cells::Q8];
+
+/// Two sequences' keys and values, as attention reads them and in the cache.
 pub struct Cache {
     /// `[sequence][token][head][dim]`.
     pub keys: [Vec<f32>; 2],
     pub values: [Vec<f32>; 2],
-    pages: Vec<f32>,
+    pages: Vec<u8>,
+    cells: Cells,
 }
 
 impl Cache {
-    /// Fills the cache by `key_value`, without rotation. What is not written is NaN.
     pub fn new(lengths: [usize; 2]) -> Self {
+        Self::of(Cells::F32, lengths)
+    }
+
+    /// Fills the cache by `key_value`, without rotation. What is not written is NaN.
+    pub fn of(cells: Cells, lengths: [usize; 2]) -> Self {
         let mut random = Random::new(7);
         let keys = lengths.map(|n| random.floats(n * KV_HEADS * KEY_DIM));
         let values = lengths.map(|n| random.floats(n * KV_HEADS * VALUE_DIM));
-        let pages = vec![f32::NAN; PAGES * KV_HEADS * PAGE * (KEY_DIM + VALUE_DIM)];
         let mut cache = Self {
             keys,
             values,
-            pages,
+            pages: Vec::new(),
+            cells,
         };
+        // Aligned for floats, whose NaN all ones are; so are those of halves.
+        cache.pages = vec![0xff; PAGES * cache.layer().page_bytes()];
         let rotation = Rotation {
             cos_sin: core::ptr::null(),
             dim: 0,
@@ -60,12 +75,20 @@ impl Cache {
                 }
             }
         }
+        for rows in &mut cache.keys {
+            rows.chunks_mut(KEY_DIM).for_each(|row| rounded(cells, row));
+        }
+        for rows in &mut cache.values {
+            rows.chunks_mut(VALUE_DIM)
+                .for_each(|row| rounded(cells, row));
+        }
         cache
     }
 
     pub fn layer(&mut self) -> KvLayer {
         KvLayer {
             base: self.pages.as_mut_ptr(),
+            cells: self.cells,
             heads: KV_HEADS,
             key_dim: KEY_DIM,
             value_dim: VALUE_DIM,
@@ -123,6 +146,9 @@ impl Cache {
     }
 }
 
+/// Many rows of one head a task.
+pub const TALL: Split = Split { rows: 16, heads: 1 };
+
 pub fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
     Batch {
         positions: positions.as_ptr(),
@@ -143,7 +169,12 @@ pub fn assert_near(got: &[f32], (want, bound): &(Vec<f64>, f64), what: &str) {
 
 #[test]
 fn a_tile_of_four_queries_gives_each_the_bits_it_gets_alone() {
-    let mut cache = Cache::new([140, 3]);
+    for cells in ALL_CELLS {
+        check_tiles(Cache::of(cells, [140, 3]));
+    }
+}
+
+fn check_tiles(mut cache: Cache) {
     let q = Random::new(8).floats(4 * KEY_DIM);
     let layer = cache.layer();
     let mut scores = [f32::NAN; SCRATCH];
@@ -164,18 +195,84 @@ fn a_tile_of_four_queries_gives_each_the_bits_it_gets_alone() {
         };
         let table = TABLES.as_ptr();
         for head in 0..KV_HEADS {
-            let four = core::array::from_fn(|n| query(n, base.wrapping_add(n) as *mut f32));
+            let four: [Query; 4] =
+                core::array::from_fn(|n| query(n, base.wrapping_add(n) as *mut f32));
             // SAFETY: the table covers the limits; each output is its own.
-            unsafe { attend::<4>(four, table, &layer, head, SCALE, scores.as_mut_ptr()) };
+            unsafe { attend(&four, table, &layer, head, SCALE, scores.as_mut_ptr()) };
             for n in 0..4 {
                 let mut alone = [f32::NAN; VALUE_DIM];
                 let one = [query(n, alone.as_mut_ptr())];
                 // SAFETY: as above.
-                unsafe { attend::<1>(one, table, &layer, head, SCALE, scores.as_mut_ptr()) };
+                unsafe { attend(&one, table, &layer, head, SCALE, scores.as_mut_ptr()) };
                 assert_eq!(bits(&tile[n]), bits(&alone), "limits {limits:?}, query {n}");
                 let want = cache.exact(&q[n * KEY_DIM..][..KEY_DIM], 0, head, limits[n]);
                 assert_near(&alone, &want, "one query");
             }
+        }
+    }
+}
+
+#[test]
+fn few_queries_convert_numbers_as_they_read_them_and_many_get_the_same_bits_unpacked() {
+    // Whole eights, as direct reading needs them; the second block of the values is a short one.
+    const WIDTHS: (usize, usize) = (36, 40);
+    const LENGTH: usize = 70;
+    const MANY: usize = 5;
+    let mut random = Random::new(12);
+    for cells in ALL_CELLS {
+        let mut layer = KvLayer {
+            base: core::ptr::null_mut(),
+            cells,
+            heads: 1,
+            key_dim: WIDTHS.0,
+            value_dim: WIDTHS.1,
+        };
+        let mut pages = vec![0xffu8; 2 * layer.page_bytes()];
+        layer.base = pages.as_mut_ptr();
+        for token in 0..LENGTH {
+            // Some are so small that they are subnormal as halves, some are zero.
+            let factor = [1.0, 1e-5, 1.0, 1.0, 0.0][token % 5];
+            let mut row = |n| -> Vec<f32> {
+                let numbers = random.floats(n);
+                numbers.iter().map(|x| x * factor).collect()
+            };
+            let (key, value) = (row(WIDTHS.0), row(WIDTHS.1));
+            let page = (token / 64) as i32;
+            // SAFETY: the layer has two pages.
+            unsafe {
+                layer
+                    .key_row(page, 0, token % 64)
+                    .store(key.as_ptr(), WIDTHS.0);
+                layer
+                    .value_row(page, 0, token % 64)
+                    .store(value.as_ptr(), WIDTHS.1);
+            }
+        }
+        let q = random.floats(MANY * WIDTHS.0);
+        let run = |queries: core::ops::Range<usize>| {
+            let mut out = vec![f32::NAN; queries.len() * WIDTHS.1];
+            let mut scratch = [f32::NAN; scratch_floats(WIDTHS.1)];
+            let to = out.as_mut_ptr();
+            let queries: Vec<Query> = queries
+                .enumerate()
+                .map(|(i, n)| Query {
+                    q: q[n * WIDTHS.0..].as_ptr(),
+                    out: to.wrapping_add(i * WIDTHS.1),
+                    first: 0,
+                    limit: LENGTH - n,
+                    sink: f32::NEG_INFINITY,
+                })
+                .collect();
+            let (table, scratch) = ([0, 1], scratch.as_mut_ptr());
+            // SAFETY: the table covers the limits.
+            unsafe { attend(&queries, table.as_ptr(), &layer, 0, SCALE, scratch) };
+            out
+        };
+        let many = run(0..MANY);
+        for few in 1..=4 {
+            let part = run(1..1 + few);
+            let want = &many[WIDTHS.1..][..part.len()];
+            assert_eq!(bits(&part), bits(want), "{cells:?}, {few} queries");
         }
     }
 }
@@ -191,7 +288,12 @@ fn run(attention: &Attention, split: Split) {
 
 #[test]
 fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
-    let mut cache = Cache::new([140, 100]);
+    for cells in ALL_CELLS {
+        check_splits(Cache::of(cells, [140, 100]));
+    }
+}
+
+fn check_splits(mut cache: Cache) {
     // A chunk of each sequence, then single rows by turns.
     let positions: Vec<i32> = (120..140).chain(58..70).chain([139, 99, 0, 0]).collect();
     let sequences: Vec<i32> = [0; 20]
@@ -221,7 +323,7 @@ fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
         );
         out
     };
-    let whole = run_rows(0, rows, Some(Split::Rows), 1);
+    let whole = run_rows(0, rows, Some(TALL), 1);
     for row in 0..rows {
         for head in 0..HEADS {
             let at = row * HEADS + head;
@@ -232,9 +334,9 @@ fn rows_of_several_sequences_attend_to_their_own_pages_however_work_is_split() {
         }
     }
     for per_task in 1..=3 {
-        let heads = Split::Heads {
-            per_task,
-            tasks_per_kv_head: 3usize.div_ceil(per_task),
+        let heads = Split {
+            rows: 1,
+            heads: per_task,
         };
         assert_eq!(bits(&run_rows(0, rows, Some(heads), 1)), bits(&whole));
     }
@@ -270,7 +372,7 @@ fn scores_that_differ_widely_keep_the_largest() {
     // SAFETY: the table covers 130 positions.
     unsafe {
         attend(
-            [query],
+            &[query],
             TABLES.as_ptr(),
             &layer,
             0,
@@ -387,7 +489,7 @@ fn keys_are_normalised_then_rotated_and_written_where_attention_reads() {
         // SAFETY: the table covers 70 positions.
         unsafe {
             attend(
-                [query],
+                &[query],
                 TABLES.as_ptr(),
                 &layer,
                 head,

@@ -1,8 +1,11 @@
 //! Latent attention over its paged cache, against softmax in float64.
 
-use sluice_kernels::attention::{Batch, PAGE, SCRATCH};
-use sluice_kernels::latent::{LatentAttention, LatentLayer, LatentRotation};
+use sluice_kernels::attention::{Batch, PAGE};
+use sluice_kernels::cells::{Cells, Row};
+use sluice_kernels::latent::{scratch_floats, LatentAttention, LatentLayer, LatentRotation};
 
+use crate::attention::ALL_CELLS;
+use crate::cells::rounded;
 use crate::support::{bits, Random, ROUNDOFF};
 
 /// Two tiles of four heads do not divide seven; the widths are not whole eights.
@@ -27,30 +30,56 @@ fn batch(positions: &[i32], sequences: &[i32]) -> Batch {
     }
 }
 
-/// Two sequences' rows of latent and rotary key, as cached; what is not written is NaN.
+/// Two sequences' rows of latent and rotary key, as attention reads them and in the cache; what is not
+/// written is NaN.
 struct Cache {
     rows: [Vec<f32>; 2],
     pages: Vec<f32>,
+    cells: Cells,
+}
+
+/// Writes a row: a page has 64 rows of numbers, then 64 rows of scales, the latent's before the key's.
+unsafe fn store(cells: Cells, base: *mut u8, (page, slot): (usize, usize), row: &[f32]) {
+    let bytes = WIDTH * cells.bytes();
+    let scales = cells.scales(LATENT) + cells.scales(ROPE);
+    let at = base.add(page * PAGE * (bytes + scales * 4));
+    let to = Row {
+        cells,
+        numbers: at.add(slot * bytes),
+        scales: (at.add(PAGE * bytes) as *mut f32).wrapping_add(slot * scales),
+        stride: 1,
+    };
+    to.store(row.as_ptr(), LATENT);
+    to.after(LATENT).store(row[LATENT..].as_ptr(), ROPE);
 }
 
 impl Cache {
     fn new(lengths: [usize; 2]) -> Self {
+        Self::of(Cells::F32, lengths)
+    }
+
+    fn of(cells: Cells, lengths: [usize; 2]) -> Self {
         let mut random = Random::new(70);
         let rows = lengths.map(|n| random.floats(n * WIDTH));
-        let mut pages = vec![f32::NAN; PAGES * PAGE * WIDTH];
-        for (sequence, rows) in rows.iter().enumerate() {
-            for (token, row) in rows.chunks(WIDTH).enumerate() {
+        let pages = vec![f32::NAN; PAGES * PAGE * WIDTH];
+        let mut cache = Self { rows, pages, cells };
+        let LatentLayer { base, .. } = cache.layer();
+        for (sequence, rows) in cache.rows.iter_mut().enumerate() {
+            for (token, row) in rows.chunks_mut(WIDTH).enumerate() {
                 let page = TABLES[sequence * TABLE_WIDTH + token / PAGE] as usize;
-                let at = (page * PAGE + token % PAGE) * WIDTH;
-                pages[at..at + WIDTH].copy_from_slice(row);
+                // SAFETY: the tables name pages of the cache.
+                unsafe { store(cells, base, (page, token % PAGE), row) };
+                rounded(cells, &mut row[..LATENT]);
+                rounded(cells, &mut row[LATENT..]);
             }
         }
-        Self { rows, pages }
+        cache
     }
 
     fn layer(&mut self) -> LatentLayer {
         LatentLayer {
-            base: self.pages.as_mut_ptr(),
+            base: self.pages.as_mut_ptr() as *mut u8,
+            cells: self.cells,
             latent: LATENT,
             rope: ROPE,
         }
@@ -113,7 +142,7 @@ impl Queries {
     }
 
     /// Runs `count` rows from `from` on as one op, its tasks in reverse.
-    fn run(&self, layer: LatentLayer, from: usize, count: usize) -> Vec<f32> {
+    fn run(&self, layer: LatentLayer, from: usize, count: usize, threads: usize) -> Vec<f32> {
         let mut out = vec![f32::NAN; count * HEADS * LATENT];
         let attention = LatentAttention {
             latent_query: self.latent[from * HEADS * LATENT..].as_ptr(),
@@ -126,7 +155,7 @@ impl Queries {
             layer,
             batch: batch(&self.positions[from..], &self.sequences[from..]),
         };
-        run(&attention);
+        run(&attention, attention.split(threads));
         out
     }
 
@@ -145,22 +174,27 @@ impl Queries {
             layer,
             batch: batch(&self.positions[row..], &self.sequences[row..]),
         };
-        run(&attention);
+        run(&attention, attention.split(1));
         out
     }
 }
 
-fn run(attention: &LatentAttention) {
-    let mut scores = [f32::NAN; SCRATCH];
-    for task in (0..attention.tasks()).rev() {
+fn run(attention: &LatentAttention, split: usize) {
+    let mut scores = [f32::NAN; scratch_floats(WIDTH)];
+    for task in (0..attention.tasks(split)).rev() {
         // SAFETY: the tables cover all positions.
-        unsafe { attention.run(task, scores.as_mut_ptr()) };
+        unsafe { attention.run(split, task, scores.as_mut_ptr()) };
     }
 }
 
 #[test]
 fn each_head_averages_the_latents_it_sees_and_gets_the_same_bits_alone() {
-    let mut cache = Cache::new([150, 70]);
+    for cells in ALL_CELLS {
+        check_heads(Cache::of(cells, [150, 70]));
+    }
+}
+
+fn check_heads(mut cache: Cache) {
     // A chunk across a border of pages, then single rows by turns, first and odd positions among them.
     let positions: Vec<i32> = (122..132).chain([0, 69, 1, 63, 149, 64, 16, 15]).collect();
     let sequences: Vec<i32> = [0; 10]
@@ -170,7 +204,7 @@ fn each_head_averages_the_latents_it_sees_and_gets_the_same_bits_alone() {
     let queries = Queries::new(positions, sequences);
     let rows = queries.positions.len();
     let layer = cache.layer();
-    let whole = queries.run(layer, 0, rows);
+    let whole = queries.run(layer, 0, rows, 1);
     for row in 0..rows {
         let limit = queries.positions[row] as usize + 1;
         for head in 0..HEADS {
@@ -190,7 +224,7 @@ fn each_head_averages_the_latents_it_sees_and_gets_the_same_bits_alone() {
     for count in [1, 2, 5] {
         for from in [0, 9, rows - count] {
             let at = from * HEADS * LATENT;
-            let part = queries.run(layer, from, count);
+            let part = queries.run(layer, from, count, 4);
             assert_eq!(bits(&part), bits(&whole[at..at + part.len()]));
         }
     }
@@ -211,7 +245,7 @@ fn scores_that_grow_or_fall_from_page_to_page_keep_the_largest() {
                 *q = 1000.0 * k;
             }
         }
-        let out = queries.run(cache.layer(), 0, 1);
+        let out = queries.run(cache.layer(), 0, 1, 1);
         for head in out.chunks(LATENT) {
             assert_eq!(head, &row[..LATENT], "key {peak}");
         }
@@ -277,10 +311,11 @@ fn latents_are_normalised_and_keys_rotated_into_the_page_of_their_position() {
             layer: cache.layer(),
             batch: batch(&positions, &sequences),
         };
+        let mut room = [f32::NAN; WIDTH];
         for row in 0..2 {
             // SAFETY: all pointers cover two rows.
             unsafe {
-                rotation.key(row);
+                rotation.key(row, room.as_mut_ptr());
                 (0..HEADS).for_each(|head| rotation.query(row, head));
             }
         }

@@ -2,8 +2,9 @@
 //! on one and several threads, against direct calls of what its ops stand for.
 
 use sluice_kernels::activations::{Layout, Precision};
-use sluice_kernels::attention::{Batch, PAGE, SCRATCH};
-use sluice_kernels::latent::{LatentAttention, LatentLayer, LatentRotation};
+use sluice_kernels::attention::{Batch, PAGE};
+use sluice_kernels::cells::Cells;
+use sluice_kernels::latent::{scratch_floats, LatentAttention, LatentLayer, LatentRotation};
 use sluice_kernels::linear;
 use sluice_kernels::scratch_bytes;
 
@@ -67,7 +68,8 @@ fn run_directly(model: &mut Model, precision: Precision) -> Vec<f32> {
         table_width: TABLE.len(),
     };
     let layer = LatentLayer {
-        base: pages.as_mut_ptr(),
+        base: pages.as_mut_ptr() as *mut u8,
+        cells: Cells::F32,
         latent: LATENT,
         rope: ROPE,
     };
@@ -83,10 +85,11 @@ fn run_directly(model: &mut Model, precision: Precision) -> Vec<f32> {
         layer,
         batch,
     };
+    let mut room = [f32::NAN; LATENT + ROPE];
     for row in 0..TOKENS {
         // SAFETY: all pointers cover the tokens.
         unsafe {
-            rotation.key(row);
+            rotation.key(row, room.as_mut_ptr());
             (0..HEADS).for_each(|head| rotation.query(row, head));
         }
     }
@@ -108,10 +111,11 @@ fn run_directly(model: &mut Model, precision: Precision) -> Vec<f32> {
         layer,
         batch,
     };
-    let mut scores = [f32::NAN; SCRATCH];
-    for task in 0..attention.tasks() {
+    let mut scores = [f32::NAN; scratch_floats(LATENT + ROPE)];
+    let split = attention.split(1);
+    for task in 0..attention.tasks(split) {
         // SAFETY: as above.
-        unsafe { attention.run(task, scores.as_mut_ptr()) };
+        unsafe { attention.run(split, task, scores.as_mut_ptr()) };
     }
     averaged
         .chunks(LATENT)
@@ -144,7 +148,7 @@ fn run_plans(model: &mut Model, pool: &Pool, step: usize, precision: Precision) 
     for first in (0..TOKENS).step_by(step) {
         let rows = step.min(TOKENS - first) as u32;
         let from = |at: *mut f32, width: usize| at.wrapping_add(first * width);
-        let layer = [at(pages), LATENT as u32, ROPE as u32];
+        let layer = [at(pages), 0, LATENT as u32, ROPE as u32];
         let batch = [
             at(positions.wrapping_add(first)),
             at(sequences),
@@ -183,7 +187,7 @@ fn plans_of_latent_attention_give_the_same_bits_in_any_steps_and_on_any_threads(
         let mut model = Model::new(kind);
         let wanted = PRECISIONS.map(|precision| run_directly(&mut model, precision));
         for (threads, streams) in [(1, 1), (1, 4), (2, 4), (3, 1)] {
-            let pool = Pool::new(threads, streams, scratch_bytes(LATENT, 0, 0));
+            let pool = Pool::new(threads, streams, scratch_bytes(LATENT, 0, 0, LATENT + ROPE));
             for (precision, want) in PRECISIONS.into_iter().zip(&wanted) {
                 assert!(want.iter().all(|x| x.is_finite()));
                 for step in [1, 2, 4, TOKENS] {

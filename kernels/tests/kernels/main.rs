@@ -3,6 +3,7 @@
 
 mod activations;
 mod attention;
+mod cells;
 mod experts;
 mod extremes;
 mod finite;

@@ -293,7 +293,7 @@ fn pool(model: &Model, threads: u32, streams: u32) -> Pool {
     Pool::new(
         threads,
         streams,
-        scratch_bytes(cols, TOKENS * TOP_K, EXPERTS),
+        scratch_bytes(cols, TOKENS * TOP_K, EXPERTS, 0),
     )
 }
 

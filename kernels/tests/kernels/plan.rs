@@ -2,7 +2,8 @@
 //! for.
 
 use sluice_kernels::activations::{prepare, rms_norm, Layout, Precision};
-use sluice_kernels::attention::{Attention, Batch, KvLayer, Rotation, Split, PAGE, SCRATCH};
+use sluice_kernels::attention::{scratch_floats, Attention, Batch, KvLayer, Rotation, Split, PAGE};
+use sluice_kernels::cells::Cells;
 use sluice_kernels::linear::{self, Inputs, Weight};
 use sluice_kernels::output::{Epilogue, Output};
 use sluice_kernels::quant::GROUP;
@@ -153,7 +154,8 @@ impl Step {
 
     fn layer(&self) -> KvLayer {
         KvLayer {
-            base: self.pages,
+            base: self.pages as *mut u8,
+            cells: Cells::F32,
             heads: KV_HEADS,
             key_dim: DIM,
             value_dim: DIM,
@@ -217,7 +219,7 @@ impl Step {
     /// writes.
     fn plan(&self) -> (Vec<u32>, u32) {
         let rows = self.rows as u32;
-        let kv_layer = [at(self.pages), KV_HEADS as u32, DIM as u32, DIM as u32];
+        let kv_layer = [at(self.pages), 0, KV_HEADS as u32, DIM as u32, DIM as u32];
         let batch = [
             at(self.positions),
             at(self.sequences),
@@ -349,11 +351,8 @@ impl Step {
             layer: self.layer(),
             batch: self.batch(),
         };
-        let split = Split::Heads {
-            per_task: 1,
-            tasks_per_kv_head: HEADS / KV_HEADS,
-        };
-        let mut scores = [0f32; SCRATCH];
+        let split = Split { rows: 1, heads: 1 };
+        let mut scores = [0f32; scratch_floats(DIM)];
         for task in 0..attention.tasks(split) {
             attention.run(split, task, scores.as_mut_ptr());
         }
@@ -375,7 +374,7 @@ impl Step {
 
 /// Runs a plan for each of `wanted` on `threads` threads, and compares bits.
 fn check_threads(model: &mut Model, (threads, streams): (u32, u32), wanted: &[Wanted]) {
-    let pool = Pool::new(threads, streams, scratch_bytes(WIDTH, 0, 0));
+    let pool = Pool::new(threads, streams, scratch_bytes(WIDTH, 0, 0, DIM));
     for (rows, precision, want) in wanted {
         let step = Step::new(model, *rows, *precision);
         pool.run(&step.plan());

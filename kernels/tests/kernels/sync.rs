@@ -139,6 +139,38 @@ fn a_failed_thread_stops_those_who_wait_and_those_who_come_later() {
 }
 
 #[test]
+fn a_thread_that_never_comes_is_missed_by_those_who_wait() {
+    let mut context = shared(2);
+    context.0.look = 10_000_000;
+    // Never freed, as above.
+    let shared: &'static Shared = Box::leak(Box::new(context));
+    let waiting = thread::spawn(|| shared.0.barrier(|| ()));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !waiting.is_finished() {
+        assert!(Instant::now() < deadline, "still waits");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(waiting.join().is_err());
+}
+
+#[test]
+fn a_thread_that_works_for_long_is_waited_for_as_long_as_it_takes_tasks() {
+    let mut context = shared(2);
+    context.0.look = 100_000_000;
+    let started = Instant::now();
+    on_threads(&context, |context, thread| {
+        if thread == 1 {
+            for _ in context.tasks(Round::Main, 40, thread) {
+                thread::sleep(Duration::from_millis(40));
+            }
+        }
+        context.end_op();
+    });
+    // Far longer than a thread is waited for that does nothing.
+    assert!(started.elapsed() > Duration::from_millis(1500));
+}
+
+#[test]
 fn threads_that_come_late_take_part_from_the_next_plan_on() {
     for _ in 0..20 {
         let at = sluice_kernels::create_context();
@@ -176,6 +208,24 @@ fn threads_that_come_late_take_part_from_the_next_plan_on() {
             helper.join().unwrap();
         }
     }
+}
+
+#[test]
+fn a_thread_that_comes_after_the_end_leaves() {
+    let at = sluice_kernels::create_context();
+    // SAFETY: made for this; no thread uses it yet.
+    unsafe { (*(at as *mut Context)).dismiss(7) };
+    let late = thread::spawn(move || {
+        // SAFETY: as above.
+        let context = unsafe { &*(at as *const Context) };
+        context.serve(context.join(), || unreachable!())
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !late.is_finished() {
+        assert!(Instant::now() < deadline, "still waits");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(late.join().unwrap(), 7);
 }
 
 /// Contexts of two memories that threads move between, and how often each thread worked in each.

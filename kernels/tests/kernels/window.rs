@@ -2,10 +2,11 @@
 
 use core::ops::Range;
 
-use sluice_kernels::attention::{attend, Attention, Query, Split, SCRATCH};
+use sluice_kernels::attention::{attend, Attention, Query, Split};
 
 use crate::attention::{
-    assert_near, batch, Cache, HEADS, KEY_DIM, KV_HEADS, SCALE, TABLES, VALUE_DIM,
+    assert_near, batch, Cache, ALL_CELLS, HEADS, KEY_DIM, KV_HEADS, SCALE, SCRATCH, TABLES, TALL,
+    VALUE_DIM,
 };
 use crate::support::{bits, Random};
 
@@ -30,13 +31,18 @@ fn attend_alone(
     let layer = cache.layer();
     let (table, scores) = (TABLES.as_ptr(), scores.as_mut_ptr());
     // SAFETY: the table covers the limit.
-    unsafe { attend([query], table, &layer, head, SCALE, scores) };
+    unsafe { attend(&[query], table, &layer, head, SCALE, scores) };
     out
 }
 
 #[test]
 fn a_query_sees_the_keys_of_its_range_wherever_pages_begin() {
-    let mut cache = Cache::new([190, 1]);
+    for cells in ALL_CELLS {
+        check_ranges(Cache::of(cells, [190, 1]));
+    }
+}
+
+fn check_ranges(mut cache: Cache) {
     let q = Random::new(60).floats(KEY_DIM);
     for first in [0, 1, 7, 8, 63, 64, 65, 127, 128, 150, 189] {
         for limit in [1, 64, 65, 66, 128, 129, 151, 190] {
@@ -62,11 +68,11 @@ fn keys_before_the_range_are_not_read_from_other_pages() {
     let q = Random::new(61).floats(KEY_DIM);
     let want = attend_alone(&mut cache, &q, 0, (64..190, NO_SINK));
     let layer = cache.layer();
-    let page = 64 * KV_HEADS * (KEY_DIM + VALUE_DIM);
+    let page = layer.page_bytes();
     // SAFETY: the first page of the table lies in the cache.
     unsafe {
         let at = layer.base.add(TABLES[0] as usize * page);
-        core::slice::from_raw_parts_mut(at, page).fill(f32::NAN);
+        core::slice::from_raw_parts_mut(at, page).fill(0xff);
     }
     let got = attend_alone(&mut cache, &q, 0, (64..190, NO_SINK));
     assert_eq!(bits(&got), bits(&want));
@@ -98,7 +104,7 @@ fn queries_of_different_ranges_and_sinks_get_in_a_tile_what_they_get_alone() {
                 let mut tile = [[f32::NAN; VALUE_DIM]; 4];
                 let mut scores = [f32::NAN; SCRATCH];
                 let base = tile.as_mut_ptr();
-                let queries = core::array::from_fn(|n| Query {
+                let queries: [Query; 4] = core::array::from_fn(|n| Query {
                     q: q[n * KEY_DIM..].as_ptr(),
                     out: base.wrapping_add(n) as *mut f32,
                     first: ranges[n].start,
@@ -108,7 +114,7 @@ fn queries_of_different_ranges_and_sinks_get_in_a_tile_what_they_get_alone() {
                 let layer = cache.layer();
                 let (table, scores) = (TABLES.as_ptr(), scores.as_mut_ptr());
                 // SAFETY: the table covers the limits; each output is its own.
-                unsafe { attend::<4>(queries, table, &layer, head, SCALE, scores) };
+                unsafe { attend(&queries, table, &layer, head, SCALE, scores) };
                 for n in 0..4 {
                     let q = &q[n * KEY_DIM..][..KEY_DIM];
                     let seen = (ranges[n].clone(), sinks[n]);
@@ -158,7 +164,7 @@ fn windows_and_sinks_are_each_rows_and_heads_own_however_work_is_split() {
                 }
                 out
             };
-            let whole = run(0, rows, Some(Split::Rows));
+            let whole = run(0, rows, Some(TALL));
             for row in 0..rows {
                 let limit = positions[row] as usize + 1;
                 let first = if window == 0 {
@@ -177,9 +183,9 @@ fn windows_and_sinks_are_each_rows_and_heads_own_however_work_is_split() {
                 }
             }
             for per_task in 1..=3 {
-                let heads = Split::Heads {
-                    per_task,
-                    tasks_per_kv_head: 3usize.div_ceil(per_task),
+                let heads = Split {
+                    rows: 1,
+                    heads: per_task,
                 };
                 assert_eq!(bits(&run(0, rows, Some(heads))), bits(&whole));
             }

@@ -6,6 +6,7 @@ import {
   type ExpertTensors,
   type KvCache,
   type KvCacheOptions,
+  type KvType,
   type LatentCache,
   type LatentCacheOptions,
   type Norm,
@@ -52,6 +53,7 @@ export class ReferenceBuffer implements Buffer {
 }
 
 export class ReferenceKvCache implements KvCache {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly kvHeads: number;
@@ -61,7 +63,8 @@ export class ReferenceKvCache implements KvCache {
   readonly perLayer: readonly LayerCache[];
 
   constructor(options: KvCacheOptions, allocate: (length: number) => Float32Array) {
-    const { layers, pages, kvHeads, keyDim, valueDim } = options;
+    const { type, layers, pages, kvHeads, keyDim, valueDim } = options;
+    this.type = type;
     this.layers = layers;
     this.pages = pages;
     this.kvHeads = kvHeads;
@@ -81,6 +84,7 @@ export class ReferenceKvCache implements KvCache {
 
 /** `[pages * PAGE_TOKENS, latentDim + ropeDim]` numbers a layer. */
 export class ReferenceLatentCache implements LatentCache {
+  readonly type: KvType;
   readonly layers: number;
   readonly pages: number;
   readonly latentDim: number;
@@ -89,7 +93,8 @@ export class ReferenceLatentCache implements LatentCache {
   readonly perLayer: readonly LatentLayer[];
 
   constructor(options: LatentCacheOptions, allocate: (length: number) => Float32Array) {
-    const { layers, pages, latentDim, ropeDim } = options;
+    const { type, layers, pages, latentDim, ropeDim } = options;
+    this.type = type;
     this.layers = layers;
     this.pages = pages;
     this.latentDim = latentDim;

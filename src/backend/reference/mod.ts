@@ -3,6 +3,7 @@
  * uploaded. It is what each op means, meant to be read and compared with, not to be fast.
  */
 
+import process from "node:process";
 import { CapacityError } from "../../errors.ts";
 import type {
   Backend,
@@ -15,7 +16,9 @@ import type {
   KvCacheOptions,
   LatentCache,
   LatentCacheOptions,
+  ModelCache,
   Ops,
+  PagePart,
   Plan,
   TensorData,
 } from "../backend.ts";
@@ -32,6 +35,7 @@ import {
   ReferenceWeight,
 } from "./memory.ts";
 import type { ExpertMatrices } from "./moe.ts";
+import { pageLength, readPage, writePage } from "./pages.ts";
 import { Recorder } from "./recorder.ts";
 import { readValues } from "./upload.ts";
 
@@ -61,6 +65,8 @@ class ReferenceBackend implements Backend {
   readonly name = "reference";
   readonly threads = 1;
   readonly activations = "f32";
+  /** Exponentials and square roots are the runtime's own. */
+  readonly numerics = `reference ${process.versions.v8}`;
   readonly conversions: readonly string[] = [];
   readonly #maxBytes: number;
   readonly #experts: ReferenceExperts[] = [];
@@ -119,6 +125,23 @@ class ReferenceBackend implements Backend {
       options,
       (length) => this.#allocate("kv", { length, purpose: "the latent cache" }),
     );
+  }
+
+  pageBytes(cache: ModelCache, tokens: number): number {
+    return pageLength(cache, tokens) * Float32Array.BYTES_PER_ELEMENT;
+  }
+
+  // deno-lint-ignore require-await -- a method of the seam: other backends do wait
+  async readPage(part: PagePart): Promise<Uint8Array<ArrayBuffer>> {
+    return readPage(part);
+  }
+
+  writePage(part: PagePart, bytes: Uint8Array): void {
+    writePage(part, bytes);
+  }
+
+  copyPage(part: PagePart, to: number): void {
+    writePage({ ...part, page: to }, readPage(part));
   }
 
   write(buffer: Buffer, data: Float32Array | Int32Array, row = 0): void {

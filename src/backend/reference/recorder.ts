@@ -20,6 +20,7 @@ import {
   type RotateAndCacheParams,
 } from "../backend.ts";
 import * as check from "./checks.ts";
+import { roundKept } from "./kept.ts";
 import { attendLatentHead, headLinearRow } from "./latent.ts";
 import { expertsOf, floats, integers, latentLayerOf, layerOf, matrixOf, normOf } from "./memory.ts";
 import { addExpert, routeRow } from "./moe.ts";
@@ -102,6 +103,10 @@ export class Recorder implements Ops {
     const kNorm = params.kNorm && normOf(params.kNorm);
     const { keys, values } = layerOf(params.cache, params.layer);
     const slots = slotsOf(params.cache, params.batch);
+    const keep = (vector: Float32Array, place: Float32Array) => {
+      place.set(vector);
+      roundKept(params.cache.type, place);
+    };
     const rotary = params.cosSin.width;
     this.#steps.push(() => {
       for (let t = 0; t < rows; t++) {
@@ -115,10 +120,12 @@ export class Recorder implements Ops {
         for (let h = 0; h < kvHeads; h++) rotate(k, t * kvHeads + h, kNorm);
         const { pageTable, position } = slots(t);
         const slot = slotOf(pageTable, position);
-        const keyWidth = kvHeads * keyDim;
-        const valueWidth = kvHeads * valueDim;
-        keys.set(k.subarray(t * keyWidth, (t + 1) * keyWidth), slot * keyWidth);
-        values.set(v.subarray(t * valueWidth, (t + 1) * valueWidth), slot * valueWidth);
+        for (let h = 0; h < kvHeads; h++) {
+          const row = t * kvHeads + h;
+          const place = slot * kvHeads + h;
+          keep(rowOf(k, row, keyDim), rowOf(keys, place, keyDim));
+          keep(rowOf(v, row, valueDim), rowOf(values, place, valueDim));
+        }
       }
     });
   }
@@ -204,6 +211,8 @@ export class Recorder implements Ops {
         const token = rowOf(kv, t, latentDim + ropeDim).slice();
         normalise(norm, { x: token, offset: 0, out: token });
         rotateHead(token.subarray(latentDim), { cosSin, pairing });
+        roundKept(params.cache.type, token.subarray(0, latentDim));
+        roundKept(params.cache.type, token.subarray(latentDim));
         const { pageTable, position } = slots(t);
         tokens.set(token, slotOf(pageTable, position) * token.length);
       }

@@ -1,6 +1,7 @@
 /** Hands out regions of a shared memory. */
 
 import { CapacityError } from "../../errors.ts";
+import { faultDue, type Faults } from "../../faults.ts";
 
 const PAGE_BYTES = 65536;
 
@@ -10,12 +11,14 @@ export const MEMORY_BYTES = 65536 * PAGE_BYTES;
 /** Hands out zeroed regions, 64-byte aligned; nothing is given back. */
 export class Arena {
   readonly #memory: WebAssembly.Memory;
+  readonly #faults: Faults | undefined;
   #at = 0;
   #end = 0;
   #used = 0;
 
-  constructor(memory: WebAssembly.Memory) {
+  constructor(memory: WebAssembly.Memory, options: { readonly faults?: Faults } = {}) {
     this.#memory = memory;
+    this.#faults = options.faults;
   }
 
   /** Bytes handed out. */
@@ -53,6 +56,7 @@ export class Arena {
 
   /** The first new page, or undefined where the runtime gives none. */
   #grow(pages: number): number | undefined {
+    if (faultDue(this.#faults, "grow")) return undefined;
     try {
       return this.#memory.grow(pages);
     } catch {

@@ -3,7 +3,8 @@
  * a memory lies in several banks; an op runs in the bank that holds its weights.
  */
 
-import { type ActivationPrecision, PAGE_TOKENS } from "../backend.ts";
+import type { ActivationPrecision } from "../backend.ts";
+import type { Faults } from "../../faults.ts";
 import { Arena } from "./arena.ts";
 import type { Kernels } from "./kernels.ts";
 
@@ -16,6 +17,8 @@ interface ScratchNeed {
   /** Choices of experts in a step. */
   readonly pairs?: number;
   readonly experts?: number;
+  /** Numbers of a cached row: a head's keys or values, or a latent with its key. */
+  readonly cached?: number;
 }
 
 /** Regions that ops share, each as large as the largest recorded op needs. */
@@ -30,7 +33,7 @@ export class Bank {
   readonly arena: Arena;
   readonly #threads: number;
   readonly #areas = new Map<Area, { address: number; bytes: number }>();
-  #scratch = { cols: 1, pairs: 0, experts: 0, bytes: 0 };
+  #scratch = { cols: 1, pairs: 0, experts: 0, cached: 0, bytes: 0 };
 
   constructor(
     options: {
@@ -38,6 +41,7 @@ export class Bank {
       memory: WebAssembly.Memory;
       kernels: Kernels;
       threads: number;
+      faults?: Faults;
     },
   ) {
     this.index = options.index;
@@ -45,7 +49,7 @@ export class Bank {
     this.kernels = options.kernels;
     this.#threads = options.threads;
     this.context = options.kernels.create_context();
-    this.arena = new Arena(options.memory);
+    this.arena = new Arena(options.memory, options);
     this.reserveScratch({});
   }
 
@@ -60,23 +64,22 @@ export class Bank {
 
   /** Makes each thread's scratch large enough. No plan may be running. */
   reserveScratch(need: ScratchNeed): void {
-    const { cols, pairs, experts, bytes } = this.#scratch;
+    const { cols, pairs, experts, cached, bytes } = this.#scratch;
     const wanted = {
       cols: Math.max(cols, need.cols ?? 0),
       pairs: Math.max(pairs, need.pairs ?? 0),
       experts: Math.max(experts, need.experts ?? 0),
+      cached: Math.max(cached, need.cached ?? 0),
     };
-    const each = Math.ceil(
-      this.kernels.scratch_bytes(wanted.cols, wanted.pairs, wanted.experts) / 64,
-    ) * 64;
+    const needed = this.kernels.scratch_bytes(
+      ...[wanted.cols, wanted.pairs, wanted.experts, wanted.cached] as const,
+    );
+    const each = Math.ceil(needed / 64) * 64;
+    if (each > bytes) {
+      const address = this.arena.allocate(each * this.#threads, "scratch");
+      this.kernels.set_scratch(this.context, address, each);
+    }
+    // Only now: where there is no memory, what was asked for must not pass for had.
     this.#scratch = { ...wanted, bytes: Math.max(bytes, each) };
-    if (each <= bytes) return;
-    const address = this.arena.allocate(each * this.#threads, "scratch");
-    this.kernels.set_scratch(this.context, address, each);
-  }
-
-  /** Bytes of one page of 64 tokens with `width` numbers each. */
-  static pageBytes(width: number): number {
-    return PAGE_TOKENS * width * 4;
   }
 }

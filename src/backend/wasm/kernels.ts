@@ -1,5 +1,9 @@
 /** Loads the generated bindings of the Rust kernels: which build suits the machine, and instances. */
 
+import process from "node:process";
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+
 /** The bindings that wasm-pack generated. */
 export type Kernels = typeof import("../../../wasm/relaxed/sluice_kernels.js");
 
@@ -8,6 +12,8 @@ export type Variant = "relaxed" | "simd";
 /** Everything another thread needs to join. */
 export interface SharedModule {
   readonly variant: Variant;
+  /** Names the build by its content. */
+  readonly build: string;
   readonly module: WebAssembly.Module;
   /** One for each bank. */
   readonly memories: readonly WebAssembly.Memory[];
@@ -43,12 +49,31 @@ export async function loadModule(
 ): Promise<SharedModule> {
   const url = new URL(`../../../wasm/${variant}/sluice_kernels_bg.wasm`, import.meta.url);
   const response = await fetch(url);
-  const module = await WebAssembly.compile(await response.arrayBuffer());
+  const binary = await response.arrayBuffer();
+  const module = await WebAssembly.compile(binary);
   const memories = Array.from(
     { length: options.banks },
     () => new WebAssembly.Memory({ initial: 32, maximum: MAX_PAGES, shared: true }),
   );
-  return { variant, module, memories };
+  return { variant, build: digest(new Uint8Array(binary)), module, memories };
+}
+
+/** See `Backend.numerics`: the kernels, what the machine leaves open, and the runtime's own functions. */
+export function numericsOf(
+  { variant, build }: SharedModule,
+  { kernels, memory }: { kernels: Kernels; memory: WebAssembly.Memory },
+): string {
+  const words = kernels.probe_words();
+  const at = kernels.allocate(words * 4);
+  kernels.probe(at);
+  const answers = new Uint8Array(memory.buffer, at, words * 4).slice();
+  // Cosines and sines of positions are the runtime's.
+  return `wasm ${variant} ${build} ${digest(answers)} ${process.versions.v8}`;
+}
+
+/** The first bytes of a SHA-256 as hexadecimal digits. */
+function digest(bytes: Uint8Array): string {
+  return bytesToHex(sha256(bytes)).slice(0, 16);
 }
 
 /** An instance over a bank's memory. The bindings keep one per loaded script, hence the query. */

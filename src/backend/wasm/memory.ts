@@ -1,6 +1,7 @@
 /** What the wasm backend's handles hold besides what the seam promises: banks and addresses. */
 
 import type { Buffer, Experts, KvCache, LatentCache, Weight } from "../backend.ts";
+import type { PageLayout } from "../kv_layout.ts";
 import type { Bank } from "./bank.ts";
 import type { ExpertPager } from "./paging/pager.ts";
 
@@ -86,10 +87,14 @@ export interface LayerPlace {
   readonly address: number;
 }
 
-export interface WasmKvCache extends KvCache {
+/** What a cache of either kind has in the banks. */
+interface CachePlaces {
   readonly places: readonly LayerPlace[];
+  readonly layout: PageLayout;
 }
 
-export interface WasmLatentCache extends LatentCache {
-  readonly places: readonly LayerPlace[];
-}
+export interface WasmKvCache extends KvCache, CachePlaces {}
+
+export interface WasmLatentCache extends LatentCache, CachePlaces {}
+
+export type WasmCache = WasmKvCache | WasmLatentCache;

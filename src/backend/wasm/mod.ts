@@ -6,6 +6,7 @@
  */
 
 import { BackendLostError, CapacityError, UnsupportedOpError } from "../../errors.ts";
+import type { Faults } from "../../faults.ts";
 import type {
   ActivationPrecision,
   Backend,
@@ -19,24 +20,30 @@ import type {
   KvCacheOptions,
   LatentCache,
   LatentCacheOptions,
+  ModelCache,
   Ops,
+  PagePart,
   Plan,
   TensorData,
   UploadOptions,
   Weight,
 } from "../backend.ts";
+import { kvPageLayout, latentPageLayout, layerPageBytes, type PageLayout } from "../kv_layout.ts";
 import { MEMORY_BYTES } from "./arena.ts";
 import { Bank } from "./bank.ts";
+import { CrashChoice, withCrash } from "./crash.ts";
 import { Placer } from "./placer.ts";
 import {
   chooseVariant,
   instantiate,
   LEAVE,
   loadModule,
+  numericsOf,
   type SharedModule,
   type Variant,
 } from "./kernels.ts";
-import { WasmBuffer, type WasmKvCache, type WasmLatentCache } from "./memory.ts";
+import { WasmBuffer, type WasmCache, type WasmKvCache, type WasmLatentCache } from "./memory.ts";
+import { copyPage, packedPageBytes, readPage, writePage } from "./pages.ts";
 import type { Segment, WasmPlan } from "./plan.ts";
 import { LookAheadChoice } from "./paging/look_ahead.ts";
 import type { PagingOptions } from "./paging/options.ts";
@@ -65,6 +72,8 @@ export interface WasmBackendOptions {
   readonly bankBytes?: number;
   /** Leave routed experts in their file and keep some of them in memory; all are, by default. */
   readonly paging?: PagingOptions;
+  /** What is to fail on purpose. */
+  readonly faults?: Faults;
 }
 
 /**
@@ -73,14 +82,14 @@ export interface WasmBackendOptions {
  * on the threads that have come by then, with the same results.
  */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
-  const { threads, banks: bankCount = 1 } = options;
+  const { threads, banks: bankCount = 1, faults } = options;
   checkCount("start compute threads", { what: "threads", is: threads, max: MAX_THREADS });
   checkCount("make memories", { what: "banks", is: bankCount, max: MAX_BANKS });
   const shared = await loadModule(options.variant ?? chooseVariant(), { banks: bankCount });
   const banks: Bank[] = [];
   for (const [index, memory] of shared.memories.entries()) {
     const kernels = await instantiate(shared, index);
-    banks.push(new Bank({ index, memory, kernels, threads }));
+    banks.push(new Bank({ index, memory, kernels, threads, faults }));
   }
   const workers = Array.from(
     { length: threads - 1 },
@@ -93,7 +102,8 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
       event.preventDefault();
       backend.lose(`cannot compute: a compute thread failed (${event.message})`);
     };
-    worker.postMessage(start);
+    // Only when it is up: a message that nobody takes keeps the memories for good.
+    worker.onmessage = () => worker.postMessage(start);
   }
   if (!options.joinLate) await backend.allJoined();
   return backend;
@@ -109,6 +119,7 @@ class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly threads: number;
   readonly activations: ActivationPrecision;
+  readonly numerics: string;
   readonly #banks: readonly Bank[];
   /** Where the threads wait, and where the host's values are. */
   readonly #first: Bank;
@@ -116,6 +127,7 @@ class WasmBackend implements Backend {
   readonly #placer: Placer;
   readonly #streams: StreamChoice;
   readonly #lookAhead: LookAheadChoice;
+  readonly #crashes: CrashChoice;
   /** By width of the hidden state and experts a token. */
   readonly #aheadBuffers = new Map<string, LookAheadBuffers>();
   /** Bytes of each cache made so far; one that was too large is followed by a smaller one. */
@@ -133,11 +145,13 @@ class WasmBackend implements Backend {
     const { threads, activations, bankBytes = MEMORY_BYTES, paging } = options;
     this.threads = threads;
     this.activations = activations;
+    this.numerics = numericsOf(shared, banks[0]);
     this.#banks = banks;
     this.#first = banks[0];
     this.#workers = workers;
     this.#placer = new Placer({ shared, banks, bankBytes, activations, paging });
     this.#lookAhead = new LookAheadChoice(paging?.lookAhead);
+    this.#crashes = new CrashChoice(options);
     this.#streams = new StreamChoice((streams) => {
       for (const { kernels, context } of banks) kernels.set_streams(context, streams);
     });
@@ -160,28 +174,40 @@ class WasmBackend implements Backend {
   }
 
   createKvCache(options: KvCacheOptions): KvCache {
-    const { layers, pages, kvHeads, keyDim, valueDim } = options;
-    const layerBytes = pages * Bank.pageBytes(kvHeads * (keyDim + valueDim));
-    const places = this.#placer.placeCache({ layers, layerBytes });
-    const byteLength = layers * layerBytes;
-    this.#cacheBytes.push(byteLength);
-    const cache: WasmKvCache = { ...options, byteLength, places };
+    const cached = Math.max(options.keyDim, options.valueDim);
+    const layout = kvPageLayout(options);
+    const cache: WasmKvCache = { ...options, ...this.#placeCache(options, { layout, cached }) };
     return cache;
   }
 
   createLatentCache(options: LatentCacheOptions): LatentCache {
-    const { layers, pages, latentDim, ropeDim } = options;
+    const { latentDim, ropeDim } = options;
     if (latentDim % 4 !== 0 || ropeDim % 4 !== 0) {
       throw new UnsupportedOpError(
         `cannot cache latents: their widths are ${latentDim} and ${ropeDim}, must be multiples of 4`,
       );
     }
-    const layerBytes = pages * Bank.pageBytes(latentDim + ropeDim);
-    const places = this.#placer.placeCache({ layers, layerBytes });
-    const byteLength = layers * layerBytes;
-    this.#cacheBytes.push(byteLength);
-    const cache: WasmLatentCache = { ...options, byteLength, places };
+    const layout = latentPageLayout(options);
+    const cached = latentDim + ropeDim;
+    const cache: WasmLatentCache = { ...options, ...this.#placeCache(options, { layout, cached }) };
     return cache;
+  }
+
+  pageBytes(cache: ModelCache, tokens: number): number {
+    return packedPageBytes(cache as WasmCache, tokens);
+  }
+
+  // deno-lint-ignore require-await -- as `read`
+  async readPage(part: PagePart): Promise<Uint8Array<ArrayBuffer>> {
+    return readPage(part);
+  }
+
+  writePage(part: PagePart, bytes: Uint8Array): void {
+    writePage(part, bytes);
+  }
+
+  copyPage(part: PagePart, to: number): void {
+    copyPage(part, to);
   }
 
   write(of: Buffer, data: Float32Array | Int32Array, row = 0): void {
@@ -209,7 +235,14 @@ class WasmBackend implements Backend {
       lookAheadBuffers: (gate, bank) => this.#lookAheadBuffers(gate, bank),
     });
     build(recorder);
-    return recorder.finish();
+    const plan = recorder.finish();
+    // A plan that has begun must not run out of memory: its threads would wait in another bank.
+    for (const segment of plan.segments) {
+      reserveWords(segment);
+      const ahead = segment.demand?.ahead ?? null;
+      if (ahead !== null) reserveWords(ahead.segment);
+    }
+    return plan;
   }
 
   submit(of: Plan): void {
@@ -219,6 +252,7 @@ class WasmBackend implements Backend {
     const start = performance.now();
     const threads = 1 + this.#first.kernels.joined(this.#first.context);
     const { segments } = plan;
+    const crash = this.#crashes.next(threads);
     const placeAfter = (i: number) => (segments[i + 1]?.bank ?? this.#first).index;
     if (segments.length > 0 && segments[0].bank !== this.#first) {
       this.#run(this.#first, { plan: 0, ops: 0, threads, next: segments[0].bank.index });
@@ -226,7 +260,8 @@ class WasmBackend implements Backend {
     for (const [i, segment] of segments.entries()) {
       const after = placeAfter(i);
       const next = after === segment.bank.index ? STAY : after;
-      this.#runSegment(segment, { threads, next });
+      const crashes = crash !== null && i === segments.length >> 1;
+      this.#runSegment(crashes ? withCrash(segment, crash) : segment, { threads, next });
     }
     for (const [buffer, bank] of plan.homes) buffer.home = bank;
     if (!plan.decodes) return;
@@ -264,9 +299,10 @@ class WasmBackend implements Backend {
     }
   }
 
-  /** Makes every later submit fail with this message. */
+  /** Ends the threads and makes every later submit fail with this message. */
   lose(message: string): void {
     this.#lost ??= new BackendLostError(message);
+    this.#dismiss();
   }
 
   memory(): BackendMemory {
@@ -281,9 +317,14 @@ class WasmBackend implements Backend {
   }
 
   close(): void {
-    if (this.#lost === null) this.#first.kernels.dismiss(this.#first.context, LEAVE);
-    for (const worker of this.#workers) worker.terminate();
+    this.#dismiss();
     this.#placer.close();
+  }
+
+  /** Ends the threads, in whichever bank they are: Deno does not end one that sleeps. */
+  #dismiss(): void {
+    for (const { kernels, context } of this.#banks) kernels.dismiss(context, LEAVE);
+    for (const worker of this.#workers) worker.terminate();
   }
 
   #runSegment(segment: Segment, { threads, next }: { threads: number; next: number }): void {
@@ -292,7 +333,7 @@ class WasmBackend implements Backend {
       const source = new Uint8Array(from.bank.memory.buffer, from.address, bytes);
       new Uint8Array(to.bank.memory.buffer, to.address, bytes).set(source);
     }
-    const plan = bank.area("plan", Math.max(words.byteLength, 1 << 16));
+    const plan = reserveWords(segment);
     new Uint32Array(bank.memory.buffer, plan, words.length).set(words);
     if (demand === null) {
       this.#run(bank, { plan, ops, threads, next });
@@ -326,9 +367,23 @@ class WasmBackend implements Backend {
     try {
       kernels.run_plan(context, run.plan, run.ops, run.threads, run.next);
     } catch (error) {
+      // Those who wait for this thread are to end as well.
+      kernels.fail(context);
       this.lose(`cannot compute: a kernel failed (${error})`);
       throw this.#lost;
     }
+  }
+
+  #placeCache(
+    { layers, pages }: { layers: number; pages: number },
+    { layout, cached }: { layout: PageLayout; cached: number },
+  ) {
+    const layerBytes = pages * layerPageBytes(layout);
+    const places = this.#placer.placeCache({ layers, layerBytes });
+    for (const bank of new Set(places.map(({ bank }) => bank))) bank.reserveScratch({ cached });
+    const byteLength = layers * layerBytes;
+    this.#cacheBytes.push(byteLength);
+    return { byteLength, places, layout };
   }
 
   #lookAheadBuffers(gate: GateParams, bank: Bank): LookAheadBuffers {
@@ -356,6 +411,11 @@ class WasmBackend implements Backend {
     new Uint8Array(this.#first.memory.buffer, buffer.in(this.#first), bytes).set(source);
     buffer.home = this.#first;
   }
+}
+
+/** Address of the place where a segment's words are put to run them. */
+function reserveWords({ bank, words }: Segment): number {
+  return bank.area("plan", Math.max(words.byteLength, 1 << 16));
 }
 
 function rangeOf(

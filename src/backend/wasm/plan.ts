@@ -21,6 +21,8 @@ export const OPCODES = {
   latentAttention: 9,
   gate: 10,
   experts: 11,
+  /** Not recorded but put in, see `crash.ts`. */
+  fault: 12,
 } as const;
 
 /** Rows of a buffer that go from one bank to another before a segment runs. */

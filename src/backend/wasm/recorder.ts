@@ -12,6 +12,7 @@ import type {
   GateParams,
   GatherRowsParams,
   HeadLinearParams,
+  KvType,
   LatentAttentionParams,
   LinearParams,
   Norm,
@@ -39,6 +40,8 @@ import {
 
 const EPILOGUES = { store: 0, accumulate: 1, silu: 2, clampedSwiglu: 3 } as const;
 const SCORES = { softmax: 0, sigmoid: 1, softmaxOfChosen: 2 } as const;
+/** Numbers of the types of caches. */
+const CELLS: Record<KvType, number> = { f32: 0, f16: 1, q8: 2 };
 const MAX_OUTPUTS = 4;
 /** Groups of experts that the gate's kernel can rank. */
 const MAX_GROUPS = 256;
@@ -155,7 +158,7 @@ export class PlanRecorder implements Ops {
       qNorm ? vectorIn(qNorm.weight, bank) : 0,
       kNorm ? vectorIn(kNorm.weight, bank) : 0,
       w.f32(qNorm?.eps ?? kNorm?.eps ?? 0),
-      ...[address, cache.kvHeads, cache.keyDim, cache.valueDim],
+      ...[address, CELLS[cache.type], cache.kvHeads, cache.keyDim, cache.valueDim],
       ...places,
     ]);
   }
@@ -175,7 +178,7 @@ export class PlanRecorder implements Ops {
       w.f32(scale),
       window,
       sinks ? vectorIn(sinks, bank) : 0,
-      ...[address, cache.kvHeads, cache.keyDim, cache.valueDim],
+      ...[address, CELLS[cache.type], cache.kvHeads, cache.keyDim, cache.valueDim],
       ...places,
     ]);
   }
@@ -212,7 +215,7 @@ export class PlanRecorder implements Ops {
       ...[queries, heads, nopeDim, from],
       ...[vectorIn(latentNorm.weight, bank), w.f32(latentNorm.eps)],
       ...[angles, pairing === "interleaved" ? 1 : 0],
-      ...[address, cache.latentDim, cache.ropeDim],
+      ...[address, CELLS[cache.type], cache.latentDim, cache.ropeDim],
       ...places,
     ]);
   }
@@ -227,7 +230,7 @@ export class PlanRecorder implements Ops {
     const places = this.#batch(batch, rows);
     w.op(OPCODES.latentAttention, rows, [
       ...[...queries, heads, nopeDim, w.f32(scale), w.write(out)],
-      ...[address, cache.latentDim, cache.ropeDim],
+      ...[address, CELLS[cache.type], cache.latentDim, cache.ropeDim],
       ...places,
     ]);
   }

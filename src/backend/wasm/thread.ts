@@ -10,6 +10,7 @@ export interface ThreadStart {
 
 const scope = self as unknown as {
   onmessage: ((event: MessageEvent<ThreadStart>) => void) | null;
+  postMessage(message: "up"): void;
   close(): void;
 };
 
@@ -29,3 +30,5 @@ scope.onmessage = async ({ data: { shared, contexts } }) => {
   }
   scope.close();
 };
+
+scope.postMessage("up");

@@ -5,6 +5,9 @@ import type { ReaderStart } from "./reader_thread.ts";
 
 export class Readers {
   readonly #workers: Worker[];
+  readonly #ready = new Set<Worker>();
+  /** What those get that come up later: a message that nobody takes keeps the memories for good. */
+  #message: ReaderStart | null = null;
   readonly #up: Promise<void>;
 
   /** Starts the threads, which take a while to come up, before there is anything to read. */
@@ -15,7 +18,11 @@ export class Readers {
     );
     this.#up = Promise.all(this.#workers.map((worker) =>
       new Promise<void>((resolve, reject) => {
-        worker.onmessage = () => resolve();
+        worker.onmessage = () => {
+          this.#ready.add(worker);
+          if (this.#message !== null) worker.postMessage(this.#message);
+          resolve();
+        };
         worker.onerror = (event) => {
           event.preventDefault();
           reject(new BackendLostError(`cannot read experts: a thread failed (${event.message})`));
@@ -32,7 +39,8 @@ export class Readers {
   }
 
   start(message: ReaderStart): void {
-    for (const worker of this.#workers) worker.postMessage(message);
+    this.#message = message;
+    for (const worker of this.#ready) worker.postMessage(message);
   }
 
   close(): void {

@@ -1,0 +1,287 @@
+/**
+ * What `/metrics` tells: vLLM's names where it has them, so that its dashboards fit, and `sluice:` for
+ * the rest. Requests are counted as their choices go on; the engine's own counts are read when asked.
+ */
+
+import type { EngineStats, RoutingStats } from "../src/engine/types.ts";
+import {
+  Counter,
+  type Family,
+  Histogram,
+  metricsPage,
+  type Sample,
+} from "../src/server/metrics.ts";
+import type { ChoiceAccount, GenerationListener } from "./generation.ts";
+import type { RequestRecord } from "./record.ts";
+
+/** 1, 2.5 and 5 of each decade from a millisecond to an hour and more, in seconds. */
+const SECONDS = bounds([1, 2.5, 5], { from: 1e-3, to: 5e3 });
+/** 1, 2 and 5 of each decade, in tokens. */
+const TOKENS = bounds([1, 2, 5], { from: 1, to: 2e5 });
+
+function bounds(steps: readonly number[], { from, to }: { from: number; to: number }): number[] {
+  const all: number[] = [];
+  for (let decade = from; decade <= to; decade *= 10) {
+    for (const step of steps) all.push(Number((decade * step).toPrecision(6)));
+  }
+  return all.filter((bound) => bound <= to);
+}
+
+function seconds(name: string, help: string): Histogram {
+  return new Histogram({ name, help, bounds: SECONDS });
+}
+
+export class ServingMetrics implements GenerationListener {
+  readonly #modelName: string;
+  readonly #firstToken = seconds(
+    "vllm:time_to_first_token_seconds",
+    "From a request's arrival to a choice's first token.",
+  );
+  readonly #betweenTokens = seconds(
+    "vllm:inter_token_latency_seconds",
+    "Between two tokens of a choice.",
+  );
+  readonly #perOutputToken = seconds(
+    "vllm:time_per_output_token_seconds",
+    "As inter_token_latency_seconds, under its former name.",
+  );
+  readonly #meanPerOutputToken = seconds(
+    "vllm:request_time_per_output_token_seconds",
+    "A choice's mean time between tokens.",
+  );
+  readonly #whole = seconds(
+    "vllm:e2e_request_latency_seconds",
+    "From a request's arrival to a choice's end.",
+  );
+  readonly #queue = seconds("vllm:request_queue_time_seconds", "Waiting for a slot.");
+  readonly #prefill = seconds("vllm:request_prefill_time_seconds", "Evaluating the prompt.");
+  readonly #decode = seconds("vllm:request_decode_time_seconds", "From the prompt to the end.");
+  readonly #restore = seconds(
+    "sluice:request_restore_time_seconds",
+    "Waiting for pages from the cache's store, as part of the queue time.",
+  );
+  readonly #promptTokens = new Histogram({
+    name: "vllm:request_prompt_tokens",
+    help: "Tokens of a choice's prompt.",
+    bounds: TOKENS,
+  });
+  readonly #generationTokens = new Histogram({
+    name: "vllm:request_generation_tokens",
+    help: "Tokens of a choice's answer.",
+    bounds: TOKENS,
+  });
+  readonly #success = new Counter({
+    name: "vllm:request_success_total",
+    help: "Choices that ended, by the reason.",
+  });
+  readonly #cached = new Counter({
+    name: "sluice:cached_tokens_total",
+    help: "Prompt tokens of started choices that were not computed, by where they were found.",
+  });
+  readonly #http = new Counter({
+    name: "sluice:http_requests_total",
+    help: "Answered requests, by route and status.",
+  });
+
+  constructor(modelName: string) {
+    this.#modelName = modelName;
+    for (const reason of ["stop", "length", "abort", "error"]) {
+      this.#success.add(0, { finished_reason: reason });
+    }
+    for (const tier of ["memory", "store"]) this.#cached.add(0, { tier });
+  }
+
+  started({ cached }: ChoiceAccount): void {
+    this.#cached.add(cached?.memory ?? 0, { tier: "memory" });
+    this.#cached.add(cached?.store ?? 0, { tier: "store" });
+  }
+
+  firstToken(ms: number): void {
+    this.#firstToken.observe(ms / 1_000);
+  }
+
+  tokens(count: number, gapMs: number): void {
+    this.#betweenTokens.observe(gapMs / 1_000, count);
+    this.#perOutputToken.observe(gapMs / 1_000, count);
+  }
+
+  done(choice: ChoiceAccount): void {
+    const { usage, timings, finish, firstMs, lastMs = 0, promptTokens } = choice;
+    const tokens = usage?.completionTokens ?? 0;
+    this.#success.add(1, { finished_reason: finish ?? "stop" });
+    this.#whole.observe(lastMs / 1_000);
+    this.#promptTokens.observe(promptTokens);
+    this.#generationTokens.observe(tokens);
+    if (timings !== undefined) {
+      this.#queue.observe(timings.queueMs / 1_000);
+      this.#restore.observe(timings.restoreMs / 1_000);
+      this.#prefill.observe(timings.prefillMs / 1_000);
+      this.#decode.observe(timings.decodeMs / 1_000);
+    }
+    if (tokens > 1 && firstMs !== undefined) {
+      this.#meanPerOutputToken.observe((lastMs - firstMs) / (tokens - 1) / 1_000);
+    }
+  }
+
+  /** A request is over: choices that had begun and did not end by themselves were cut off. */
+  ended({ status, route, generation, failure, left }: RequestRecord): void {
+    this.#http.add(1, { route: route?.pattern ?? "none", status: String(status) });
+    const reason = left || failure === undefined ? "abort" : "error";
+    for (const { cached, finish } of generation?.choices ?? []) {
+      if (cached !== undefined && finish === undefined) {
+        this.#success.add(1, { finished_reason: reason });
+      }
+    }
+  }
+
+  /** Without an engine, which is while it loads, the requests alone. */
+  page(engine?: { readonly stats: EngineStats; readonly routing: RoutingStats }): string {
+    const instruments = [
+      this.#firstToken,
+      this.#betweenTokens,
+      this.#perOutputToken,
+      this.#meanPerOutputToken,
+      this.#whole,
+      this.#queue,
+      this.#restore,
+      this.#prefill,
+      this.#decode,
+      this.#promptTokens,
+      this.#generationTokens,
+      this.#success,
+      this.#cached,
+      this.#http,
+    ];
+    const families = instruments.map((instrument) => instrument.family());
+    if (engine !== undefined) {
+      families.push(...engineFamilies(engine.stats), ...expertFamilies(engine.routing));
+    }
+    return metricsPage(families, { model_name: this.#modelName });
+  }
+}
+
+function single(
+  type: "counter" | "gauge",
+  { name, help, value }: { name: string; help: string; value: number },
+): Family {
+  return { name, help, type, samples: [{ value }] };
+}
+
+function gauge(name: string, help: string, value: number): Family {
+  return single("gauge", { name, help, value });
+}
+
+function counter(name: string, help: string, value: number): Family {
+  return single("counter", { name, help, value });
+}
+
+/** A sample for each name under `label`. */
+function byLabel(label: string, values: Readonly<Record<string, number>>): Sample[] {
+  return Object.entries(values).map(([name, value]) => ({ labels: { [label]: name }, value }));
+}
+
+function engineFamilies(stats: EngineStats): Family[] {
+  const { pages, prefixCache, speculation } = stats;
+  const found = prefixCache.memory + prefixCache.store;
+  return [
+    gauge("vllm:num_requests_running", "Choices that have a slot.", stats.running),
+    gauge("vllm:num_requests_waiting", "Choices that wait for one.", stats.waiting),
+    gauge(
+      "vllm:kv_cache_usage_perc",
+      "Share of the KV cache's pages that running choices hold, from 0 to 1.",
+      pages.total > 0 ? pages.used / pages.total : 0,
+    ),
+    counter(
+      "vllm:prefix_cache_queries_total",
+      "Prompt tokens looked for in the prefix cache.",
+      prefixCache.queried,
+    ),
+    counter("vllm:prefix_cache_hits_total", "Prompt tokens found there.", found),
+    counter(
+      "vllm:num_preemptions_total",
+      "Choices that gave way to others and went on later.",
+      stats.preemptions,
+    ),
+    counter("vllm:prompt_tokens_total", "Prompt tokens of all choices.", stats.promptTokens),
+    counter("vllm:generation_tokens_total", "Tokens generated.", stats.completionTokens),
+    counter("vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.", speculation.drafted),
+    counter(
+      "vllm:spec_decode_num_accepted_tokens_total",
+      "Guessed tokens that were right.",
+      speculation.accepted,
+    ),
+    {
+      name: "sluice:kv_pages",
+      help: "Pages of the KV cache: held by running choices, kept for later ones, free.",
+      type: "gauge",
+      samples: byLabel("state", {
+        used: pages.used,
+        kept: pages.kept,
+        free: pages.total - pages.used - pages.kept,
+      }),
+    },
+    ...storeFamilies(stats),
+  ];
+}
+
+function storeFamilies({ store }: EngineStats): Family[] {
+  if (store === undefined) return [];
+  const states = ["ready", "opening", "unavailable"];
+  return [
+    {
+      name: "sluice:store_state",
+      help: "1 at the state that the prefix cache's store is in.",
+      type: "gauge",
+      samples: byLabel(
+        "state",
+        Object.fromEntries(states.map((state) => [state, state === store.state ? 1 : 0])),
+      ),
+    },
+    gauge("sluice:store_entries", "Entries in the store.", store.entries),
+    gauge("sluice:store_bytes", "Bytes that they take.", store.bytes),
+    {
+      name: "sluice:store_pages_total",
+      help:
+        "Pages read, written, not written since the queue was full, evicted, refused as damaged.",
+      type: "counter",
+      samples: byLabel("what", {
+        read: store.pagesRead,
+        written: store.pagesWritten,
+        dropped: store.pagesDropped,
+        evicted: store.pagesEvicted,
+        refused: store.pagesRefused,
+      }),
+    },
+    counter("sluice:store_errors_total", "Calls of the store that failed.", store.errors),
+  ];
+}
+
+/** Sums over the layers, which `/v1/moe/stats` tells apart. */
+function expertFamilies({ layers }: RoutingStats): Family[] {
+  const traffics = layers.flatMap(({ traffic }) => traffic ?? []);
+  if (traffics.length === 0) return [];
+  const sum = (of: (traffic: (typeof traffics)[number]) => number) =>
+    traffics.reduce((sum, traffic) => sum + of(traffic), 0);
+  return [
+    gauge(
+      "sluice:experts_resident",
+      "Routed experts in memory.",
+      sum(({ resident }) => resident),
+    ),
+    {
+      name: "sluice:experts_chosen_total",
+      help: "Chosen experts that were in memory, had been read ahead, and were waited for.",
+      type: "counter",
+      samples: byLabel("found", {
+        memory: sum(({ hits }) => hits),
+        ahead: sum(({ prefetched }) => prefetched),
+        waited: sum(({ misses }) => misses),
+      }),
+    },
+    counter(
+      "sluice:expert_bytes_read_total",
+      "Bytes of experts read from the file or URL.",
+      sum(({ bytesRead }) => bytesRead),
+    ),
+  ];
+}
