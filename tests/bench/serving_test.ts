@@ -264,17 +264,41 @@ const mayRun = Deno.permissions.querySync({ name: "run" }).state === "granted";
 if (!mayRun) console.log("skipped: measuring a server needs --allow-run");
 
 Deno.test({
-  name: "a server's answers side by side, its connections and its memory are measured",
+  name: "a server's answers side by side and its connections are measured",
   ignore: !mayRun,
   async fn() {
-    const parts = ["throughput", "connections", "memory"] as const;
+    const parts = ["throughput", "connections"] as const;
     const figures = await measureServing(parts, await optionsOf({ runs: 1, streams: [2] }));
     assertEquals(figures.failed, []);
-    const { throughput, connections, memory } = figures;
+    const { throughput, connections } = figures;
     assertEquals(throughput!.rows.map(({ streams }) => streams), [2]);
     assert(throughput!.rows.every(({ endToEnd }) => endToEnd!.median > 0));
     assertEquals([connections!.idle.opened, connections!.burst.wrong], [5, 0]);
     assert(connections!.health.requests > 0 && connections!.health.p99 > 0);
+  },
+});
+
+// Deno gives /proc/PID to nobody with fewer permissions.
+const mayAll = Deno.permissions.querySync({ name: "read", path: "/proc" }).state === "granted" &&
+  isReadable(`/proc/${Deno.pid}/status`);
+if (!mayAll) console.log("skipped: measuring a server's memory needs to read /proc (-A)");
+
+function isReadable(path: string): boolean {
+  try {
+    Deno.readTextFileSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+Deno.test({
+  name: "a server's memory is measured over mixed requests",
+  ignore: !mayRun || !mayAll,
+  async fn() {
+    const figures = await measureServing(["memory"], await optionsOf({ runs: 1, streams: [2] }));
+    assertEquals(figures.failed, []);
+    const { memory } = figures;
     const counted = Object.values(memory!.outcomes).reduce((sum, count) => sum + count, 0);
     assertEquals([counted, memory!.leftRunning, memory!.pages.used], [12, 0, 0]);
     assert(memory!.kvBytes! > 0 && memory!.kvBytes! <= memory!.kvBudget);
