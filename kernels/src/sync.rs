@@ -51,9 +51,10 @@ pub struct Context {
 /// After the plan the threads wait for the next one here.
 pub const STAY: u32 = u32::MAX;
 
-/// Looks in a row that find nothing done after which a thread is taken for dead. A process that was
+/// Looks in a row that find nothing done after which a thread is taken for dead: 5 seconds, since on a
+/// machine with more to do than processors a living one may not get its turn for one. A process that was
 /// stopped for a while does not come near it: its first look is one, and then the others work again.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 25;
 
 /// Which of an op's rounds of tasks.
 #[derive(Clone, Copy)]

@@ -116,6 +116,9 @@ function watchHealth(url: string): { stop(): Promise<number> } {
   };
 }
 
+/** Each has as many plans as its longest answer has tokens. */
+const ROUNDS = 4;
+
 for (const faults of ["worker:1", "worker:14", "worker:60", "vanish:3", "vanish:30"]) {
   Deno.test({
     name:
@@ -125,12 +128,9 @@ for (const faults of ["worker:1", "worker:14", "worker:60", "vanish:3", "vanish:
       await serving(faults, async (url) => {
         assert(url !== undefined);
         const health = watchHealth(url);
-        const start = performance.now();
-        let failed = 0;
-        while (failed === 0) {
-          assert(performance.now() - start < HANG_MS, "no fault has come");
-          failed = checkEndings(await allStreams(url), whole);
-        }
+        // More plans than the fault needs. Streams that had not begun go to the next worker, so none
+        // needs to end with an error.
+        for (let round = 0; round < ROUNDS; round++) checkEndings(await allStreams(url), whole);
         const next = await within(
           NEXT_ANSWER_MS,
           "the next answer",

@@ -156,7 +156,7 @@ fn a_thread_that_never_comes_is_missed_by_those_who_wait() {
 #[test]
 fn a_thread_that_works_for_long_is_waited_for_as_long_as_it_takes_tasks() {
     let mut context = shared(2);
-    context.0.look = 100_000_000;
+    context.0.look = 20_000_000;
     let started = Instant::now();
     on_threads(&context, |context, thread| {
         if thread == 1 {
