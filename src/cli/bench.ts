@@ -46,7 +46,7 @@ import {
 } from "./bench_values.ts";
 import { helpText, parseFlags } from "./flags.ts";
 import { modelPathOf } from "./model_path.ts";
-import { runCommand, type Terminal, write } from "./terminal.ts";
+import { EXIT_FAILURE, runCommand, type Terminal, write } from "./terminal.ts";
 
 const DEFAULT_EXPERT_TYPES: readonly TensorType[] = ["Q8_0", "Q4_K"];
 
@@ -54,7 +54,18 @@ const ABOUT =
   "Measures prefill and decode apart, with medians (and ranges) of several runs; engines\n" +
   "take turns, each in a process of its own. The last line is one JSON object.";
 
-/** Runs the command; the exit code is 0. Throws OptionError for wrong flags and the loader's errors. */
+/** What a bench has measured, for people and for machines. */
+interface Measured {
+  readonly text: string;
+  readonly json: unknown;
+  /** Something that was asked for could not be measured; `text` and `json` say what. */
+  readonly failed?: boolean;
+}
+
+/**
+ * Runs the command and returns its exit code: 1 where a part of `--serving` failed. Throws OptionError
+ * for wrong flags and the loader's errors.
+ */
 export async function main(
   args: string[],
   { stdout = Deno.stdout, stderr = Deno.stderr }: {
@@ -73,23 +84,24 @@ export async function main(
     return 0;
   }
   const onProgress = (line: string) => write(stderr, `${line}\n`);
-  const bench = values.serving.length > 0
-    ? benchServing
-    : values.kernels
-    ? benchKernels
-    : values.latent
-    ? benchLatent
-    : values.paging
-    ? benchPaging
-    : values.experts
-    ? benchExperts
-    : values.batch.length > 0
-    ? benchBatches
-    : benchModel;
-  const { text, json } = await bench(values, onProgress);
+  const bench: (values: Values, onProgress: (line: string) => void) => Promise<Measured> =
+    values.serving.length > 0
+      ? benchServing
+      : values.kernels
+      ? benchKernels
+      : values.latent
+      ? benchLatent
+      : values.paging
+      ? benchPaging
+      : values.experts
+      ? benchExperts
+      : values.batch.length > 0
+      ? benchBatches
+      : benchModel;
+  const { text, json, failed = false } = await bench(values, onProgress);
   if (!values.json) write(stdout, `${text}\n\n`);
   write(stdout, `${JSON.stringify(json)}\n`);
-  return 0;
+  return failed ? EXIT_FAILURE : 0;
 }
 
 async function benchModel(values: Values, onProgress: (line: string) => void) {

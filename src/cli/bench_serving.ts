@@ -19,6 +19,7 @@ import {
   withWarning,
 } from "./bench_values.ts";
 
+/** `failed` where a part did; the figures of the others stand. */
 export async function benchServing(values: Values, onProgress: (line: string) => void) {
   const model = values.model ?? defaultModel();
   const workload = await readWorkload(model);
@@ -43,7 +44,8 @@ export async function benchServing(values: Values, onProgress: (line: string) =>
     ...{ model: baseName(model), workload, machine: describeMachine() },
     ...{ ...before, loadAfter: loadAverage(), serverFlags, serving },
   };
-  return { text: withWarning(formatServing(serving), warning), json };
+  const failed = serving.some((figures) => figures.failed.length > 0);
+  return { text: withWarning(formatServing(serving), warning), json, failed };
 }
 
 /** Bytes of a page of the KV cache; throws FormatError as loading does. */

@@ -27,6 +27,7 @@ import { main } from "../../src/cli/bench.ts";
 import { BENCH_FLAGS } from "../../src/cli/bench_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
+import { recordedIo } from "../cli/_io.ts";
 import { ROOT } from "../support/fixtures.ts";
 
 const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
@@ -303,6 +304,14 @@ Deno.test({
     assertEquals([counted, memory!.leftRunning, memory!.pages.used], [12, 0, 0]);
     assert(memory!.kvBytes! > 0 && memory!.kvBytes! <= memory!.kvBudget);
   },
+});
+
+Deno.test("bench ends with 1 where a part of a server could not be measured, and prints what failed", async () => {
+  const { stdout, stderr, ...printed } = recordedIo();
+  const args = ["--serving", "prefix", "--prefix", "5000", "--model", MODEL, "--threads", "1"];
+  assertEquals(await main([...args, "--json"], { stdout, stderr }), 1);
+  const [{ failed }] = JSON.parse(printed.out()).serving;
+  assertEquals(failed.map(({ name }: { name: string }) => name), ["prefix"]);
 });
 
 Deno.test("bench refuses to serve a model that isn't there", async () => {
