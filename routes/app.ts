@@ -32,7 +32,7 @@ export interface AppOptions {
   readonly allowedHosts?: readonly string[] | "any";
   /** Origins of web pages that may call; default none. */
   readonly allowedOrigins?: readonly string[];
-  /** The keys that callers need, for every route but `/health`; undefined: none is needed. */
+  /** The keys that callers need, for every path but `/health`; undefined: none is needed. */
   readonly keys?: KeyRing;
   /** Default 10 MiB. */
   readonly maxBodyBytes?: number;
@@ -147,6 +147,7 @@ export function createApp(options: AppOptions): Hono {
         return handler(context);
       });
       app.all(full, (context) => {
+        if (!open) admission?.admit(context);
         context.header("allow", method === "GET" ? "GET, HEAD" : method);
         const message = `method ${context.req.method} is not allowed here, must be ${method}`;
         return errorResponse(context, new RequestError(message, { status: 405 }));
@@ -184,9 +185,11 @@ export function createApp(options: AppOptions): Hono {
     handler: (context) => completions(context, { serving, name: served() }),
   });
 
-  app.notFound((context) =>
-    errorResponse(context, new RequestError("there is no such route", { status: 404 }))
-  );
+  app.notFound((context) => {
+    // Whoever has no key learns nothing of what there is.
+    admission?.admit(context);
+    return errorResponse(context, new RequestError("there is no such route", { status: 404 }));
+  });
   app.onError((error, context) => {
     recordOf(context).failure = error;
     report(error);

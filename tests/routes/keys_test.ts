@@ -73,6 +73,33 @@ Deno.test("every route but health needs a key where keys are set", async () => {
   for (const path of ["/health", "/v1/health"]) assertEquals((await ask(path)).status, 200);
 });
 
+Deno.test("without a key unknown paths and methods look like any other route", async () => {
+  const { app } = keyed();
+  const asked: [string, string, number][] = [
+    ["GET", "/", 404],
+    ["GET", "/v1/nothing", 404],
+    ["POST", "/v1/healthy", 404],
+    ["GET", "/v1/completions", 405],
+    ["DELETE", "/models", 405],
+    ["OPTIONS", "/metrics", 405],
+  ];
+  for (const [method, path, status] of asked) {
+    const refused = await app.request(path, { method });
+    assertEquals(refused.status, 401, `${method} ${path}`);
+    assertEquals((await refused.json()).error.code, "invalid_api_key");
+    assertEquals(refused.headers.get("allow"), null);
+    const told = await app.request(path, { method, headers: ALICE });
+    assertEquals(told.status, status, `${method} ${path}`);
+  }
+  assertEquals((await app.request("/health", { method: "POST" })).status, 405);
+});
+
+Deno.test("requests for what is not there count against a key's rate", async () => {
+  const { ask } = keyed({ rate: { requests: 1, perMs: 60_000 } });
+  assertEquals((await ask("/nothing", { headers: ALICE })).status, 404);
+  assertEquals((await ask("/nothing", { headers: ALICE })).status, 429);
+});
+
 Deno.test("keys can be taken away and given while the server runs", async () => {
   const { ask, keys } = keyed();
   keys.replace([{ name: "new", hash: hashKey("sk-new"), priority: 0 }]);
