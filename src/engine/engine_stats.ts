@@ -1,5 +1,6 @@
 /** Sums of what engines count. */
 
+import { addSteps, NO_STEPS } from "./step_sizes.ts";
 import type { EngineStats } from "./types.ts";
 
 /** Of an engine that has done nothing yet. */
@@ -12,6 +13,7 @@ export const NO_STATS: EngineStats = Object.freeze({
   preemptions: 0,
   prefixCache: Object.freeze({ queried: 0, memory: 0, store: 0 }),
   speculation: Object.freeze({ drafted: 0, accepted: 0 }),
+  steps: NO_STEPS,
 });
 
 /** The counts of two engines that ran one after the other; what is a state is the later one's. */
@@ -29,5 +31,6 @@ export function addCounts(earlier: EngineStats, later: EngineStats): EngineStats
       store: a.store + b.store,
     },
     speculation: { drafted: c.drafted + d.drafted, accepted: c.accepted + d.accepted },
+    steps: addSteps(earlier.steps, later.steps),
   };
 }

@@ -20,6 +20,7 @@ import type { Started, Step } from "./schedule.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { StepCosts } from "./speculation.ts";
 import type { StepRunner } from "./step_runner.ts";
+import { countStep, NO_STEPS } from "./step_sizes.ts";
 import type {
   CachedTokens,
   CloseOptions,
@@ -88,6 +89,7 @@ export class LocalEngine implements Engine {
   #promptTokens = 0;
   #completionTokens = 0;
   #prefixCache: CachedTokens & { queried: number } = { queried: 0, memory: 0, store: 0 };
+  #steps = NO_STEPS;
   /** Resolves what the loop, or `close`, waits for. */
   #onWork: (() => void) | null = null;
   #onIdle: (() => void) | null = null;
@@ -157,6 +159,7 @@ export class LocalEngine implements Engine {
       prefixCache: this.#prefixCache,
       store: this.#kept?.state(),
       speculation: this.#guesser?.counts ?? { drafted: 0, accepted: 0 },
+      steps: this.#steps,
     };
   }
 
@@ -291,6 +294,7 @@ export class LocalEngine implements Engine {
       for (const sequence of ended) this.#fail(sequence, error);
       return;
     }
+    if (step.rows.length > 0) this.#steps = countStep(this.#steps, step.rows.length);
     const filled = this.#scheduler.settle();
     this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;

@@ -8,6 +8,7 @@ import type { CacheOptions, StoreState } from "../cache/types.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { Faults } from "../faults.ts";
 import type { SamplingParams } from "../sampling/types.ts";
+import type { StepCounts } from "./step_sizes.ts";
 
 export interface GenerateRequest {
   /** Prompt token ids; at least one. */
@@ -178,6 +179,8 @@ export interface EngineStats {
   /** What lies behind the pages in memory; undefined where nothing does. */
   readonly store?: StoreState;
   readonly speculation: SpeculationCounts;
+  /** Steps that were computed, by their rows. */
+  readonly steps: StepCounts;
 }
 
 export interface Engine {

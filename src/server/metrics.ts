@@ -19,7 +19,8 @@ export interface Family {
   readonly samples: readonly Sample[];
 }
 
-interface Named {
+/** A family's name, and what it tells. */
+export interface Named {
   readonly name: string;
   readonly help: string;
 }
@@ -45,6 +46,26 @@ export class Counter {
   }
 }
 
+/** What a histogram holds. */
+export interface Distribution {
+  /** Upper ends of the buckets, ascending, each included. */
+  readonly bounds: readonly number[];
+  /** Values of each bucket alone; the last one, which may be missing, is for those above all bounds. */
+  readonly counts: readonly number[];
+  readonly sum: number;
+}
+
+/** A histogram of what was counted elsewhere. */
+export function histogramFamily(named: Named, { bounds, counts, sum }: Distribution): Family {
+  let total = 0;
+  const samples = [...bounds.map(String), "+Inf"].map((le, i): Sample => {
+    total += counts[i] ?? 0;
+    return { suffix: "_bucket", labels: { le }, value: total };
+  });
+  samples.push({ suffix: "_sum", value: sum }, { suffix: "_count", value: total });
+  return { ...named, type: "histogram", samples };
+}
+
 /** How often values were how large. */
 export class Histogram {
   readonly #named: Named;
@@ -68,14 +89,8 @@ export class Histogram {
   }
 
   family(): Family {
-    let total = 0;
-    const samples: Sample[] = this.#counts.map((count, i) => {
-      total += count;
-      const le = i < this.#bounds.length ? String(this.#bounds[i]) : "+Inf";
-      return { suffix: "_bucket", labels: { le }, value: total };
-    });
-    samples.push({ suffix: "_sum", value: this.#sum }, { suffix: "_count", value: total });
-    return { ...this.#named, type: "histogram", samples };
+    const [bounds, counts, sum] = [this.#bounds, this.#counts, this.#sum];
+    return histogramFamily(this.#named, { bounds, counts, sum });
   }
 }
 

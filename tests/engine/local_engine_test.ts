@@ -62,6 +62,8 @@ Deno.test("a greedy answer is the model's, with a start, the prompt, tokens and 
       prefixCache: { queried: 40, memory: 0, store: 0 },
       store: undefined,
       speculation: { drafted: 0, accepted: 0 },
+      // Prompt chunks of 16, 16 and 8 rows, then a row for each token but the last.
+      steps: { bySize: [7, 1, 2, 0, 0, 0, 0, 0, 0, 0], rows: 47 },
     });
   });
 });

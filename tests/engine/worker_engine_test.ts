@@ -258,6 +258,8 @@ Deno.test("a worker that has answered something is replaced before anybody asks"
     const long = answerOf(engine.generate(toyRequest(toyPrompt(3, 2), { maxTokens: 1000 })));
     await assertRejects(() => long, Error, "crashed on purpose");
     assertEquals(started, 2);
+    const { steps, completionTokens } = engine.stats();
+    assert(steps.rows >= 21 && completionTokens >= 20, "what the first one counted still counts");
     assertEquals(
       await answerOf(engine.generate(toyRequest([1], { maxTokens: 2 }))),
       toyAnswer([1], 2),

@@ -156,6 +156,7 @@ export class FakeEngine implements Engine {
       preemptions: 2,
       prefixCache: { queried: 200, memory: 60, store: 40 },
       speculation: { drafted: 8, accepted: 6 },
+      steps: { bySize: [3, 2, 0, 0, 1], rows: 75 },
       ...this.#options.stats,
     };
   }

@@ -49,6 +49,7 @@ Deno.test("metrics have vLLM's names and kinds, and the engine's own counts", as
     ["vllm:generation_tokens_total", "counter", 70],
     ["vllm:spec_decode_num_draft_tokens_total", "counter", 8],
     ["vllm:spec_decode_num_accepted_tokens_total", "counter", 6],
+    ["vllm:iteration_tokens_total", "histogram", undefined],
     ["vllm:request_success_total", "counter", 0],
     ["vllm:time_to_first_token_seconds", "histogram", undefined],
     ["vllm:inter_token_latency_seconds", "histogram", undefined],
@@ -59,6 +60,7 @@ Deno.test("metrics have vLLM's names and kinds, and the engine's own counts", as
     ["vllm:request_decode_time_seconds", "histogram", undefined],
     ["vllm:request_prompt_tokens", "histogram", undefined],
     ["vllm:request_generation_tokens", "histogram", undefined],
+    ["vllm:request_max_num_generation_tokens", "histogram", undefined],
     ["sluice:store_entries", "gauge", 7],
     ["sluice:store_bytes", "gauge", 4096],
     ["sluice:store_errors_total", "counter", 6],
@@ -76,6 +78,12 @@ Deno.test("metrics have vLLM's names and kinds, and the engine's own counts", as
   assertEquals(pages, [1, 2, 3, 4, 5]);
   const kv = ["used", "kept", "free"].map((state) => value("sluice:kv_pages", { state }));
   assertEquals(kv, [25, 10, 65]);
+  const steps = ["1", "8", "32", "64", "1024", "+Inf"].map((le) =>
+    value("vllm:iteration_tokens_total_bucket", { le })
+  );
+  assertEquals(steps, [3, 5, 5, 6, 6, 6]);
+  const totals = ["sum", "count"].map((of) => value(`vllm:iteration_tokens_total_${of}`));
+  assertEquals(totals, [75, 6]);
 });
 
 Deno.test("each choice is counted once: its times, tokens, reason and what was cached", async () => {
@@ -102,6 +110,9 @@ Deno.test("each choice is counted once: its times, tokens, reason and what was c
   ) assertEquals(value(`vllm:${name}_count`), 4, name);
   const tokens = value("vllm:request_generation_tokens_sum")!;
   assert(tokens > whole.usage.completion_tokens + 3);
+  assertEquals(value("vllm:request_max_num_generation_tokens_count"), 3);
+  const longest = value("vllm:request_max_num_generation_tokens_sum")!;
+  assertEquals(longest, tokens - whole.usage.completion_tokens / 2);
   assertEquals(value("vllm:inter_token_latency_seconds_count"), tokens - 4);
   assertEquals(value("vllm:time_per_output_token_seconds_count"), tokens - 4);
   const gap = value("vllm:inter_token_latency_seconds_sum")! / (tokens - 4);
