@@ -240,6 +240,10 @@ function closeQuietly(kv: Kv): void {
   }
 }
 
+/** What the runtime refuses is told with what would let it through. */
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error ? error.message : String(error);
+  const [, kind, what] = /Requires (\w+) access to "([^"]+)"/.exec(message) ?? [];
+  return kind === undefined ? message : `${kind} access to ${what} is not permitted, must be in ` +
+    `--allow-${kind} of the task in deno.json (add ${what})`;
 }

@@ -2,13 +2,33 @@
 
 import type { CacheOptions } from "../cache/types.ts";
 import { OptionError } from "../errors.ts";
-import { choiceFlag, type FlagValues, integerFlag, sizeFlag, textFlag } from "./flags.ts";
+import {
+  choiceFlag,
+  type Flag,
+  type FlagValues,
+  integerFlag,
+  sizeFlag,
+  textFlag,
+} from "./flags.ts";
 
 /** Bytes that the kept prefixes may take where nothing is said. */
 export const DEFAULT_QUOTA_BYTES = 4 * 2 ** 30;
 
 const DEFAULT_EXPIRY_DAYS = 30;
 const DAY_MS = 24 * 60 * 60 * 1000;
+
+/** A user and a password would be shown in each warning; what a server asks for is the token. */
+const KV_SERVER: Flag<string | undefined> = {
+  ...textFlag({
+    help: "a KV Connect server instead of the folder; DENO_KV_ACCESS_TOKEN is its token",
+    placeholder: "URL",
+    must: "an http(s) URL without user and password",
+  }),
+  parse(text) {
+    const { protocol = "", username, password } = URL.parse(text) ?? {};
+    return /^https?:$/.test(protocol) && !username && !password ? text : undefined;
+  },
+};
 
 /** Where the prefixes are. */
 export const CACHE_PLACE_FLAGS = {
@@ -17,11 +37,7 @@ export const CACHE_PLACE_FLAGS = {
     placeholder: "DIR",
     must: "the path of a folder",
   }),
-  kv: textFlag({
-    help: "a KV Connect server instead of the folder; DENO_KV_ACCESS_TOKEN is its token",
-    placeholder: "URL",
-    must: "an http(s) URL",
-  }),
+  kv: KV_SERVER,
   "cache-files": textFlag({
     help: "a folder for the prefixes' bytes, where Deno KV shall hold only what describes them",
     placeholder: "DIR",
@@ -50,18 +66,20 @@ export const CACHE_FLAGS = {
 
 /**
  * What these flags say; undefined where nothing outlives the process. Throws OptionError where a folder's
- * path names something else.
+ * path names something else, and where files have no database that describes them.
  */
 export function cacheOptions(values: FlagValues<typeof CACHE_FLAGS>): CacheOptions | undefined {
   const { state, kv: url, "cache-files": files } = values;
   checkFolder("state", state);
   checkFolder("cache-files", files);
-  if (url !== undefined && !/^https?:\/\//.test(url)) {
-    throw new OptionError(`cannot start: --kv is ${JSON.stringify(url)}, must be an http(s) URL`);
+  const isKept = state !== undefined || url !== undefined;
+  if (files !== undefined && !isKept) {
+    throw new OptionError(
+      `cannot start: --cache-files is given alone, must come with --state or --kv, where Deno KV holds ` +
+        "what describes the files",
+    );
   }
-  if (values["prefix-cache"] !== "on" || (state === undefined && url === undefined)) {
-    return undefined;
-  }
+  if (values["prefix-cache"] !== "on" || !isKept) return undefined;
   return {
     ...(url === undefined ? { state } : { url }),
     files,

@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertGreater, assertLess, assertMatch } from "@std/assert";
 import { withFaults } from "../../src/cache/faults.ts";
+import { remoteMedium } from "../../src/cache/deno_kv.ts";
 import { LINK_LIMITS, type LinkLimits } from "../../src/cache/link.ts";
 import { UnitsInKv, type UnitsInKvOptions } from "../../src/cache/units_in_kv.ts";
 import { parseFaults } from "../../src/faults.ts";
@@ -180,6 +181,26 @@ Deno.test("a database that is gone from the start is a cache without entries", a
     assertEquals(store.state().state, "unavailable");
     assertEquals(warnings.length, 1);
   });
+});
+
+const mayReachAll = Deno.permissions.querySync({ name: "net" }).state === "granted";
+if (mayReachAll) console.log("skipped: what is refused needs --allow-net=127.0.0.1");
+
+Deno.test({
+  name: "a server that may not be reached is warned of with what must be permitted",
+  ignore: mayReachAll,
+  async fn() {
+    Deno.env.set("DENO_KV_ACCESS_TOKEN", "a-token-of-the-tests");
+    const medium = remoteMedium("https://kv.example");
+    await withStore({ medium }, async ({ store, warnings }) => {
+      assertEquals(await loadedTokens(store, tokens, PLACE), 0);
+      assertEquals(
+        warnings[0],
+        "cannot open the prefix cache: net access to kv.example:443 is not permitted, must be in " +
+          "--allow-net of the task in deno.json (add kv.example:443); going on without it",
+      );
+    });
+  },
 });
 
 Deno.test("the limits give a read a second and opening three", () => {

@@ -148,6 +148,18 @@ Deno.test("start refuses wrong flags, folders and files before it serves", async
     OptionError,
     "must be a folder",
   );
+  for (const url of ["kv.example", "ftp://kv.example", "http://", "http://a b", "https://a:b@c"]) {
+    await assertRejects(
+      () => run("--model", "m", "--kv", url),
+      OptionError,
+      "must be an http(s) URL without user and password",
+    );
+  }
+  await assertRejects(
+    () => run("--model", "m", "--cache-files", "files"),
+    OptionError,
+    "must come with --state or --kv",
+  );
   await assertRejects(() => run("--model", "/nowhere/m", "--port", "0"), FormatError, "missing");
   await assertRejects(
     () => run("--model", TINY_MODEL, "--port", "0", "--context", "1000"),
