@@ -19,6 +19,8 @@ await serveDriver(async () => {
     activations: activations as EngineOptions["activations"],
     contextLength: Number(context),
     slots: 1,
+    // The same prompt is run again and again, and each time is to be computed.
+    reusePrefixes: false,
   });
   return {
     version: `sluice, ${engine.info.backend}, ${engine.info.activations}`,
