@@ -4,7 +4,11 @@ import type { Kv, KvMedium } from "./kv.ts";
 
 /** A KV Connect server; the token is the environment's DENO_KV_ACCESS_TOKEN. */
 export function remoteMedium(url: string): KvMedium {
-  return { open: () => openKv(url), setAside: () => Promise.resolve(null) };
+  return {
+    open: () => openKv(url),
+    setAside: () => Promise.resolve(null),
+    isThere: () => Promise.resolve(true),
+  };
 }
 
 /** Opens a file or a URL. */

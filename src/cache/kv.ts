@@ -40,6 +40,8 @@ export interface KvMedium {
    * another process has done so, or where the database isn't ours to move.
    */
   setAside(): Promise<string | null>;
+  /** False where what was opened last is no longer what `open` would find. */
+  isThere(): Promise<boolean>;
 }
 
 /** Keys that one `getMany` takes. */

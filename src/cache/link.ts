@@ -132,6 +132,13 @@ export class KvLink {
     }
   }
 
+  /** Opens anew where the database has been removed, or another one has taken its place. */
+  async check(): Promise<void> {
+    const kv = this.#kv;
+    if (kv === null || await this.#medium.isThere()) return;
+    await this.#failReading(kv, new Error("the database has been removed or replaced"));
+  }
+
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);

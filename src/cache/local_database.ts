@@ -63,6 +63,9 @@ export function localMedium(folder: string): KvMedium {
       }
       return place;
     },
+    async isThere() {
+      return opened === null || await identityOf(path) === opened;
+    },
   };
 }
 

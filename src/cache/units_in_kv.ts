@@ -124,10 +124,14 @@ export class UnitsInKv implements UnitStore {
     this.#link.close();
   }
 
-  /** Counts what there is, removes what has expired, evicts what is too much; behind earlier writes. */
+  /**
+   * Sees whether the database is still there, counts what it holds, removes what has expired, evicts what
+   * is too much; behind earlier writes.
+   */
   async upkeep(): Promise<void> {
     this.#queue.add(0, async () => {
       await this.#link.opened;
+      await this.#link.check();
       await this.#link.write((session) => this.#makeRoom(session, 0));
     });
     await this.#queue.drained();

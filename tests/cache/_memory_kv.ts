@@ -39,6 +39,10 @@ export class MemoryDatabase implements KvMedium {
     };
   }
 
+  isThere(): Promise<boolean> {
+    return Promise.resolve(true);
+  }
+
   setAside(): Promise<string | null> {
     this.entries.clear();
     this.error = null;

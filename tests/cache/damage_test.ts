@@ -27,7 +27,7 @@ import {
 } from "./_units.ts";
 
 const PLACE = { root: rootOf("somebody"), bytesPerToken: 2000 };
-/** How often a writer is killed; the issue's figure is 200. */
+/** How often a writer is killed; 200 times to be sure. */
 const KILLS = Number(Deno.env.get("SLUICE_KILLS") ?? 24);
 const WRITERS_AT_ONCE = 4;
 /** How many copies of a database get flipped bits. */
@@ -109,6 +109,39 @@ Deno.test(`${KILLS} writers that are killed leave whole units, and remains that 
     await store.close();
   });
 });
+
+for (const isReplaced of [false, true]) {
+  const what = isReplaced ? "that another one has replaced" : "that somebody has removed";
+  Deno.test(`a database ${what} is noticed by the next look around, and made or opened anew`, async () => {
+    await withFolder(async (folder) => {
+      const warnings: string[] = [];
+      const state = `${folder}/state`;
+      const store = open(state, warnings);
+      const [mine, others] = [tokensOf(1, 2 * PAGE), tokensOf(2, 2 * PAGE)];
+      await saveChain(store, mine, PLACE);
+      if (isReplaced) {
+        const other = open(`${folder}/other`);
+        await saveChain(other, others, PLACE);
+        await other.close();
+      }
+      await Deno.remove(state, { recursive: true });
+      if (isReplaced) await Deno.rename(`${folder}/other`, state);
+      await store.upkeep();
+      await becomesReady(store);
+      assertMatch(
+        warnings.join("\n"),
+        /^cannot read the prefix cache: the database has been removed/,
+      );
+      assertEquals(await loadedTokens(store, mine, PLACE), 0);
+      assertEquals(await loadedTokens(store, others, PLACE), isReplaced ? 2 * PAGE : 0);
+      await saveChain(store, mine, PLACE);
+      await store.close();
+      const next = open(state);
+      assertEquals(await loadedTokens(next, mine, PLACE), 2 * PAGE);
+      await next.close();
+    });
+  });
+}
 
 Deno.test("bits that flip anywhere in a database's file never give a wrong byte", async () => {
   await withFolder(async (folder) => {
