@@ -13,37 +13,12 @@ import type {
   Engine,
   EngineEvent,
   EngineInfo,
-  EngineOptions,
   EngineStats,
   GenerateRequest,
-  LoadProgress,
   RoutingStats,
 } from "./types.ts";
-import { type Command, decodeError, type MessageEndpoint, type Report } from "./wire.ts";
-
-/** The part of a `Worker` that the engine uses. */
-export interface EngineWorker extends MessageEndpoint<Command, Report> {
-  onerror: ((event: ErrorEvent) => void) | null;
-  onmessageerror: ((event: MessageEvent) => void) | null;
-  terminate(): void;
-}
-
-export interface WorkerEngineOptions {
-  /** Starts a worker that runs `serveEngine`. */
-  readonly start: () => EngineWorker;
-  readonly engine: EngineOptions;
-  /** The prefix cache's store, which outlives the engine's worker; nothing where absent. */
-  readonly store?: StoreConnection;
-  readonly onProgress?: LoadProgress;
-}
-
-/** A store that runs elsewhere. */
-export interface StoreConnection {
-  /** A port for one more engine (`storeOverPort`). */
-  connect(): MessagePort;
-  /** Writes what is waiting and ends the store. */
-  close(): Promise<void>;
-}
+import { decodeError, type Report } from "./wire.ts";
+import { WorkerLink, type WorkerLinkOptions } from "./worker_link.ts";
 
 /** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
 const CLOSE_MARGIN_MS = 2000;
@@ -64,19 +39,13 @@ interface OpenRequest {
   readonly release: () => void;
 }
 
-/** A worker whose engine is open. */
-interface Link {
-  readonly worker: EngineWorker;
-  readonly info: EngineInfo;
-}
-
 /** Runs requests in a worker. */
 export class WorkerEngine implements Engine {
   readonly info: EngineInfo;
-  readonly #options: WorkerEngineOptions;
+  readonly #options: WorkerLinkOptions;
   readonly #requests = new Map<number, OpenRequest>();
   /** Null from a crash until the next worker is ready. */
-  #worker: EngineWorker | null = null;
+  #worker: WorkerLink | null = null;
   /** The present worker has answered a request to its end. */
   #proven = false;
   #restarting = false;
@@ -91,14 +60,14 @@ export class WorkerEngine implements Engine {
   #closing: Promise<void> | null = null;
 
   /** Starts a worker and opens the model in it; rejects with the error that opening met. */
-  static async open(options: WorkerEngineOptions): Promise<WorkerEngine> {
-    return new WorkerEngine(options, await startWorker(options));
+  static async open(options: WorkerLinkOptions): Promise<WorkerEngine> {
+    return new WorkerEngine(options, await WorkerLink.open(options));
   }
 
-  private constructor(options: WorkerEngineOptions, link: Link) {
+  private constructor(options: WorkerLinkOptions, worker: WorkerLink) {
     this.#options = options;
-    this.info = link.info;
-    this.#adopt(link.worker);
+    this.info = worker.info;
+    this.#adopt(worker);
   }
 
   generate(
@@ -127,7 +96,7 @@ export class WorkerEngine implements Engine {
     const id = this.#nextId++;
     const asked = Promise.withResolvers<RoutingStats>();
     this.#statsAsked.set(id, asked);
-    this.#worker.postMessage({ type: "routingStats", id });
+    this.#worker.send({ type: "routingStats", id });
     return await asked.promise;
   }
 
@@ -180,7 +149,7 @@ export class WorkerEngine implements Engine {
         deadlineMs: timeLeft(open),
         tenant,
       };
-      this.#worker.postMessage({ type: "generate", id, request });
+      this.#worker.send({ type: "generate", id, request });
       open.sent = true;
     } catch (error) {
       this.#forget(id)?.stream.fail(error);
@@ -192,7 +161,7 @@ export class WorkerEngine implements Engine {
     const open = this.#requests.get(id);
     if (open === undefined) return;
     if (open.sent) {
-      this.#worker?.postMessage({ type: "abort", id });
+      this.#worker?.send({ type: "abort", id });
       return;
     }
     this.#forget(id);
@@ -210,7 +179,7 @@ export class WorkerEngine implements Engine {
   /** The reader is gone: nobody wants the events of an abort. */
   #leave(id: number): void {
     const open = this.#forget(id);
-    if (open?.sent) this.#worker?.postMessage({ type: "abort", id });
+    if (open?.sent) this.#worker?.send({ type: "abort", id });
   }
 
   #forget(id: number): OpenRequest | undefined {
@@ -220,14 +189,15 @@ export class WorkerEngine implements Engine {
     return open;
   }
 
-  #adopt(worker: EngineWorker): void {
+  #adopt(worker: WorkerLink): void {
     this.#worker = worker;
     this.#proven = false;
-    worker.onmessage = ({ data }) => {
-      if (data.type === "lost") this.#crash(worker, data.reason);
-      else if (this.#worker === worker) this.#take(data);
-    };
-    watch(worker, (reason) => this.#crash(worker, reason));
+    worker.listen({
+      onReport: (report) => {
+        if (this.#worker === worker) this.#take(report);
+      },
+      onEnd: (reason) => this.#crash(worker, reason),
+    });
   }
 
   #take(report: Report): void {
@@ -254,7 +224,7 @@ export class WorkerEngine implements Engine {
     open.stream.push(event);
   }
 
-  #crash(worker: EngineWorker, reason: string): void {
+  #crash(worker: WorkerLink, reason: string): void {
     if (this.#worker !== worker) return;
     worker.terminate();
     this.#worker = null;
@@ -284,7 +254,7 @@ export class WorkerEngine implements Engine {
   async #restart(): Promise<void> {
     this.#restarting = true;
     try {
-      const { worker } = await startWorker({ ...this.#options, onProgress: undefined });
+      const worker = await WorkerLink.open({ ...this.#options, onProgress: undefined });
       if (this.#closing !== null) {
         worker.terminate();
         return;
@@ -307,7 +277,7 @@ export class WorkerEngine implements Engine {
           clearTimeout(timer);
           resolve();
         };
-        worker.postMessage({ type: "close", graceMs });
+        worker.send({ type: "close", graceMs });
       });
       this.#worker = null;
       worker.terminate();
@@ -322,46 +292,4 @@ function timeLeft({ request, submittedAt, survivor }: OpenRequest): number | und
   const { deadlineMs } = request;
   if (deadlineMs === undefined || !survivor) return deadlineMs;
   return Math.max(1, Math.round(deadlineMs - (performance.now() - submittedAt)));
-}
-
-/** Starts a worker and resolves once its engine is open. */
-function startWorker(
-  { start, engine, store, onProgress }: WorkerEngineOptions,
-): Promise<Link> {
-  const worker = start();
-  return new Promise((resolve, reject) => {
-    const refuse = (error: Error) => {
-      worker.terminate();
-      reject(error);
-    };
-    worker.onmessage = ({ data }) => {
-      if (data.type === "progress") {
-        const { loadedBytes, totalBytes } = data;
-        onProgress?.({ loadedBytes, totalBytes });
-      } else if (data.type === "ready") {
-        resolve({ worker, info: data.info });
-      } else if (data.type === "failed") {
-        refuse(decodeError(data.error));
-      }
-    };
-    watch(
-      worker,
-      (reason) => refuse(new Error(`cannot open the engine: its worker ended: ${reason}`)),
-    );
-    const port = store?.connect();
-    worker.postMessage(
-      { type: "open", options: engine, ...(port && { store: port }) },
-      port && [port],
-    );
-  });
-}
-
-/** Calls back when the worker throws outside any handler, or sends what cannot be read. */
-function watch(worker: EngineWorker, onEnd: (reason: string) => void): void {
-  worker.onerror = (event) => {
-    // Otherwise the error would end this thread as well.
-    event.preventDefault();
-    onEnd(event.message);
-  };
-  worker.onmessageerror = () => onEnd("it sent a message that cannot be read");
 }

@@ -2,7 +2,8 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import { CapacityError, ExpertReadError, FormatError, RequestError } from "../../src/errors.ts";
 import type { EngineEvent, EngineOptions, LoadProgress } from "../../src/engine/types.ts";
 import type { Report } from "../../src/engine/wire.ts";
-import { type EngineWorker, WorkerEngine } from "../../src/engine/worker_engine.ts";
+import { WorkerEngine } from "../../src/engine/worker_engine.ts";
+import type { EngineWorker } from "../../src/engine/worker_link.ts";
 import {
   answerOf,
   collect,
