@@ -19,7 +19,7 @@ import {
   type RotateAndCacheLatentParams,
   type RotateAndCacheParams,
 } from "../backend.ts";
-import * as check from "./checks.ts";
+import * as check from "../op_checks.ts";
 import { roundKept } from "./kept.ts";
 import { attendLatentHead, headLinearRow } from "./latent.ts";
 import { expertsOf, floats, integers, latentLayerOf, layerOf, matrixOf, normOf } from "./memory.ts";

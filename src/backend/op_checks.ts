@@ -20,7 +20,7 @@ import type {
   RotateAndCacheLatentParams,
   RotateAndCacheParams,
   Weight,
-} from "../backend.ts";
+} from "./backend.ts";
 
 function must(op: string, what: string, is: unknown, right: unknown): void {
   if (is !== right) throw misuse(op, what, is, right);

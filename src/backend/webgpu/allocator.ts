@@ -1,0 +1,56 @@
+/** GPU memory within a budget, accounted by purpose. */
+
+import { CapacityError } from "../../errors.ts";
+import type { BackendMemory } from "../backend.ts";
+
+export interface AllocatorOptions {
+  readonly device: GPUDevice;
+  /** Bytes that everything may take together. */
+  readonly maxBytes: number;
+}
+
+export class GpuAllocator {
+  readonly device: GPUDevice;
+  readonly #maxBytes: number;
+  readonly #used = { weights: 0, kv: 0, workspace: 0 };
+  readonly #buffers: GPUBuffer[] = [];
+
+  constructor({ device, maxBytes }: AllocatorOptions) {
+    this.device = device;
+    this.#maxBytes = maxBytes;
+  }
+
+  /** A zeroed buffer for kernels. Throws CapacityError where the budget or one buffer's limit is exceeded. */
+  allocate(kind: keyof BackendMemory, bytes: number, purpose: string): GPUBuffer {
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    const { weights, kv, workspace } = this.#used;
+    const left = this.#maxBytes - weights - kv - workspace;
+    if (size > left) {
+      throw new CapacityError(
+        `cannot allocate ${purpose} on the GPU: it needs ${size} bytes, must fit the ${left} left`,
+      );
+    }
+    const { maxBufferSize } = this.device.limits;
+    if (size > maxBufferSize) {
+      throw new CapacityError(
+        `cannot allocate ${purpose} on the GPU: it needs ${size} bytes, ` +
+          `must be at most ${maxBufferSize}, this adapter's largest buffer`,
+      );
+    }
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const usage = STORAGE | COPY_SRC | COPY_DST;
+    const buffer = this.device.createBuffer({ label: purpose, size, usage });
+    this.#used[kind] += size;
+    this.#buffers.push(buffer);
+    return buffer;
+  }
+
+  used(): BackendMemory {
+    return { ...this.#used };
+  }
+
+  /** Frees everything. */
+  close(): void {
+    for (const buffer of this.#buffers) buffer.destroy();
+  }
+}

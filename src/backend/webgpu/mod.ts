@@ -1,0 +1,268 @@
+/**
+ * The GPU backend: WGSL kernels over weights in their own formats. Runs wherever there is WebGPU, in
+ * Deno and in pages. A plan's dispatches are made when it is recorded; `submit` encodes and queues them
+ * and returns; only reading waits. Arithmetic is float32.
+ */
+
+import { BackendLostError } from "../../errors.ts";
+import type {
+  Backend,
+  BackendMemory,
+  Buffer,
+  Experts,
+  ExpertTensors,
+  ExpertTraffic,
+  KvCache,
+  KvCacheOptions,
+  LatentCache,
+  LatentCacheOptions,
+  ModelCache,
+  Ops,
+  PagePart,
+  Plan,
+  TensorData,
+  UploadOptions,
+  Weight,
+} from "../backend.ts";
+import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
+import { GpuAllocator } from "./allocator.ts";
+import { createKvCache, createLatentCache } from "./caches.ts";
+import { type Gpu, openGpu } from "./device.ts";
+import { Kernels } from "./kernel.ts";
+import { bufferOf, cacheOf, GpuBuffer, GpuExperts } from "./memory.ts";
+import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
+import { GpuPlan } from "./plan.ts";
+import { Reader } from "./reader.ts";
+import { GpuRecorder } from "./recorder.ts";
+import { Uploader } from "./upload.ts";
+
+export interface WebGpuBackendOptions {
+  /** Bytes that weights, caches and workspace may take together; unlimited by default. */
+  readonly maxBytes?: number;
+}
+
+/** Opens a backend on the best adapter. Throws CapacityError where there is none. */
+export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): Promise<Backend> {
+  return new WebGpuBackend(await openGpu(), options);
+}
+
+class WebGpuBackend implements Backend {
+  readonly name = "webgpu";
+  readonly threads = 1;
+  readonly activations = "f32";
+  readonly numerics: string;
+  readonly #gpu: Gpu;
+  readonly #allocator: GpuAllocator;
+  readonly #kernels: Kernels;
+  readonly #uploader: Uploader;
+  readonly #reader: Reader;
+  readonly #experts: GpuExperts[] = [];
+  readonly #scratch = new Map<string, GPUBuffer>();
+  #lost: BackendLostError | null = null;
+  #closed = false;
+
+  constructor(gpu: Gpu, { maxBytes = Infinity }: WebGpuBackendOptions) {
+    const { device, adapter, maxBinding } = gpu;
+    this.#gpu = gpu;
+    this.numerics = `webgpu ${adapter}`;
+    this.#allocator = new GpuAllocator({ device, maxBytes });
+    this.#kernels = new Kernels(device);
+    this.#uploader = new Uploader(this.#allocator, maxBinding);
+    this.#reader = new Reader(device);
+    // A lost device goes on taking calls, and its errors are told here only.
+    device.lost.then(({ message }) => this.#lose(`the device was lost (${message})`));
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#lose((event as GPUUncapturedErrorEvent).error.message);
+    });
+  }
+
+  get conversions(): readonly string[] {
+    return this.#uploader.conversions;
+  }
+
+  async upload(tensor: TensorData, options: UploadOptions = {}): Promise<Weight> {
+    this.#checkAlive();
+    return await this.#uploader.upload([tensor], options);
+  }
+
+  async uploadExperts(tensors: ExpertTensors): Promise<Experts> {
+    this.#checkAlive();
+    checkExpertTensors(tensors);
+    const { layer, gate, up, down, biases } = tensors;
+    const upload = (list: readonly TensorData[], exact = false) =>
+      this.#uploader.upload(list, { exact });
+    const experts = new GpuExperts({
+      layer,
+      count: gate.length,
+      hidden: gate[0].cols,
+      intermediate: gate[0].rows,
+      gate: await upload(gate),
+      up: await upload(up),
+      down: await upload(down),
+      biases: biases === undefined ? null : {
+        gate: await upload(biases.gate, true),
+        up: await upload(biases.up, true),
+        down: await upload(biases.down, true),
+      },
+    });
+    this.#experts.push(experts);
+    return experts;
+  }
+
+  createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
+    const bytes = options.rows * options.width * 4;
+    return new GpuBuffer(options, this.#allocator.allocate("workspace", bytes, "a buffer"));
+  }
+
+  createKvCache(options: KvCacheOptions): KvCache {
+    return createKvCache(this.#allocator, options);
+  }
+
+  createLatentCache(options: LatentCacheOptions): LatentCache {
+    return createLatentCache(this.#allocator, options);
+  }
+
+  pageBytes(cache: ModelCache, tokens: number): number {
+    return pageBytes(cacheOf(cache), tokens);
+  }
+
+  async readPage(part: PagePart): Promise<Uint8Array<ArrayBuffer>> {
+    const runs = pageRuns({ ...part, cache: cacheOf(part.cache) });
+    return await this.#read(runs.map(({ memory, offset, bytes }) => ({ memory, offset, bytes })));
+  }
+
+  writePage(part: PagePart, bytes: Uint8Array): void {
+    const runs = pageRuns({ ...part, cache: cacheOf(part.cache) });
+    const { tokens } = part;
+    checkPageBytes(this.pageBytes(part.cache, tokens), { is: bytes.byteLength, tokens });
+    for (const run of runs) {
+      const { queue } = this.#gpu.device;
+      queue.writeBuffer(run.memory, run.offset, bytes.slice(run.at, run.at + run.bytes));
+    }
+  }
+
+  copyPage(part: PagePart, to: number): void {
+    const cache = cacheOf(part.cache);
+    const from = pageRuns({ ...part, cache });
+    const targets = pageRuns({ ...part, cache, page: to });
+    const encoder = this.#gpu.device.createCommandEncoder();
+    for (const [i, { memory, offset, bytes }] of from.entries()) {
+      if (targets[i].offset === offset) continue;
+      encoder.copyBufferToBuffer(memory, offset, memory, targets[i].offset, bytes);
+    }
+    this.#gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  write(of: Buffer, data: Float32Array | Int32Array, row = 0): void {
+    const { memory, rows, width } = bufferOf(of);
+    const offset = row * width;
+    if (offset + data.length > rows * width) {
+      throw new RangeError(
+        `cannot write a buffer: the data's end is value ${offset + data.length}, ` +
+          `must be at most ${rows * width}`,
+      );
+    }
+    if (data.length === 0) return;
+    this.#gpu.device.queue.writeBuffer(memory, offset * 4, data as Float32Array<ArrayBuffer>);
+  }
+
+  record(build: (ops: Ops) => void): Plan {
+    this.#checkAlive();
+    const { device } = this.#gpu;
+    const recorder = new GpuRecorder({
+      scratch: (name, bytes) => this.#scratchOf(name, bytes),
+      features: device.features,
+    });
+    build(recorder);
+    const { dispatches, length } = recorder;
+    return new GpuPlan(dispatches, { device, kernels: this.#kernels, length });
+  }
+
+  submit(plan: Plan): void {
+    this.#checkAlive();
+    const { device } = this.#gpu;
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    (plan as GpuPlan).encode(pass);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  }
+
+  async read(
+    of: Buffer,
+    options: { row?: number; rows?: number; into?: Float32Array } = {},
+  ): Promise<Float32Array> {
+    const bytes = await this.#read([rangeOf(of, options)]);
+    const values = new Float32Array(bytes.buffer);
+    if (options.into === undefined) return values;
+    options.into.set(values);
+    return options.into.subarray(0, values.length);
+  }
+
+  async readIntegers(
+    of: Buffer,
+    options: { row?: number; rows?: number } = {},
+  ): Promise<Int32Array> {
+    return new Int32Array((await this.#read([rangeOf(of, options)])).buffer);
+  }
+
+  memory(): BackendMemory {
+    return this.#allocator.used();
+  }
+
+  expertTraffic(): readonly ExpertTraffic[] {
+    return residentTraffic(this.#experts);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#reader.close();
+    this.#allocator.close();
+    this.#gpu.device.destroy();
+  }
+
+  async #read(runs: Parameters<Reader["read"]>[0]): Promise<Uint8Array<ArrayBuffer>> {
+    this.#checkAlive();
+    try {
+      return await this.#reader.read(runs);
+    } catch (error) {
+      this.#lose((error as Error).message);
+      throw this.#lost;
+    } finally {
+      // What the GPU has computed after it was lost is nothing.
+      this.#checkAlive();
+    }
+  }
+
+  #scratchOf(name: string, bytes: number): GPUBuffer {
+    let buffer = this.#scratch.get(name);
+    if (buffer === undefined || buffer.size < bytes) {
+      buffer = this.#allocator.allocate("workspace", bytes, `workspace (${name})`);
+      this.#scratch.set(name, buffer);
+    }
+    return buffer;
+  }
+
+  #checkAlive(): void {
+    if (this.#lost !== null) throw this.#lost;
+  }
+
+  #lose(message: string): void {
+    if (this.#closed) return;
+    this.#lost ??= new BackendLostError(`cannot compute on the GPU: ${message}`);
+  }
+}
+
+function rangeOf(
+  of: Buffer,
+  { row = 0, rows = of.rows - row }: { row?: number; rows?: number },
+) {
+  if (row < 0 || rows < 0 || row + rows > of.rows) {
+    throw new RangeError(
+      `cannot read a buffer: the last row is ${row + rows}, must be at most ${of.rows}`,
+    );
+  }
+  const { memory, width } = bufferOf(of);
+  return { memory, offset: row * width * 4, bytes: rows * width * 4 };
+}

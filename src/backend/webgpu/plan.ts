@@ -1,0 +1,66 @@
+/** A recorded forward pass: pipelines and bind groups made once, encoded anew for each submission. */
+
+import type { Plan } from "../backend.ts";
+import { type Dispatch, type Kernels, packParams, spread } from "./kernel.ts";
+
+/** Uniform bindings start at multiples of this. */
+const ALIGNMENT = 256;
+
+interface Command {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly workgroups: readonly [x: number, y: number];
+}
+
+export class GpuPlan implements Plan {
+  readonly length: number;
+  readonly #commands: readonly Command[];
+
+  constructor(
+    dispatches: readonly Dispatch[],
+    { device, kernels, length }: { device: GPUDevice; kernels: Kernels; length: number },
+  ) {
+    this.length = length;
+    const uniforms = uniformsOf(device, dispatches);
+    this.#commands = dispatches.map((dispatch, i) => {
+      const pipeline = kernels.pipelineOf(dispatch);
+      const { bindings, params } = dispatch;
+      const entries: GPUBindGroupEntry[] = bindings.map(({ buffer, offset, size }, binding) => ({
+        binding,
+        resource: { buffer, offset, size },
+      }));
+      const size = packParams(params).byteLength;
+      if (size > 0) {
+        const resource = { buffer: uniforms, offset: i * ALIGNMENT, size };
+        entries.push({ binding: bindings.length, resource });
+      }
+      const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+      return { pipeline, group, workgroups: spread(dispatch.workgroups) };
+    });
+  }
+
+  /** Adds the plan's dispatches to a pass. */
+  encode(pass: GPUComputePassEncoder): void {
+    for (const { pipeline, group, workgroups } of this.#commands) {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(...workgroups);
+    }
+  }
+}
+
+/** All dispatches' parameters in one buffer. */
+function uniformsOf(device: GPUDevice, dispatches: readonly Dispatch[]): GPUBuffer {
+  const buffer = device.createBuffer({
+    label: "parameters",
+    size: Math.max(1, dispatches.length) * ALIGNMENT,
+    usage: GPUBufferUsage.UNIFORM,
+    mappedAtCreation: true,
+  });
+  const bytes = new Uint8Array(buffer.getMappedRange());
+  for (const [i, { params }] of dispatches.entries()) {
+    bytes.set(new Uint8Array(packParams(params)), i * ALIGNMENT);
+  }
+  buffer.unmap();
+  return buffer;
+}
