@@ -338,6 +338,24 @@ export interface GatherRowsParams {
   readonly rows: number;
 }
 
+/**
+ * The greedy choice, for backends that decode without waiting for the host: `ids[t]` and
+ * `history[turn * stride + t]` get the id of the largest of `logits[t]`, the lowest of equals, or -1 where
+ * one of them is NaN or infinite.
+ */
+export interface ChooseParams {
+  /** f32 [rows, vocabulary] */
+  readonly logits: Buffer;
+  /** i32 [rows, 1]: what the next step's `embed` reads. */
+  readonly ids: Buffer;
+  /** i32 [turns * stride, 1] */
+  readonly history: Buffer;
+  /** i32 [1, 1] */
+  readonly turn: Buffer;
+  readonly stride: number;
+  readonly rows: number;
+}
+
 /** The operations a model is made of. Each records; none returns a value. */
 export interface Ops {
   embed(params: EmbedParams): void;
@@ -352,6 +370,8 @@ export interface Ops {
   latentAttention(params: LatentAttentionParams): void;
   gate(params: GateParams): void;
   experts(params: ExpertsParams): void;
+  /** Only where `Backend.chooses`; others throw UnsupportedOpError. */
+  choose(params: ChooseParams): void;
 }
 
 /** A recorded forward pass. */
@@ -417,6 +437,11 @@ export interface Backend {
   readonly name: string;
   readonly threads: number;
   readonly activations: ActivationPrecision;
+  /**
+   * Plans run behind `submit`, and waiting for one costs more than a step: tokens are better chosen by
+   * `Ops.choose`, several steps ahead of the host.
+   */
+  readonly chooses: boolean;
   /**
    * Names what decides the bits of results besides the model, the activations and the type of the cache:
    * the kernels' build and how this machine's relaxed operations round. State that two backends of one

@@ -14,11 +14,14 @@ export interface Budgets {
 }
 
 /** Throws OptionError where a budget is given to a backend that keeps everything in memory. */
-export function refuseBudgets({ memoryBytes, expertCacheBytes }: Budgets): void {
+export function refuseBudgets(
+  backend: string,
+  { memoryBytes, expertCacheBytes }: Budgets,
+): void {
   const refuse = (what: string, is: number | undefined) => {
     if (is === undefined) return;
     throw new OptionError(
-      `cannot open the reference backend: ${what} is ${is}, must be left out, ` +
+      `cannot open the ${backend} backend: ${what} is ${is}, must be left out, ` +
         "since only the wasm backend pages experts",
     );
   };

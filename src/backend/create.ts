@@ -8,12 +8,15 @@ import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
 import { type Budgets, refuseBudgets, RUNTIME_BYTES } from "./budget.ts";
 
+/** A backend's name, or whichever suits the machine. */
+export type BackendChoice = "auto" | "webgpu" | "wasm" | "reference";
+
 /** Routed experts are paged where `memoryBytes` is too little for the model as a whole. */
 export interface CreateBackendOptions extends Budgets {
-  readonly backend: "wasm" | "reference";
-  /** Ignored by the reference backend, which has one. */
+  readonly backend: BackendChoice;
+  /** Threads of the wasm backend. */
   readonly threads: number;
-  /** Ignored by the reference backend, whose activations are float32. */
+  /** Of the wasm backend; those of the others are float32. */
   readonly activations: ActivationPrecision;
   /** Bytes of the model's weights in its file; 0, the default, stands for less than a memory holds. */
   readonly weightBytes?: number;
@@ -21,6 +24,8 @@ export interface CreateBackendOptions extends Budgets {
   readonly expertPolicy?: PolicyName;
   /** Fetch experts ahead always or never; by default as far as that is measured to pay. */
   readonly lookAhead?: boolean;
+  /** Bytes that everything may take on a GPU; unlimited by default. */
+  readonly gpuBytes?: number;
   /** What is to fail on purpose, for tests. */
   readonly faults?: Faults;
 }
@@ -33,10 +38,11 @@ const GROWTH = 1.15;
  * of memory that the backend cannot keep to.
  */
 export async function createBackend(options: CreateBackendOptions): Promise<Backend> {
-  const { backend, threads, activations, faults } = options;
+  const { threads, activations, faults, gpuBytes } = options;
+  const backend = options.backend === "auto" ? await chooseBackend(options) : options.backend;
   switch (backend) {
     case "reference": {
-      refuseBudgets(options);
+      refuseBudgets(backend, options);
       const { createReferenceBackend } = await import("./reference/mod.ts");
       return createReferenceBackend();
     }
@@ -49,11 +55,25 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
         joinLate: true,
       });
     }
+    case "webgpu": {
+      refuseBudgets(backend, options);
+      const { createWebGpuBackend } = await import("./webgpu/mod.ts");
+      return await createWebGpuBackend({ maxBytes: gpuBytes });
+    }
     default:
       throw new OptionError(
-        `cannot open a backend: its name is ${JSON.stringify(backend)}, must be wasm or reference`,
+        `cannot open a backend: its name is ${JSON.stringify(backend)}, ` +
+          "must be auto, webgpu, wasm or reference",
       );
   }
+}
+
+/** The GPU where there is one and nothing is asked for that only the wasm backend does. */
+async function chooseBackend({ memoryBytes, expertCacheBytes }: Budgets): Promise<BackendChoice> {
+  if (memoryBytes !== undefined || expertCacheBytes !== undefined) return "wasm";
+  const { findAdapter } = await import("./webgpu/device.ts");
+  const adapter = await findAdapter();
+  return adapter === null || adapter.info.isFallbackAdapter ? "wasm" : "webgpu";
 }
 
 /** Experts are paged where a budget asks for it and the model does not fit into it as a whole. */

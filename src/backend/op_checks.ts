@@ -7,6 +7,7 @@ import type {
   AttentionParams,
   BatchBuffers,
   Buffer,
+  ChooseParams,
   EmbedParams,
   ExpertsParams,
   GatedLinearParams,
@@ -212,6 +213,16 @@ export function checkExperts(params: ExpertsParams): void {
   checkBuffer(op, weights, { what: "weights", kind: "f32", rows, width: topK });
   checkBuffer(op, out, { what: "out", kind: "f32", rows, width: experts.hidden });
   if (out === x) throw misuse(op, "the output", "its input", "another buffer");
+}
+
+export function checkChoose({ logits, ids, history, turn, stride, rows }: ChooseParams): void {
+  const op = "choose";
+  checkRows(op, rows);
+  checkBuffer(op, logits, { what: "logits", kind: "f32", rows });
+  checkBuffer(op, ids, { what: "ids", kind: "i32", rows, width: 1 });
+  checkBuffer(op, history, { what: "history", kind: "i32", rows: stride, width: 1 });
+  checkBuffer(op, turn, { what: "turn", kind: "i32", rows: 1, width: 1 });
+  if (rows > stride) throw misuse(op, "rows", rows, `at most the stride, ${stride}`);
 }
 
 function checkCount(op: string, { what, is, most }: { what: string; is: number; most: number }) {

@@ -51,8 +51,8 @@ export const ENGINE_FLAGS = {
     must: "the path or http(s) URL of a model",
   }),
   backend: choiceFlag({
-    help: "what computes: WASM kernels, or the slow definition of each op",
-    words: ["wasm", "reference"],
+    help: "what computes: a GPU if there is one, WASM kernels, or the slow definition of each op",
+    words: ["auto", "webgpu", "wasm", "reference"],
     fallback: DEFAULT_ENGINE_OPTIONS.backend,
   }),
   activations: choiceFlag({
@@ -92,6 +92,10 @@ export const ENGINE_FLAGS = {
     help: "what the model may hold; experts beyond it are paged in from the file",
     shown: "all of it",
   }),
+  "gpu-memory": sizeFlag({
+    help: "what weights, keys, values and workspace may take on a GPU",
+    shown: "all that is there",
+  }),
   "expert-cache": sizeFlag({
     help: "what routed experts may hold",
     shown: "what --memory leaves",
@@ -120,6 +124,7 @@ export function loadOptions(
     kvBytes: values["kv-memory"],
     speculation: values.speculate,
     memoryBytes: values.memory,
+    gpuBytes: values["gpu-memory"],
     expertCacheBytes: values["expert-cache"],
     expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],

@@ -33,6 +33,7 @@ export class MeasuringBackend implements Backend {
   readonly name = "measuring";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly chooses = false;
   readonly numerics = "none";
   readonly conversions: readonly string[] = [];
   #weights = 0;

@@ -1,5 +1,6 @@
 /** A request from its submission to its last event: what is known of it, and its events. */
 
+import { FormatError } from "../errors.ts";
 import type { Candidates } from "../sampling/candidates.ts";
 import { tokenLogprobs } from "../sampling/logprobs.ts";
 import { Sampler } from "../sampling/sampler.ts";
@@ -41,6 +42,8 @@ export interface RowResult {
   readonly index: number;
   /** Null for a row that wanted none. */
   readonly logits: Float32Array | null;
+  /** The token that the backend has chosen behind the row, in a burst. */
+  readonly chosen?: number;
   readonly routing: StepRouting | null;
 }
 
@@ -86,6 +89,12 @@ export class LiveRequest {
     return this.#options.maxTokens - this.generated;
   }
 
+  /** Whether a token is simply the one with the largest logit, and nobody wants to know more of it. */
+  get isGreedy(): boolean {
+    const { topLogprobs, routedExperts } = this.request;
+    return this.#sampler.isGreedy && topLogprobs === undefined && routedExperts === undefined;
+  }
+
   /** Guesses for the next tokens. */
   guess(most: number): number[] {
     return this.#pairs?.guess(most) ?? [];
@@ -116,7 +125,7 @@ export class LiveRequest {
    * Does what follows from a computed row: a prompt token's score, a token's routing, the end of the
    * prompt, a token. Returns the chosen token, or why the answer ends here; null where it goes on without.
    */
-  takeRow({ row, index, logits, routing }: RowResult): RowOutcome | null {
+  takeRow({ row, index, logits, chosen, routing }: RowResult): RowOutcome | null {
     if (row.position < this.#rowsTaken) return null;
     this.#rowsTaken++;
     if (routing !== null && wantsRouting(this.request, row.position)) {
@@ -132,6 +141,7 @@ export class LiveRequest {
       return null;
     }
     if (row.position === lastOfPrompt) this.#endPrompt();
+    if (chosen !== undefined) return this.#giveToken(chosen);
     return logits === null ? { ends: "length" } : this.#chooseToken(logits);
   }
 
@@ -171,18 +181,22 @@ export class LiveRequest {
 
   #chooseToken(logits: Float32Array): RowOutcome {
     const { topLogprobs } = this.request;
-    const { sink } = this.#options;
     // The sampler overwrites what it is given; log-probabilities are those of the raw logits.
     const token = this.#sampler.sample(topLogprobs === undefined ? logits : logits.slice());
+    if (topLogprobs === undefined) return this.#giveToken(token);
+    const { chosen, top } = tokenLogprobs(logits, { token, top: topLogprobs });
+    return this.#giveToken(token, { logprob: chosen.logprob, top });
+  }
+
+  #giveToken(
+    token: number,
+    scores: { logprob?: number; top?: readonly TokenLogprob[] } = {},
+  ): RowOutcome {
+    if (token < 0) throw notFinite();
     if (this.#stopTokens.has(token)) return { ends: "stop", stopToken: token };
     this.generated++;
     this.#pairs?.push(token);
-    if (topLogprobs === undefined) {
-      sink.push({ type: "token", token });
-    } else {
-      const { chosen, top } = tokenLogprobs(logits, { token, top: topLogprobs });
-      sink.push({ type: "token", token, logprob: chosen.logprob, top });
-    }
+    this.#options.sink.push({ type: "token", token, ...scores });
     return this.tokensLeft === 0 ? { token, ends: "length" } : { token };
   }
 
@@ -197,6 +211,15 @@ export class LiveRequest {
       decodeMs: now - evaluated,
     };
   }
+}
+
+function notFinite(): FormatError {
+  return FormatError.of(
+    "choose a token",
+    "a logit",
+    "NaN or infinite",
+    "finite (the model's weights may be damaged)",
+  );
 }
 
 /** What a row led to: a token, an end, or both. */

@@ -7,6 +7,7 @@
 import type { UnitStore } from "../cache/store.ts";
 import { BackendLostError, CapacityError, DeadlineError } from "../errors.ts";
 import { Candidates } from "../sampling/candidates.ts";
+import { isBurst, planBurst } from "./burst.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
 import { Guesser } from "./guesser.ts";
@@ -37,7 +38,15 @@ export interface LocalEngineOptions {
   readonly info: EngineInfo;
   readonly runner: Pick<
     StepRunner,
-    "run" | "readRouting" | "expertTraffic" | "readPage" | "writePage" | "unitBytes" | "close"
+    | "run"
+    | "chooses"
+    | "choose"
+    | "readRouting"
+    | "expertTraffic"
+    | "readPage"
+    | "writePage"
+    | "unitBytes"
+    | "close"
   >;
   /** Prompt tokens per step where nobody is being answered. */
   readonly chunkTokens: number;
@@ -70,6 +79,15 @@ export interface LocalEngineOptions {
 }
 
 /** Runs requests on a model in this thread. */
+/** What a step brought: logits of the rows that wanted them, or, of a burst, the chosen tokens. */
+interface StepResults {
+  readonly logits: Float32Array;
+  readonly chosen: Int32Array | null;
+  readonly routing: StepRouting | null;
+}
+
+const NO_RESULTS: StepResults = { logits: new Float32Array(0), chosen: null, routing: null };
+
 export class LocalEngine implements Engine {
   readonly info: EngineInfo;
   readonly #options: LocalEngineOptions;
@@ -256,7 +274,7 @@ export class LocalEngine implements Engine {
       await this.#kept?.keep();
       // It may have been told to stop meanwhile, and nobody would tell it again.
       if (this.#stopped) break;
-      if (this.#scheduler.waiting === 0) this.#guesser?.guess(this.#live.values());
+      if (this.#scheduler.waiting === 0) this.#draft();
       const step = this.#scheduler.next();
       if (step === null) {
         await new Promise<void>((resolve) => this.#onWork = resolve);
@@ -267,6 +285,15 @@ export class LocalEngine implements Engine {
       await this.#runStep(step);
       this.#options.onStepEnd?.();
       await this.#turn.wait();
+    }
+  }
+
+  /** Lets the next step compute several tokens of each answer, where they can be guessed or chosen there. */
+  #draft(): void {
+    if (this.#options.runner.chooses) {
+      planBurst(this.#live.values(), (id, tokens) => this.#scheduler.draft(id, tokens));
+    } else {
+      this.#guesser?.guess(this.#live.values());
     }
   }
 
@@ -281,11 +308,15 @@ export class LocalEngine implements Engine {
   async #runStep(step: Step): Promise<void> {
     const begin = performance.now();
     for (const started of step.started) this.#start(started);
-    let logits: Float32Array;
-    let routing: StepRouting | null;
+    let results: StepResults;
     try {
-      logits = await this.#options.runner.run(step);
-      routing = await this.#readRouting(step);
+      results = isBurst(step.rows)
+        ? { ...NO_RESULTS, chosen: await this.#options.runner.choose(step) }
+        : {
+          ...NO_RESULTS,
+          logits: await this.#options.runner.run(step),
+          routing: await this.#readRouting(step),
+        };
     } catch (error) {
       // What a lost backend held of the other sequences is gone too.
       const lost = error instanceof BackendLostError;
@@ -298,7 +329,7 @@ export class LocalEngine implements Engine {
     const filled = this.#scheduler.settle();
     this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;
-    if (this.#takeRows(step, { logits, routing })) {
+    if (this.#takeRows(step, results)) {
       this.#guesser?.measured({ rows: step.rows.length, milliseconds });
     }
   }
@@ -317,7 +348,7 @@ export class LocalEngine implements Engine {
   /** Hands out what a step brought; returns whether all of its rows were answers'. */
   #takeRows(
     { rows }: Step,
-    { logits, routing }: { logits: Float32Array; routing: StepRouting | null },
+    { logits, chosen, routing }: StepResults,
   ): boolean {
     const { vocabSize } = this.info;
     let onlyAnswers = rows.length > 0;
@@ -340,10 +371,16 @@ export class LocalEngine implements Engine {
           logitRows++;
         } else onlyAnswers = false;
         if (!certain) continue;
-        certain = this.#takeRow(live!, { row, index, logits: rowLogits, routing });
+        certain = this.#takeRow(live!, {
+          row,
+          index,
+          logits: rowLogits,
+          chosen: chosen?.[index],
+          routing,
+        });
         if (certain && answering) accepted++;
       }
-      if (answering && logitRows > 1) {
+      if (answering && chosen === null && logitRows > 1) {
         this.#guesser?.count(live!, { drafted: logitRows - 1, accepted });
       }
     }

@@ -63,7 +63,8 @@ export async function openLocalEngine(
         speculates: options.speculation === "ngram",
         draftLength: hooks.draftLength,
         maxWaiting: options.maxWaiting,
-        countRouting: options.countRouting,
+        // Reading each step's choices would make the host wait for it.
+        countRouting: options.countRouting ?? !backend.chooses,
         onStepEnd: hooks.onStepEnd,
         onLost: hooks.onLost,
       });

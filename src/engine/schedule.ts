@@ -30,6 +30,12 @@ export interface SequenceSpec {
   readonly priority: number;
 }
 
+/**
+ * Stands for a token that the backend chooses by itself: the greedy one behind the row before. A draft of
+ * these is a burst: its rows are computed one after the other, without the host in between.
+ */
+export const CHOSEN_THERE = -1;
+
 /** One token to compute. */
 export interface StepRow {
   /** The sequence's id. */

@@ -14,7 +14,7 @@ import { admit } from "./admission.ts";
 import { Clients, shareRows } from "./fairness.ts";
 import { pagesFor } from "./pages.ts";
 import { lacksPage, Placements } from "./placements.ts";
-import type { FilledUnit, SequenceSpec, Step } from "./schedule.ts";
+import { CHOSEN_THERE, type FilledUnit, type SequenceSpec, type Step } from "./schedule.ts";
 import { reusable, type Sequence } from "./sequence.ts";
 import { emit, planned, type Work } from "./step_plan.ts";
 
@@ -101,7 +101,8 @@ export class Scheduler {
 
   /**
    * Guesses the tokens behind a sequence's newest one. Its next step has a row for each of them, all with
-   * logits, or for fewer where rows or free pages are short.
+   * logits, or for fewer where rows or free pages are short. Rows of a burst (CHOSEN_THERE) follow each
+   * other and count for one.
    */
   draft(id: number, tokens: readonly number[]): void {
     const place = this.#sequences.get(id)?.place;
@@ -158,8 +159,9 @@ export class Scheduler {
     if (place === null) return false;
     place.drafts = [];
     const [guess, ...others] = place.guessed;
-    place.guessed = guess === token ? others : [];
-    if (guess !== token) return false;
+    const isRight = guess === token || guess === CHOSEN_THERE;
+    place.guessed = isRight ? others : [];
+    if (!isRight) return false;
     place.computed++;
     sequence.delivered = place.computed;
     return true;
@@ -227,13 +229,14 @@ export class Scheduler {
     for (const work of answers) {
       const { place, sequence: { spec, tokens } } = work;
       if (place.drafts.length === 0) continue;
-      const most = Math.min(left, spec.maxTokens - tokens.length);
+      const isBurst = place.drafts[0] === CHOSEN_THERE;
+      const most = Math.min(isBurst ? Infinity : left, spec.maxTokens - tokens.length);
       const guesses = place.drafts.slice(0, Math.max(0, most));
       while (guesses.length > 0 && pagesFor(tokens.length + guesses.length) > place.pages.length) {
         if (this.#placements.tree.free === 0 || !place.addPage()) guesses.pop();
       }
       work.guesses = guesses;
-      left -= guesses.length;
+      if (!isBurst) left -= guesses.length;
       place.drafts = [];
     }
   }

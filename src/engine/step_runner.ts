@@ -16,9 +16,10 @@ import {
 } from "../backend/backend.ts";
 import { fillCosSin } from "../model/rope.ts";
 import type { Model, StepInputs } from "../model/types.ts";
+import { BURST_TOKENS, turnsOf } from "./burst.ts";
 import { pagesFor } from "./pages.ts";
 import type { StepRouting } from "./routing.ts";
-import type { Step } from "./schedule.ts";
+import { CHOSEN_THERE, type Step, type StepRow } from "./schedule.ts";
 
 export interface StepRunnerOptions {
   readonly backend: Backend;
@@ -50,6 +51,9 @@ export class StepRunner {
   readonly #cache: ModelCache;
   readonly #inputs: StepInputs;
   readonly #maxRows: number;
+  readonly #slots: number;
+  /** What `choose` works on; null where the backend leaves choosing to the host. */
+  readonly #burst: { readonly turn: Buffer; readonly history: Buffer } | null;
   /** By shape of the step, the least recently used first. */
   readonly #plans = new Map<string, Plan>();
   readonly #scratch: {
@@ -70,6 +74,7 @@ export class StepRunner {
     this.#backend = backend;
     this.#model = model;
     this.#maxRows = maxRows;
+    this.#slots = options.slots;
     this.#cache = model.createKvCache(options.pages, options.kvType);
     this.unitBytes = Array.from(
       { length: PAGE_TOKENS + 1 },
@@ -98,6 +103,9 @@ export class StepRunner {
       cosSin: new Float32Array(maxRows * ropeDim),
       pageTable: new Int32Array(pagesEach),
     };
+    this.#burst = backend.chooses
+      ? { turn: create("i32", 1, 1), history: create("i32", BURST_TOKENS * options.slots, 1) }
+      : null;
     // The largest step first: what a backend allocates for a recording is known before any request.
     this.#plan(maxRows, maxLogitRows);
   }
@@ -108,29 +116,15 @@ export class StepRunner {
    * the backend's error; the sequences of the step are lost then.
    */
   async run(step: Step): Promise<Float32Array> {
-    const { rows, slotPages, copies } = step;
+    const { rows } = step;
     if (rows.length > this.#maxRows) {
       throw new RangeError(
         `cannot run a step: its rows are ${rows.length}, must be at most ${this.#maxRows}`,
       );
     }
-    const scratch = this.#scratch;
-    for (const { slot, pages } of slotPages) {
-      scratch.pageTable.fill(NO_PAGE).set(pages);
-      this.#backend.write(this.#inputs.batch.pageTables, scratch.pageTable, slot);
-    }
-    for (const { from, to, tokens } of copies) {
-      this.#backend.copyPage({ cache: this.#cache, page: from, tokens }, to);
-    }
+    this.#changePages(step);
     if (rows.length === 0) return this.#logits;
-    let logitRowCount = 0;
-    for (const [i, row] of rows.entries()) {
-      scratch.ids[i] = row.token;
-      scratch.positions[i] = row.position;
-      scratch.sequences[i] = row.slot;
-      if (row.wantsLogits) scratch.logitRows[logitRowCount++] = i;
-    }
-    this.#writeRows(rows.length, logitRowCount);
+    const logitRowCount = this.#writeStep(rows);
     this.#backend.submit(this.#plan(rows.length, logitRowCount));
     const wanted = logitRowCount * this.#model.logits.width;
     if (this.#logits.length < wanted) this.#logits = new Float32Array(wanted);
@@ -139,6 +133,29 @@ export class StepRunner {
       rows: logitRowCount,
       into: this.#logits,
     });
+  }
+
+  /**
+   * Computes a burst and returns the token that was chosen behind each of its rows, -1 where the logits
+   * were not finite; rejects as `run`.
+   */
+  async choose(step: Step): Promise<Int32Array> {
+    const { rows } = step;
+    this.#changePages(step);
+    const { turn, history } = this.#burst!;
+    const turns = turnsOf(rows);
+    for (const [i, indices] of turns.entries()) {
+      this.#writeStep(indices.map((index) => rows[index]));
+      this.#backend.write(turn, Int32Array.of(i));
+      this.#backend.submit(this.#plan(indices.length, indices.length, true));
+    }
+    const stride = this.#slots;
+    const read = await this.#backend.readIntegers(history, { rows: turns.length * stride });
+    const chosen = new Int32Array(rows.length);
+    for (const [i, indices] of turns.entries()) {
+      for (const [t, index] of indices.entries()) chosen[index] = read[i * stride + t];
+    }
+    return chosen;
   }
 
   /** Copies the first tokens of a page out; what it holds is as of the last step. */
@@ -167,12 +184,42 @@ export class StepRunner {
     return this.#backend.expertTraffic();
   }
 
+  /** Whether `choose` works. */
+  get chooses(): boolean {
+    return this.#burst !== null;
+  }
+
   /** Closes the backend. */
   close(): void {
     this.#backend.close();
   }
 
-  #writeRows(count: number, logitRowCount: number): void {
+  #changePages({ slotPages, copies }: Step): void {
+    const { pageTable } = this.#scratch;
+    for (const { slot, pages } of slotPages) {
+      pageTable.fill(NO_PAGE).set(pages);
+      this.#backend.write(this.#inputs.batch.pageTables, pageTable, slot);
+    }
+    for (const { from, to, tokens } of copies) {
+      this.#backend.copyPage({ cache: this.#cache, page: from, tokens }, to);
+    }
+  }
+
+  /** Fills the parameter buffers, but for ids that the backend has chosen itself; returns the rows of logits. */
+  #writeStep(rows: readonly StepRow[]): number {
+    const scratch = this.#scratch;
+    let logitRowCount = 0;
+    for (const [i, row] of rows.entries()) {
+      scratch.ids[i] = row.token;
+      scratch.positions[i] = row.position;
+      scratch.sequences[i] = row.slot;
+      if (row.wantsLogits) scratch.logitRows[logitRowCount++] = i;
+    }
+    this.#writeRows(rows, logitRowCount);
+    return logitRowCount;
+  }
+
+  #writeRows({ length: count, 0: { token } }: readonly StepRow[], logitRowCount: number): void {
     const { rope } = this.#model.config;
     const { ids, positions, sequences, logitRows, cosSin } = this.#scratch;
     const used = positions.subarray(0, count);
@@ -180,7 +227,7 @@ export class StepRunner {
     // Not worth a table by position: a row's sines are a thousandth of the row's arithmetic.
     fillCosSin(rope, { positions: used, out: angles });
     const inputs = this.#inputs;
-    this.#backend.write(inputs.ids, ids.subarray(0, count));
+    if (token !== CHOSEN_THERE) this.#backend.write(inputs.ids, ids.subarray(0, count));
     this.#backend.write(inputs.cosSin, angles);
     this.#backend.write(inputs.batch.positions, used);
     this.#backend.write(inputs.batch.sequences, sequences.subarray(0, count));
@@ -189,11 +236,17 @@ export class StepRunner {
     }
   }
 
-  #plan(rows: number, logitRowCount: number): Plan {
-    const shape = `${rows}/${logitRowCount}`;
+  #plan(rows: number, logitRowCount: number, chooses = false): Plan {
+    const shape = `${rows}/${logitRowCount}/${chooses}`;
     const known = this.#plans.get(shape);
     const step = { inputs: this.#inputs, cache: this.#cache, rows, logitRowCount };
-    const plan = known ?? this.#backend.record((ops) => this.#model.forward(ops, step));
+    const plan = known ?? this.#backend.record((ops) => {
+      this.#model.forward(ops, step);
+      if (!chooses) return;
+      const { ids } = this.#inputs;
+      const { logits } = this.#model;
+      ops.choose({ ...this.#burst!, logits, ids, stride: this.#slots, rows });
+    });
     this.#plans.delete(shape);
     this.#plans.set(shape, plan);
     if (this.#plans.size > MAX_PLANS) {

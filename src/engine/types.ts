@@ -4,6 +4,7 @@
  */
 
 import type { ExpertTraffic, KvType } from "../backend/backend.ts";
+import type { BackendChoice } from "../backend/create.ts";
 import type { CacheOptions, StoreState } from "../cache/types.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { Faults } from "../faults.ts";
@@ -210,7 +211,9 @@ export interface CloseOptions {
 export interface EngineOptions {
   /** Path of a GGUF file, a safetensors file or a Hugging Face folder. */
   readonly model: string;
-  readonly backend: "wasm" | "reference";
+  /** "auto": the GPU where a hardware adapter is found, else the WASM kernels. */
+  readonly backend: BackendChoice;
+
   readonly activations: "q8" | "q16" | "f32";
   readonly threads: number;
   /** Tokens per sequence; undefined: the model's own, bounded by what memory allows. */
@@ -233,6 +236,8 @@ export interface EngineOptions {
   readonly speculation?: "off" | "ngram";
   /** Bytes for everything the model holds; routed experts are paged in where that is too little. */
   readonly memoryBytes?: number;
+  /** Bytes that weights, cache and workspace may take on the GPU; unlimited where nothing is said. */
+  readonly gpuBytes?: number;
   /** Bytes for the routed experts that are kept in memory. */
   readonly expertCacheBytes?: number;
   /** Which expert leaves when another one must come in. */

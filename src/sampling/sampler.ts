@@ -38,6 +38,11 @@ export class Sampler {
     this.#history = { seen: this.#seen, answerCounts: this.#answerCounts };
   }
 
+  /** Whether it always takes the token with the largest logit, the lowest id of equals. */
+  get isGreedy(): boolean {
+    return this.#edits.length === 0 && this.#filters.length === 0;
+  }
+
   /**
    * Chooses the next token and remembers it. Overwrites `logits`, `[vocabSize]`. Throws FormatError
    * where a logit is NaN or infinite, RequestError where the bias leaves no token.

@@ -30,7 +30,7 @@ export function defaultThreads(): number {
 export const DEFAULT_ENGINE_OPTIONS: Readonly<
   Pick<EngineOptions, "backend" | "activations" | "slots" | "chunkTokens">
 > = Object.freeze({
-  backend: "wasm",
+  backend: "auto",
   activations: "q16",
   slots: 4,
   chunkTokens: 128,

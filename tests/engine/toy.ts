@@ -137,6 +137,7 @@ export class ToyBackend implements Backend {
   readonly name = "toy";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly chooses: boolean;
   readonly numerics = "toy";
   readonly conversions: readonly string[] = [];
   /** Rows of each submitted step. */
@@ -149,6 +150,10 @@ export class ToyBackend implements Backend {
   /** Milliseconds that a step of this many rows takes. */
   stepMs: (rows: number) => number = () => 0;
   #busyUntil = 0;
+
+  constructor({ chooses = false }: { chooses?: boolean } = {}) {
+    this.chooses = chooses;
+  }
 
   upload(): Promise<Weight> {
     throw new Error("the toy model has no weights");
@@ -317,6 +322,17 @@ function toyOps(run: (() => void)[], onStep: (rows: number) => void): Ops {
         }
       });
     },
+    choose({ logits, ids, history, turn, stride, rows }) {
+      run.push(() => {
+        for (let t = 0; t < rows; t++) {
+          const row = values(logits).subarray(t * VOCAB, (t + 1) * VOCAB);
+          const best = row.indexOf(Math.max(...row));
+          const id = Number.isFinite(row[0]) ? best : -1;
+          values(ids)[t] = Math.max(0, id);
+          values(history)[values(turn)[0] * stride + t] = id;
+        }
+      });
+    },
     rmsNorm: never,
     gatedLinear: never,
     headLinear: never,
@@ -449,6 +465,8 @@ export function toyModel(
 }
 
 export interface ToyEngineOptions {
+  /** Greedy tokens are chosen by the backend, several steps ahead. */
+  readonly chooses?: boolean;
   readonly slots?: number;
   readonly chunkTokens?: number;
   readonly contextLength?: number;
@@ -474,7 +492,7 @@ export function toyEngine(
 ): { engine: LocalEngine; backend: ToyBackend } {
   const { slots = 3, chunkTokens = 16, contextLength = 300, routed = [] } = options;
   const { logitRows = slots, pages = slots * pagesFor(contextLength) } = options;
-  const backend = new ToyBackend();
+  const backend = new ToyBackend(options);
   const maxRows = slots + chunkTokens;
   const model = toyModel(backend, { maxRows, logitRows, contextLength, routed });
   const runner = new StepRunner({

@@ -65,6 +65,7 @@ class ReferenceBackend implements Backend {
   readonly name = "reference";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly chooses = false;
   /** Exponentials and square roots are the runtime's own. */
   readonly numerics = `reference ${process.versions.v8}`;
   readonly conversions: readonly string[] = [];

@@ -1,5 +1,6 @@
 /** Records the reference backend's ops: checks each and makes it a closure over its arrays. */
 
+import { UnsupportedOpError } from "../../errors.ts";
 import {
   type AttentionParams,
   type BatchBuffers,
@@ -271,6 +272,12 @@ export class Recorder implements Ops {
         });
       }
     });
+  }
+
+  choose(): void {
+    throw new UnsupportedOpError(
+      "cannot record choose: the reference backend leaves it to the host",
+    );
   }
 
   experts(params: ExpertsParams): void {

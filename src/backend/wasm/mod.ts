@@ -119,6 +119,7 @@ class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly threads: number;
   readonly activations: ActivationPrecision;
+  readonly chooses = false;
   readonly numerics: string;
   readonly #banks: readonly Bank[];
   /** Where the threads wait, and where the host's values are. */

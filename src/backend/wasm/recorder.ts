@@ -261,6 +261,10 @@ export class PlanRecorder implements Ops {
     ]);
   }
 
+  choose(): void {
+    throw new UnsupportedOpError("cannot record choose: the wasm backend leaves it to the host");
+  }
+
   experts(params: ExpertsParams): void {
     const { x, expertIds, weights, topK, activation, scale = 1, out, rows } = params;
     const experts = params.experts as WasmExperts;

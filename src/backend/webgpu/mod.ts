@@ -50,6 +50,7 @@ class WebGpuBackend implements Backend {
   readonly name = "webgpu";
   readonly threads = 1;
   readonly activations = "f32";
+  readonly chooses = true;
   readonly numerics: string;
   readonly #gpu: Gpu;
   readonly #allocator: GpuAllocator;

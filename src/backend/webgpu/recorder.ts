@@ -2,6 +2,7 @@
 
 import type {
   AttentionParams,
+  ChooseParams,
   EmbedParams,
   ExpertsParams,
   GatedLinearParams,
@@ -18,6 +19,7 @@ import type {
 import * as check from "../op_checks.ts";
 import type { Dispatch } from "./kernel.ts";
 import { attention, rotateAndCache } from "./ops/attention.ts";
+import { choose } from "./ops/choose.ts";
 import type { OpContext } from "./ops/context.ts";
 import { experts } from "./ops/experts.ts";
 import { gate } from "./ops/gate.ts";
@@ -93,6 +95,11 @@ export class GpuRecorder implements Ops {
   experts(params: ExpertsParams): void {
     check.checkExperts(params);
     this.#record(experts, params);
+  }
+
+  choose(params: ChooseParams): void {
+    check.checkChoose(params);
+    this.#record(choose, params);
   }
 
   #record<P>(op: (context: OpContext, params: P) => void, params: P): void {
