@@ -4,16 +4,14 @@
  * full disk can still be read.
  */
 
+import { BackOff, type BackOffLimits } from "./back_off.ts";
 import type { Kv, KvMedium, KvSession } from "./kv.ts";
 import type { StoreState } from "./types.ts";
 
-export interface LinkLimits {
+export interface LinkLimits extends BackOffLimits {
   /** Milliseconds that opening may take, and any call that reads or writes. */
   readonly openMs: number;
   readonly callMs: number;
-  /** Milliseconds until it is tried again after a failure; doubles up to the second. */
-  readonly retryMs: number;
-  readonly maxRetryMs: number;
 }
 
 export const LINK_LIMITS: LinkLimits = {
@@ -40,27 +38,6 @@ const MALFORMED = new RegExp(
     "invalid tag|invalid utf8|unknown bigint tag|value encoding|deserialize|end of file",
   "i",
 );
-
-/** Waits longer after each failure. */
-class BackOff {
-  readonly #limits: LinkLimits;
-  #nextMs: number;
-
-  constructor(limits: LinkLimits) {
-    this.#limits = limits;
-    this.#nextMs = limits.retryMs;
-  }
-
-  next(): number {
-    const ms = this.#nextMs;
-    this.#nextMs = Math.min(this.#limits.maxRetryMs, 2 * ms);
-    return ms;
-  }
-
-  reset(): void {
-    this.#nextMs = this.#limits.retryMs;
-  }
-}
 
 export class KvLink {
   readonly #medium: KvMedium;

@@ -32,19 +32,22 @@ const NOTHING: StoreState = {
 };
 
 /** The store that `openStoreWorker` serves at the other end of `port`. */
-export function storeOverPort(port: MessagePort, options: RemoteStoreOptions = {}): UnitStore {
+export function storeOverPort(port: MessagePort, options: RemoteStoreOptions = {}) {
   return new RemoteUnitStore(port, options);
 }
 
 export class RemoteUnitStore implements UnitStore {
-  readonly #port: StorePort<StoreCommand, StoreReport>;
+  #port: StorePort<StoreCommand, StoreReport>;
   readonly #queueBytes: number;
   readonly #silenceMs: number;
   #nextId = 1;
   readonly #loads = new Map<number, (units: readonly StoredUnit[]) => void>();
   readonly #flushes = new Map<number, () => void>();
   #state = NOTHING;
+  /** What workers counted that have ended. */
+  #earlier = NOTHING;
   #bytesUnderWay = 0;
+  #unitsUnderWay = 0;
   /** Units that the worker never got. */
   #dropped = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -59,6 +62,25 @@ export class RemoteUnitStore implements UnitStore {
     this.#port = port;
     this.#queueBytes = queueBytes;
     this.#silenceMs = silenceMs;
+    port.onmessage = ({ data }) => this.#take(data);
+  }
+
+  /**
+   * Takes another port, since the worker behind this one has ended. Until the other end speaks, nothing
+   * is found and nothing taken.
+   */
+  reconnect(port: StorePort<StoreCommand, StoreReport>): void {
+    this.#port.onmessage = null;
+    this.#port.close();
+    if (this.#closed) return port.close();
+    this.#stopWaiting();
+    this.#isSilent = true;
+    this.#earlier = this.#counts();
+    this.#state = NOTHING;
+    this.#dropped += this.#unitsUnderWay;
+    this.#bytesUnderWay = 0;
+    this.#unitsUnderWay = 0;
+    this.#port = port;
     port.onmessage = ({ data }) => this.#take(data);
   }
 
@@ -91,15 +113,16 @@ export class RemoteUnitStore implements UnitStore {
       return;
     }
     this.#bytesUnderWay += length;
+    this.#unitsUnderWay++;
     this.#send({ type: "save", unit }, [unit.bytes.buffer]);
   }
 
   state(): StoreState {
-    const { state, pagesDropped } = this.#state;
+    const counts = this.#counts();
     return {
-      ...this.#state,
-      state: this.#isSilent || this.#closed ? "unavailable" : state,
-      pagesDropped: pagesDropped + this.#dropped,
+      ...counts,
+      state: this.#isSilent || this.#closed ? "unavailable" : counts.state,
+      pagesDropped: counts.pagesDropped + this.#dropped,
     };
   }
 
@@ -116,8 +139,7 @@ export class RemoteUnitStore implements UnitStore {
   /** Ends this end of the port; whoever started the worker closes the store. */
   close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#timer);
-    this.#giveUp();
+    this.#stopWaiting();
     this.#port.close();
     return Promise.resolve();
   }
@@ -127,8 +149,10 @@ export class RemoteUnitStore implements UnitStore {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (report.type === "state") this.#state = report.state;
-    else if (report.type === "taken") this.#bytesUnderWay -= report.bytes;
-    else if (report.type === "loaded") this.#loads.get(report.id)?.(report.units);
+    else if (report.type === "taken") {
+      this.#bytesUnderWay -= report.bytes;
+      this.#unitsUnderWay--;
+    } else if (report.type === "loaded") this.#loads.get(report.id)?.(report.units);
     else {
       this.#flushes.get(report.id)?.();
       this.#flushes.delete(report.id);
@@ -152,6 +176,26 @@ export class RemoteUnitStore implements UnitStore {
         this.#send({ type: "ping" });
       }, GRACE_MS);
     }, this.#silenceMs);
+  }
+
+  #stopWaiting(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#giveUp();
+  }
+
+  /** The counts of all workers so far, and the present one's state. */
+  #counts(): StoreState {
+    const [earlier, present] = [this.#earlier, this.#state];
+    return {
+      ...present,
+      pagesRead: earlier.pagesRead + present.pagesRead,
+      pagesWritten: earlier.pagesWritten + present.pagesWritten,
+      pagesDropped: earlier.pagesDropped + present.pagesDropped,
+      pagesEvicted: earlier.pagesEvicted + present.pagesEvicted,
+      pagesRefused: earlier.pagesRefused + present.pagesRefused,
+      errors: earlier.errors + present.errors,
+    };
   }
 
   #giveUp(): void {

@@ -1,15 +1,13 @@
 /**
- * Units in Deno KV, or with their bytes in files: reading, writing behind the answers, the quota and
- * expiry. Whatever fails below is a miss or a dropped write here.
+ * Units in Deno KV, or with their bytes in files: writing behind the answers, the quota and expiry;
+ * reading is `unit_reader.ts`. Whatever fails below is a miss or a dropped write here.
  */
 
-import { chainKey } from "./chain.ts";
 import { CHUNK_BYTES, digestOf, type Manifest, type PlaceName, randomWriteId } from "./codec.ts";
 import {
   listUnits,
   LOOSE_MS,
   type Places,
-  readBytes,
   removeDead,
   removeUnit,
   touchUnit,
@@ -17,12 +15,13 @@ import {
   unitEntry,
   writeUnit,
 } from "./inventory.ts";
-import { getAll, type KvMedium, type KvSession, unitKey } from "./kv.ts";
+import { type KvMedium, type KvSession, unitKey } from "./kv.ts";
 import { KvLink, LINK_LIMITS, type LinkLimits } from "./link.ts";
 import { KvPlace, type Place } from "./places.ts";
 import { chooseEvictions } from "./quota.ts";
 import type { LoadQuery, StoredUnit, UnitStore } from "./store.ts";
 import type { StoreState } from "./types.ts";
+import { UnitReader } from "./unit_reader.ts";
 import { WriteQueue } from "./write_queue.ts";
 
 export interface UnitsInKvOptions {
@@ -49,25 +48,12 @@ const TOUCH_MS = 60_000;
 const UPKEEP_MS = 60_000;
 /** Such a look takes at most this share of the time. */
 const UPKEEP_SHARE = 1 / 20;
-/** Bytes that are read side by side, in units of which there may be so many. */
-const READ_BYTES = 16e6;
-const MIN_READERS = 4;
-const MAX_READERS = 32;
-/** Whole units whose manifests are asked for in one go. */
-const UNITS_PER_LOOK = 40;
-
-/** What a unit must be. */
-interface Wanted {
-  readonly key: string;
-  readonly parent: string;
-  readonly tokens: number;
-}
-
 export class UnitsInKv implements UnitStore {
   readonly #link: KvLink;
   readonly #options: UnitsInKvOptions;
   readonly #now: () => number;
   readonly #places: Places;
+  readonly #reader: UnitReader;
   readonly #queue: WriteQueue;
   /** What there is, as of the last look and what this process has done since. */
   #entries = 0;
@@ -88,6 +74,12 @@ export class UnitsInKv implements UnitStore {
     this.#now = options.now ?? Date.now;
     const places: Place[] = [new KvPlace(), ...(options.files ? [options.files] : [])];
     this.#places = new Map<PlaceName, Place>(places.map((place) => [place.name, place]));
+    this.#reader = new UnitReader({
+      places: this.#places,
+      now: this.#now,
+      onUse: (entry, unit) => this.#noteUse(entry, unit),
+      onWrong: (entry) => this.#refuse(entry),
+    });
     this.#queue = new WriteQueue(options.queueBytes ?? QUEUE_BYTES);
     this.#link = new KvLink(options.medium, {
       limits: options.limits ?? LINK_LIMITS,
@@ -98,7 +90,7 @@ export class UnitsInKv implements UnitStore {
   }
 
   async load(query: LoadQuery): Promise<StoredUnit[]> {
-    const units = await this.#link.read((session) => this.#load(session, query)) ?? [];
+    const units = await this.#link.read((session) => this.#reader.load(session, query)) ?? [];
     this.#counts.pagesRead += units.length;
     return query.signal?.aborted ? [] : units;
   }
@@ -135,92 +127,6 @@ export class UnitsInKv implements UnitStore {
       await this.#link.write((session) => this.#makeRoom(session, 0));
     });
     await this.#queue.drained();
-  }
-
-  async #load(session: KvSession, query: LoadQuery): Promise<StoredUnit[]> {
-    const { tokens, unitBytes, signal } = query;
-    const pageTokens = unitBytes.length - 1;
-    const found: UnitEntry[] = [];
-    let parent = query.parent;
-    let at = 0;
-    for (let isWhole = true; isWhole && at + pageTokens <= tokens.length && !signal?.aborted;) {
-      const wanted: Wanted[] = [];
-      let end = parent;
-      for (let i = at; i + pageTokens <= tokens.length && wanted.length < UNITS_PER_LOOK;) {
-        const key = chainKey(end, tokens.slice(i, i += pageTokens));
-        wanted.push({ key, parent: end, tokens: pageTokens });
-        end = key;
-      }
-      const entries = await this.#find(session, { wanted, unitBytes });
-      const missing = entries.indexOf(null);
-      isWhole = missing === -1;
-      for (const entry of isWhole ? entries : entries.slice(0, missing)) {
-        found.push(entry!);
-        parent = entry!.key;
-        at += pageTokens;
-      }
-    }
-    const rest = Math.min(pageTokens - 1, tokens.length - at);
-    const tails = Array.from({ length: rest }, (_, i): Wanted => {
-      const length = rest - i;
-      return { key: chainKey(parent, tokens.slice(at, at + length)), parent, tokens: length };
-    });
-    const tail = (await this.#find(session, { wanted: tails, unitBytes })).find((entry) => entry);
-    if (tail) found.push(tail);
-    return await this.#read(session, { found, signal });
-  }
-
-  /** The manifests of units that may be used, null for the others. */
-  async #find(
-    session: KvSession,
-    { wanted, unitBytes }: { wanted: readonly Wanted[]; unitBytes: readonly number[] },
-  ): Promise<(UnitEntry | null)[]> {
-    const entries = await getAll(session, wanted.map(({ key }) => unitKey(key)));
-    return entries.map((found, i) => {
-      const entry = unitEntry(found);
-      if (entry === null) return null;
-      const { manifest } = entry;
-      const { parent, tokens } = wanted[i];
-      const isRight = manifest !== null && manifest.parent === parent &&
-        manifest.tokens === tokens && manifest.bytes === unitBytes[tokens];
-      if (!isRight) {
-        this.#refuse(entry);
-        return null;
-      }
-      return manifest.expires > this.#now() && this.#places.has(manifest.place) ? entry : null;
-    });
-  }
-
-  /** The units of `found` up to the first one that is not whole and right. */
-  async #read(
-    session: KvSession,
-    { found, signal }: { found: readonly UnitEntry[]; signal: AbortSignal | undefined },
-  ): Promise<StoredUnit[]> {
-    if (found.length === 0) return [];
-    const units: StoredUnit[] = [];
-    let next = 0;
-    let end = found.length;
-    const reader = async () => {
-      while (next < end && !signal?.aborted) {
-        const i = next++;
-        const entry = found[i];
-        const manifest = entry.manifest!;
-        const bytes = await readBytes(session, { manifest, places: this.#places });
-        if (bytes === null) {
-          end = Math.min(end, i);
-          this.#refuse(entry);
-          return;
-        }
-        const { key, parent, tokens } = manifest;
-        units[i] = { key, parent, tokens, bytes };
-      }
-    };
-    const fitting = Math.floor(READ_BYTES / found[0].manifest!.bytes);
-    const readers = Math.min(end, MAX_READERS, Math.max(MIN_READERS, fitting));
-    await Promise.all(Array.from({ length: readers }, reader));
-    if (signal?.aborted) return [];
-    for (let i = 0; i < end; i++) this.#noteUse(found[i], units[i]);
-    return units.slice(0, end);
   }
 
   #noteUse(entry: UnitEntry, unit: StoredUnit): void {

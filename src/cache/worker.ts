@@ -27,9 +27,11 @@ main.onmessage = async ({ data }) => {
   }
 };
 
-// What a database's own machinery throws outside any call must not end the worker.
+// What a database's own machinery throws outside any call must not end the worker. One that has not come
+// so far as to have a store ends, and another one is started.
 for (const type of ["error", "unhandledrejection"]) {
   main.addEventListener(type, (event) => {
+    if (store === undefined) return;
     event.preventDefault();
     const reason = (event as PromiseRejectionEvent).reason ?? (event as ErrorEvent).message;
     main.postMessage({ type: "warning", message: `the prefix cache met an error: ${reason}` });

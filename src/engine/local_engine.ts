@@ -5,21 +5,21 @@
  */
 
 import type { UnitStore } from "../cache/store.ts";
-import { BackendLostError, CapacityError, DeadlineError } from "../errors.ts";
-import { Candidates } from "../sampling/candidates.ts";
+import { BackendLostError, CapacityError } from "../errors.ts";
 import { isBurst, planBurst } from "./burst.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
 import { Guesser } from "./guesser.ts";
 import { KeptPages, type Restored } from "./kept_pages.ts";
-import { DEFAULT_GRACE_MS, DEFAULT_MAX_WAITING } from "./limits.ts";
-import { LiveRequest, scoresPrompt, wantsRouting } from "./live_request.ts";
-import { checkRequest } from "./request.ts";
+import { DEFAULT_GRACE_MS } from "./limits.ts";
+import { wantsRouting } from "./live_request.ts";
+import { LiveRequests } from "./live_requests.ts";
 import { Roots } from "./roots.ts";
 import { RoutingCounter, type StepRouting } from "./routing.ts";
-import type { Started, Step } from "./schedule.ts";
+import type { FilledUnit, Started, Step } from "./schedule.ts";
 import { Scheduler } from "./scheduler.ts";
 import type { StepCosts } from "./speculation.ts";
+import { NO_RESULT, type StepResult, StepResults } from "./step_results.ts";
 import type { StepRunner } from "./step_runner.ts";
 import { countStep, NO_STEPS } from "./step_sizes.ts";
 import type {
@@ -29,7 +29,6 @@ import type {
   EngineEvent,
   EngineInfo,
   EngineStats,
-  FinishReason,
   GenerateRequest,
   RoutingStats,
 } from "./types.ts";
@@ -79,33 +78,21 @@ export interface LocalEngineOptions {
 }
 
 /** Runs requests on a model in this thread. */
-/** What a step brought: logits of the rows that wanted them, or, of a burst, the chosen tokens. */
-interface StepResults {
-  readonly logits: Float32Array;
-  readonly chosen: Int32Array | null;
-  readonly routing: StepRouting | null;
-}
-
-const NO_RESULTS: StepResults = { logits: new Float32Array(0), chosen: null, routing: null };
-
 export class LocalEngine implements Engine {
   readonly info: EngineInfo;
   readonly #options: LocalEngineOptions;
   readonly #scheduler: Scheduler;
-  readonly #candidates: Candidates;
   readonly #counter: RoutingCounter;
   readonly #counting: boolean;
   readonly #turn = new EventLoopTurn();
-  readonly #live = new Map<number, LiveRequest>();
+  readonly #live: LiveRequests;
+  readonly #results: StepResults;
   /** Null where nothing is guessed. */
   readonly #guesser: Guesser | null;
-  readonly #roots: Roots;
   /** Null where there is no store. */
   readonly #kept: KeptPages | null;
   readonly #loop: Promise<void>;
   #nextId = 1;
-  #promptTokens = 0;
-  #completionTokens = 0;
   #prefixCache: CachedTokens & { queried: number } = { queried: 0, memory: 0, store: 0 };
   #steps = NO_STEPS;
   /** Resolves what the loop, or `close`, waits for. */
@@ -115,26 +102,29 @@ export class LocalEngine implements Engine {
   #stopped = false;
 
   constructor(options: LocalEngineOptions) {
-    this.#options = options;
-    this.info = options.info;
-    this.#scheduler = new Scheduler({
-      slots: options.info.slots,
-      stepTokens: options.chunkTokens,
-      mixedTokens: options.mixedTokens,
-      maxRows: options.maxRows,
-      logitRows: options.logitRows,
-      pages: options.pages,
-    });
-    const { rootOf, reusePrefixes = true, store, runner } = options;
-    const draft = (id: number, tokens: readonly number[]) => this.#scheduler.draft(id, tokens);
-    const { draftLength } = options;
-    this.#guesser = options.speculates === true ? new Guesser({ draft, draftLength }) : null;
+    const { info, rootOf, reusePrefixes = true, store, runner, pages, maxWaiting } = options;
+    const { speculates = false, draftLength } = options;
+    const { slots, vocabSize, routedLayers } = info;
+    const { chunkTokens: stepTokens, mixedTokens, maxRows, logitRows } = options;
+    const scheduler = new Scheduler({ slots, stepTokens, mixedTokens, maxRows, logitRows, pages });
+    const draft = (id: number, tokens: readonly number[]) => scheduler.draft(id, tokens);
+    const guesser = speculates ? new Guesser({ draft, draftLength }) : null;
     const onRestored = (result: Restored) => this.#endRestore(result);
     this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
-    this.#roots = new Roots({ rootOf, reusePrefixes });
-    this.#candidates = new Candidates(options.info.vocabSize);
-    this.#counter = new RoutingCounter(options.info.routedLayers);
-    this.#counting = (options.countRouting ?? true) && options.info.routedLayers.length > 0;
+    const roots = new Roots({ rootOf, reusePrefixes });
+    const restores = this.#kept !== null;
+    const onGone = (id: number, tail: FilledUnit | null) => this.#leave(id, tail);
+    const live = new LiveRequests({
+      ...{ info, scheduler, roots, pages, maxWaiting, speculates, restores, onGone },
+    });
+    this.#options = options;
+    this.info = info;
+    this.#scheduler = scheduler;
+    this.#guesser = guesser;
+    this.#live = live;
+    this.#results = new StepResults({ vocabSize, live, scheduler, guesser });
+    this.#counter = new RoutingCounter(routedLayers);
+    this.#counting = (options.countRouting ?? true) && routedLayers.length > 0;
     this.#loop = this.#run();
   }
 
@@ -152,7 +142,11 @@ export class LocalEngine implements Engine {
   submit(request: GenerateRequest, sink: EventSink, signal?: AbortSignal): number {
     const id = this.#nextId++;
     try {
-      this.#add(id, { request, sink, signal });
+      if (this.#closing !== null) {
+        throw new CapacityError("cannot generate: the engine is closing, must be open");
+      }
+      this.#live.add(id, { request, sink, signal });
+      this.#onWork?.();
     } catch (error) {
       sink.fail(error);
     }
@@ -161,8 +155,7 @@ export class LocalEngine implements Engine {
 
   /** Ends a request, waiting or running, with the reason "abort"; does nothing once it has ended. */
   abort(id: number): void {
-    const live = this.#live.get(id);
-    if (live !== undefined) this.#finish(live, "abort");
+    this.#live.abort(id);
   }
 
   stats(): EngineStats {
@@ -170,8 +163,8 @@ export class LocalEngine implements Engine {
     return {
       running,
       waiting,
-      promptTokens: this.#promptTokens,
-      completionTokens: this.#completionTokens,
+      promptTokens: this.#results.promptTokens,
+      completionTokens: this.#results.completionTokens,
       pages: this.#scheduler.pageCounts(),
       preemptions,
       prefixCache: this.#prefixCache,
@@ -199,74 +192,9 @@ export class LocalEngine implements Engine {
 
   #stream(request: GenerateRequest, signal?: AbortSignal): EventStream {
     let id = 0;
-    const stream = new EventStream(() => this.#drop(id));
+    const stream = new EventStream(() => this.#live.drop(id));
     id = this.submit(request, stream, signal);
     return stream;
-  }
-
-  #add(
-    id: number,
-    options: { request: GenerateRequest; sink: EventSink; signal?: AbortSignal },
-  ): void {
-    const { request, sink, signal } = options;
-    if (this.#closing !== null) {
-      throw new CapacityError("cannot generate: the engine is closing, must be open");
-    }
-    const { contextLength, vocabSize, routedLayers } = this.info;
-    const { pages, maxWaiting = DEFAULT_MAX_WAITING } = this.#options;
-    const routes = routedLayers.length > 0;
-    const plan = checkRequest(request, { contextLength, vocabSize, pages, routes });
-    // A request that finds a free slot does not wait, so it counts only where none is free.
-    const { running, waiting } = this.#scheduler;
-    if (running + waiting >= this.info.slots + maxWaiting) {
-      throw new CapacityError(
-        `cannot queue a request: ${waiting} requests are waiting, must be fewer than ` +
-          `${maxWaiting}`,
-      );
-    }
-    const { deadlineMs } = request;
-    const root = this.#roots.of(request, id);
-    const abort = () => this.abort(id);
-    const late = deadlineMs === undefined ? undefined : setTimeout(
-      () => this.#fail(id, new DeadlineError(`cannot answer within ${deadlineMs} ms`)),
-      deadlineMs,
-    );
-    const live = new LiveRequest({
-      id,
-      request,
-      maxTokens: plan.maxTokens,
-      sink,
-      candidates: this.#candidates,
-      info: this.info,
-      speculates: this.#options.speculates === true,
-      release: () => {
-        clearTimeout(late);
-        root.release();
-        signal?.removeEventListener("abort", abort);
-      },
-    });
-    this.#live.set(id, live);
-    if (signal?.aborted) {
-      this.#finish(live, "abort");
-      return;
-    }
-    signal?.addEventListener("abort", abort);
-    // Whoever wants to see every row of the prompt must have it computed.
-    const reuse = !scoresPrompt(request) && request.routedExperts !== "all";
-    this.#scheduler.add({
-      id,
-      prompt: request.tokens,
-      maxTokens: plan.totalTokens,
-      answers: plan.maxTokens > 0,
-      promptLogits: scoresPrompt(request),
-      root: root.key,
-      lasting: root.lasting,
-      reuse,
-      restorable: root.lasting && this.#kept !== null,
-      client: request.client ?? "",
-      priority: request.priority ?? 0,
-    });
-    this.#onWork?.();
   }
 
   async #run(): Promise<void> {
@@ -300,7 +228,7 @@ export class LocalEngine implements Engine {
   #endRestore({ sequence, tokens, milliseconds, error }: Restored): void {
     const live = this.#live.get(sequence);
     if (live !== undefined) live.restoreMs = milliseconds;
-    if (error !== undefined) this.#fail(sequence, error);
+    if (error !== undefined) this.#live.fail(sequence, error);
     this.#scheduler.restored(sequence, tokens);
     this.#onWork?.();
   }
@@ -308,30 +236,35 @@ export class LocalEngine implements Engine {
   async #runStep(step: Step): Promise<void> {
     const begin = performance.now();
     for (const started of step.started) this.#start(started);
-    let results: StepResults;
+    const { runner } = this.#options;
+    let result: StepResult;
     try {
-      results = isBurst(step.rows)
-        ? { ...NO_RESULTS, chosen: await this.#options.runner.choose(step) }
-        : {
-          ...NO_RESULTS,
-          logits: await this.#options.runner.run(step),
-          routing: await this.#readRouting(step),
-        };
+      result = isBurst(step.rows) ? { ...NO_RESULT, chosen: await runner.choose(step) } : {
+        ...NO_RESULT,
+        logits: await runner.run(step),
+        routing: await this.#readRouting(step),
+      };
     } catch (error) {
-      // What a lost backend held of the other sequences is gone too.
-      const lost = error instanceof BackendLostError;
-      if (lost) this.#options.onLost?.(error);
-      const ended = lost ? [...this.#live.keys()] : step.rows.map((row) => row.sequence);
-      for (const sequence of ended) this.#fail(sequence, error);
+      this.#failStep(step, error);
       return;
     }
     if (step.rows.length > 0) this.#steps = countStep(this.#steps, step.rows.length);
     const filled = this.#scheduler.settle();
     this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;
-    if (this.#takeRows(step, results)) {
+    if (this.#results.take(step, result)) {
       this.#guesser?.measured({ rows: step.rows.length, milliseconds });
     }
+  }
+
+  #failStep({ rows }: Step, error: unknown): void {
+    if (!(error instanceof BackendLostError)) {
+      for (const { sequence } of rows) this.#live.fail(sequence, error);
+      return;
+    }
+    // What the backend held of the other sequences is gone too.
+    this.#options.onLost?.(error);
+    this.#live.failAll(error);
   }
 
   #start({ sequence, memory, store }: Started): void {
@@ -343,70 +276,6 @@ export class LocalEngine implements Engine {
       memory: this.#prefixCache.memory + memory,
       store: this.#prefixCache.store + store,
     };
-  }
-
-  /** Hands out what a step brought; returns whether all of its rows were answers'. */
-  #takeRows(
-    { rows }: Step,
-    { logits, chosen, routing }: StepResults,
-  ): boolean {
-    const { vocabSize } = this.info;
-    let onlyAnswers = rows.length > 0;
-    let start = 0;
-    let index = 0;
-    while (index < rows.length) {
-      const { sequence } = rows[index];
-      const live = this.#live.get(sequence);
-      const answering = live !== undefined && live.generated > 0;
-      if (!answering) onlyAnswers = false;
-      // Rows behind a guess that was wrong, or of a request that was aborted, count for nothing.
-      let certain = live !== undefined;
-      let logitRows = 0;
-      let accepted = 0;
-      for (; rows[index]?.sequence === sequence; index++) {
-        const row = rows[index];
-        const rowLogits = row.wantsLogits ? logits.subarray(start, start + vocabSize) : null;
-        if (row.wantsLogits) {
-          start += vocabSize;
-          logitRows++;
-        } else onlyAnswers = false;
-        if (!certain) continue;
-        certain = this.#takeRow(live!, {
-          row,
-          index,
-          logits: rowLogits,
-          chosen: chosen?.[index],
-          routing,
-        });
-        if (certain && answering) accepted++;
-      }
-      if (answering && chosen === null && logitRows > 1) {
-        this.#guesser?.count(live!, { drafted: logitRows - 1, accepted });
-      }
-    }
-    return onlyAnswers;
-  }
-
-  /** Takes one row; returns whether the sequence's next row in the step counts too. */
-  #takeRow(live: LiveRequest, result: Parameters<LiveRequest["takeRow"]>[0]): boolean {
-    try {
-      const { row } = result;
-      const outcome = live.takeRow(result);
-      if (row.position === live.request.tokens.length - 1 && outcome !== null) {
-        this.#promptTokens += live.request.tokens.length;
-      }
-      if (outcome === null) return true;
-      const { token, ends, stopToken } = outcome;
-      if (token !== undefined) this.#completionTokens++;
-      if (ends !== undefined) {
-        this.#finish(live, ends, stopToken);
-        return false;
-      }
-      return this.#scheduler.append(live.id, token!);
-    } catch (error) {
-      this.#fail(live.id, error);
-      return false;
-    }
   }
 
   /** What the gates chose in the step; null where nobody wants to know. */
@@ -422,25 +291,8 @@ export class LocalEngine implements Engine {
     return routing;
   }
 
-  #finish(live: LiveRequest, reason: FinishReason, stopToken?: number): void {
-    this.#drop(live.id);
-    live.finish(reason, stopToken);
-  }
-
-  #fail(id: number, error: unknown): void {
-    const live = this.#live.get(id);
-    if (live === undefined) return;
-    this.#drop(id);
-    live.fail(error);
-  }
-
-  /** Forgets a request and frees what it holds. */
-  #drop(id: number): void {
-    const live = this.#live.get(id);
-    if (live === undefined) return;
-    live.release();
-    this.#live.delete(id);
-    const tail = this.#scheduler.remove(id);
+  /** A request has left; the page that it ended in is worth keeping where there is a tail. */
+  #leave(id: number, tail: FilledUnit | null): void {
     this.#kept?.leave(id);
     if (tail !== null) this.#kept?.add([tail]);
     if (this.#live.size === 0) this.#onIdle?.();
@@ -449,9 +301,7 @@ export class LocalEngine implements Engine {
 
   async #shutDown(graceMs: number): Promise<void> {
     if (this.#live.size > 0) {
-      const timer = setTimeout(() => {
-        for (const live of [...this.#live.values()]) this.#finish(live, "abort");
-      }, graceMs);
+      const timer = setTimeout(() => this.#live.abortAll(), graceMs);
       await new Promise<void>((resolve) => this.#onIdle = resolve);
       clearTimeout(timer);
     }

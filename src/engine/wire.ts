@@ -26,6 +26,8 @@ export type Command =
     /** To the prefix cache's store (`storeOverPort`). */
     readonly store?: MessagePort;
   }
+  /** To another store's worker, since the one before has ended. */
+  | { readonly type: "store"; readonly port: MessagePort }
   | { readonly type: "generate"; readonly id: number; readonly request: GenerateRequest }
   | { readonly type: "abort"; readonly id: number }
   /** Answered with a report of the same type and id. */

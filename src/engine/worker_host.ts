@@ -1,6 +1,6 @@
 /** The worker's side of a `WorkerEngine`: opens an engine, runs its requests, reports. */
 
-import { storeOverPort } from "../cache/remote_store.ts";
+import { type RemoteUnitStore, storeOverPort } from "../cache/remote_store.ts";
 import type { UnitStore } from "../cache/store.ts";
 import type { LocalEngine, LocalEngineOptions } from "./local_engine.ts";
 import type { EngineOptions, GenerateRequest, LoadProgress } from "./types.ts";
@@ -54,6 +54,7 @@ class WorkerHost {
   /** The engine's number for each request, by the other side's. */
   readonly #requests = new Map<number, number>();
   #engine: LocalEngine | null = null;
+  #store: RemoteUnitStore | undefined;
   /** What happened since the last report. */
   #news: NewsItem[] = [];
   #lastProgress = -Infinity;
@@ -74,6 +75,9 @@ class WorkerHost {
     switch (command.type) {
       case "open":
         void this.#openEngine(command);
+        return;
+      case "store":
+        this.#store?.reconnect(command.port);
         return;
       case "generate":
         this.#generate(command.id, command.request);
@@ -102,6 +106,7 @@ class WorkerHost {
     const onLost = (error: Error) =>
       this.#endpoint.postMessage({ type: "lost", reason: error.message });
     const store = port === undefined ? undefined : storeOverPort(port);
+    this.#store = store;
     try {
       this.#engine = await this.#open(options, { store, onProgress, onStepEnd, onLost });
       this.#statsTimer = setInterval(() => this.#reportStats(), STATS_INTERVAL_MS);

@@ -15,8 +15,11 @@ export interface EngineWorker extends MessageEndpoint<Command, Report> {
 
 /** A store that runs elsewhere. */
 export interface StoreConnection {
-  /** A port for one more engine (`storeOverPort`). */
-  connect(): MessagePort;
+  /**
+   * A port for one more engine (`storeOverPort`). `onLost` is called once, when what is behind the port has
+   * ended; another port can be had then.
+   */
+  connect(onLost: () => void): MessagePort;
   /** Writes what is waiting and ends the store. */
   close(): Promise<void>;
 }
@@ -40,38 +43,27 @@ export interface LinkListener {
 export class WorkerLink {
   readonly info: EngineInfo;
   readonly #worker: EngineWorker;
+  readonly #ports: StorePorts;
 
   /** Starts a worker and opens the model in it; rejects with the error that opening met. */
-  static async open({ start, engine, store, onProgress }: WorkerLinkOptions): Promise<WorkerLink> {
-    const worker = start();
+  static async open(options: WorkerLinkOptions): Promise<WorkerLink> {
+    const worker = options.start();
+    const ports = new StorePorts(worker, options.store);
     try {
-      const info = await new Promise<EngineInfo>((resolve, reject) => {
-        worker.onmessage = ({ data }) => {
-          if (data.type === "progress") {
-            const { loadedBytes, totalBytes } = data;
-            onProgress?.({ loadedBytes, totalBytes });
-          } else if (data.type === "ready") resolve(data.info);
-          else if (data.type === "failed") reject(decodeError(data.error));
-        };
-        watch(
-          worker,
-          (reason) => reject(new Error(`cannot open the engine: its worker ended: ${reason}`)),
-        );
-        const port = store?.connect();
-        worker.postMessage(
-          { type: "open", options: engine, ...(port && { store: port }) },
-          port && [port],
-        );
-      });
-      return new WorkerLink(worker, info);
+      const info = await openEngine(worker, { ...options, port: ports.next() });
+      return new WorkerLink({ worker, ports, info });
     } catch (error) {
+      ports.close();
       worker.terminate();
       throw error;
     }
   }
 
-  private constructor(worker: EngineWorker, info: EngineInfo) {
+  private constructor(
+    { worker, ports, info }: { worker: EngineWorker; ports: StorePorts; info: EngineInfo },
+  ) {
     this.#worker = worker;
+    this.#ports = ports;
     this.info = info;
   }
 
@@ -89,8 +81,60 @@ export class WorkerLink {
   }
 
   terminate(): void {
+    this.#ports.close();
     this.#worker.terminate();
   }
+}
+
+/** A worker's port to the store, and another one whenever what is behind it has ended. */
+class StorePorts {
+  readonly #worker: EngineWorker;
+  readonly #store: StoreConnection | undefined;
+  #closed = false;
+
+  constructor(worker: EngineWorker, store: StoreConnection | undefined) {
+    this.#worker = worker;
+    this.#store = store;
+  }
+
+  /** Undefined where there is no store. */
+  next(): MessagePort | undefined {
+    return this.#store?.connect(() => this.#replace());
+  }
+
+  /** The worker ends, and wants no more ports. */
+  close(): void {
+    this.#closed = true;
+  }
+
+  #replace(): void {
+    const port = this.#closed ? undefined : this.next();
+    if (port !== undefined) this.#worker.postMessage({ type: "store", port }, [port]);
+  }
+}
+
+/** Resolves once the worker's engine is open. */
+function openEngine(
+  worker: EngineWorker,
+  { engine, port, onProgress }: WorkerLinkOptions & { readonly port: MessagePort | undefined },
+): Promise<EngineInfo> {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => {
+      if (data.type === "progress") {
+        const { loadedBytes, totalBytes } = data;
+        onProgress?.({ loadedBytes, totalBytes });
+      } else if (data.type === "ready") resolve(data.info);
+      else if (data.type === "failed") reject(decodeError(data.error));
+    };
+    watch(
+      worker,
+      (reason) => reject(new Error(`cannot open the engine: its worker ended: ${reason}`)),
+    );
+    worker.postMessage(
+      { type: "open", options: engine, ...(port && { store: port }) },
+      port && [port],
+    );
+  });
 }
 
 /** Calls back when the worker throws outside any handler, or sends what cannot be read. */

@@ -1,7 +1,7 @@
 /** The part of the conformance suite about rotation, the KV cache and attention. */
 
 import { type Backend, type KvType, PAGE_TOKENS } from "../../src/backend/backend.ts";
-import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
+import { attended, largestOf, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
 import { KV_TYPES } from "./_kept.ts";
 import { generator, normals } from "./_random.ts";
@@ -14,6 +14,7 @@ import {
   mixedSteps,
   PAGES,
   type Place,
+  remembered,
 } from "./_sequences.ts";
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
 
@@ -256,45 +257,71 @@ function tallyRotation(
   check("k", { count: kvHeads, norm: inputs.kNorm });
 }
 
+/** What attention must give for a token. */
+interface Attended {
+  /** By head, then value. */
+  readonly heads: readonly Float64Array[];
+  /** By head. */
+  readonly rounding: readonly number[];
+}
+
+/** Attention in float64 over the tokens of some inputs, each evaluated once. */
+function attendedBy(inputs: Inputs): (token: Token) => Attended {
+  const { heads, kvHeads, keyDim, valueDim, window = Infinity } = inputs.shape;
+  const { qNorm, kNorm } = inputs;
+  const scale = keyDim ** -0.5;
+  const cached = remembered(({ k, v, cosSin }: Token) =>
+    Array.from({ length: kvHeads }, (_, head) => ({
+      key: headOf(k, { inputs, head, norm: kNorm, cosSin }),
+      value: Float64Array.from(rowOf(v, head, valueDim)),
+    }))
+  );
+  return remembered((token) => {
+    const end = token.position + 1;
+    const seen = inputs.sequences[token.sequence].slice(Math.max(0, end - window), end);
+    const all = Array.from({ length: heads }, (_, head) => {
+      const kvHead = Math.floor(head * kvHeads / heads);
+      const query = headOf(token.q, { inputs, head, norm: qNorm, cosSin: token.cosSin });
+      const keys = seen.map((token) => cached(token)[kvHead].key);
+      const values = seen.map((token) => cached(token)[kvHead].value);
+      // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
+      const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
+      const sink = inputs.shape.sinks ? inputs.sinks[head] : undefined;
+      const relative = 4 * sumRounding(keyDim, scores) + 16 * UNIT_ROUNDOFF;
+      const largest = largestOf(values);
+      const rounding = relative * largest + sumRounding(seen.length, largest);
+      return { values: attended(query, { keys, values, scale, sink }), rounding };
+    });
+    return { heads: all.map(({ values }) => values), rounding: all.map((head) => head.rounding) };
+  });
+}
+
 function tallyAttention(
   tally: ErrorTally,
-  options: { inputs: Inputs; token: Token; out: Float32Array },
+  options: { expected: Attended; token: Token; out: Float32Array },
 ): void {
-  const { inputs, token, out } = options;
-  const { heads, kvHeads, keyDim, valueDim, window = Infinity } = inputs.shape;
-  const end = token.position + 1;
-  const seen = inputs.sequences[token.sequence].slice(Math.max(0, end - window), end);
-  const scale = keyDim ** -0.5;
-  for (let head = 0; head < heads; head++) {
-    const kvHead = Math.floor(head * kvHeads / heads);
-    const { qNorm, kNorm } = inputs;
-    const query = headOf(token.q, { inputs, head, norm: qNorm, cosSin: token.cosSin });
-    const keys = seen.map(({ k, cosSin }) =>
-      headOf(k, { inputs, head: kvHead, norm: kNorm, cosSin })
-    );
-    const values = seen.map(({ v }) => Float64Array.from(rowOf(v, kvHead, valueDim)));
-    // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
-    const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
-    const sink = inputs.shape.sinks ? inputs.sinks[head] : undefined;
-    const relative = 4 * sumRounding(keyDim, scores) + 16 * UNIT_ROUNDOFF;
-    const largest = Math.max(...values.flatMap((value) => Array.from(value, Math.abs)));
-    const rounding = relative * largest + sumRounding(seen.length, largest);
-    attended(query, { keys, values, scale, sink }).forEach((expected, i) =>
-      tally.add(out[head * valueDim + i], {
-        expected,
-        tolerance: { rounding, deviation: 0 },
-        at: `sequence ${token.sequence}, position ${token.position}, head ${head}`,
-      })
+  const { expected, token, out } = options;
+  for (const [head, values] of expected.heads.entries()) {
+    const tolerance = { rounding: expected.rounding[head], deviation: 0 };
+    const at = `sequence ${token.sequence}, position ${token.position}, head ${head}`;
+    values.forEach((value, i) =>
+      tally.add(out[head * values.length + i], { expected: value, tolerance, at })
     );
   }
 }
+
+/** By the index of a shape. */
+const expectedInputs = remembered((index: number) => {
+  const inputs = inputsOf(SHAPES[index], index);
+  return { inputs, attendedOf: attendedBy(inputs) };
+});
 
 export function attentionTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: attention is right over paged, mixed sequences of every head shape`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, shape] of SHAPES.entries()) {
         await t.step(shape.name, async () => {
-          const inputs = inputsOf(shape, index);
+          const { inputs, attendedOf } = expectedInputs(index);
           const run = await attentionRunner(backend, inputs);
           const rotation = new ErrorTally("rotation");
           const attention = new ErrorTally("attention");
@@ -309,7 +336,7 @@ export function attentionTests({ name, open, openTwin }: Conformance): void {
               });
               if (!isChecked(token)) continue;
               tallyAttention(attention, {
-                inputs,
+                expected: attendedOf(token),
                 token,
                 out: rowOf(out, row, shape.heads * shape.valueDim),
               });

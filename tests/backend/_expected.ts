@@ -7,7 +7,10 @@ export function normed(
 ): Float64Array {
   let mean = 0;
   for (let i = 0; i < x.length; i++) mean += x[i] ** 2 / x.length;
-  return Float64Array.from(x, (value, i) => value / Math.sqrt(mean + norm.eps) * norm.weight[i]);
+  const rms = Math.sqrt(mean + norm.eps);
+  const out = new Float64Array(x.length);
+  for (let i = 0; i < x.length; i++) out[i] = x[i] / rms * norm.weight[i];
+  return out;
 }
 
 export function product(a: ArrayLike<number>, b: ArrayLike<number>): number {
@@ -54,9 +57,21 @@ export function attended(
   const largest = Math.max(sink, ...scores);
   const weights = scores.map((score) => Math.exp(score - largest));
   const total = weights.reduce((sum, weight) => sum + weight, Math.exp(sink - largest));
-  return values[0].map((_, i) =>
-    values.reduce((sum, value, p) => sum + weights[p] / total * value[i], 0)
-  );
+  const out = new Float64Array(values[0].length);
+  for (const [p, value] of values.entries()) {
+    const share = weights[p] / total;
+    for (let i = 0; i < out.length; i++) out[i] += share * value[i];
+  }
+  return out;
+}
+
+/** The largest magnitude of all. */
+export function largestOf(vectors: readonly ArrayLike<number>[]): number {
+  let largest = 0;
+  for (const vector of vectors) {
+    for (let i = 0; i < vector.length; i++) largest = Math.max(largest, Math.abs(vector[i]));
+  }
+  return largest;
 }
 
 /** Row `index` of a matrix with rows of `width`. */

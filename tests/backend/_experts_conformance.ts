@@ -282,10 +282,9 @@ const RUNS: readonly { rows: number; variant: number; choice: Choice }[] = [
 
 export function expertsTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: experts add their weighted outputs, for every type, shape and choice`, async (t) => {
-    for (const [index, types] of TYPES.entries()) {
-      await t.step(types.join(", "), async () => {
-        // A backend for each: nothing gives experts back.
-        await withBackend(open, async (backend) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, types] of TYPES.entries()) {
+        await t.step(types.join(", "), async () => {
           const tally = new ErrorTally(`experts of ${types}`);
           for (const [i, options] of RUNS.entries()) {
             const test = caseOf(types, { ...options, seed: 3000 + 10 * index + i });
@@ -293,8 +292,8 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
           }
           tally.finish();
         });
-      });
-    }
+      }
+    });
   });
 
   Deno.test(`${name}: one expert serves many rows at once`, async () => {
@@ -313,9 +312,9 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
   });
 
   Deno.test(`${name}: experts give a row the same bits alone and in any batch`, async (t) => {
-    for (const [index, types] of TYPES.entries()) {
-      await t.step(types.join(", "), async () => {
-        await withBackend(open, async (backend) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, types] of TYPES.entries()) {
+        await t.step(types.join(", "), async () => {
           for (const choice of ["random", "oneHot", "inTurn"] as const) {
             const seed = 3400 + index;
             const whole = caseOf(types, { rows: 33, variant: index % 4, choice, seed });
@@ -328,8 +327,8 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
             }
           }
         });
-      });
-    }
+      }
+    });
   });
 
   Deno.test(`${name}: the order of a row's experts does not change its bits`, async () => {
@@ -346,17 +345,17 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
 
   if (openTwin === undefined) return;
   Deno.test(`${name}: experts give the same bits on another number of threads`, async (t) => {
-    for (const [index, types] of TYPES.entries()) {
-      await t.step(types.join(", "), async () => {
-        await withBackend(open, async (one) => {
-          await withBackend(openTwin, async (other) => {
+    await withBackend(open, async (one) => {
+      await withBackend(openTwin, async (other) => {
+        for (const [index, types] of TYPES.entries()) {
+          await t.step(types.join(", "), async () => {
             for (const [i, options] of RUNS.entries()) {
               const test = caseOf(types, { ...options, seed: 3600 + 10 * index + i });
               assertSameBits(await run(one, test), await run(other, test), `run ${i}`);
             }
           });
-        });
+        }
       });
-    }
+    });
   });
 }

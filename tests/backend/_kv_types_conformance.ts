@@ -12,7 +12,7 @@ import {
   SHAPES,
   type Token,
 } from "./_attention_conformance.ts";
-import { attended, magnitudeOf, normed, rowOf } from "./_expected.ts";
+import { attended, largestOf, magnitudeOf, normed, rowOf } from "./_expected.ts";
 import { type Conformance, filled, withBackend } from "./_harness.ts";
 import { kept, KV_TYPES, stepOf } from "./_kept.ts";
 import * as latent from "./_latent_conformance.ts";
@@ -39,7 +39,7 @@ function tally(
   // An error of the scores multiplies the weights by as much.
   const scores = Math.max(...keys.map((key) => magnitudeOf(exact, key))) * scale;
   const relative = 4 * sumRounding(exact.length, scores) + 16 * UNIT_ROUNDOFF;
-  const largest = Math.max(...values.flatMap((value) => Array.from(value, Math.abs)));
+  const largest = largestOf(values);
   const rounding = relative * largest + sumRounding(values.length, largest);
   attended(exact, { keys, values, scale, sink }).forEach((expected, i) =>
     errors.add(out[i], { expected, tolerance: { rounding, deviation: 0 }, at })

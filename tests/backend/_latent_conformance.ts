@@ -1,7 +1,7 @@
 /** The part of the conformance suite about multi-head latent attention: rotation, cache, attention. */
 
 import type { Backend, KvType } from "../../src/backend/backend.ts";
-import { attended, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
+import { attended, largestOf, magnitudeOf, normed, rotated, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
 import { KV_TYPES } from "./_kept.ts";
 import { generator, normals } from "./_random.ts";
@@ -14,6 +14,7 @@ import {
   mixedSteps,
   PAGES,
   type Place,
+  remembered,
 } from "./_sequences.ts";
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
 
@@ -131,9 +132,9 @@ function tallyQueries(
   const { heads, nopeDim, ropeDim } = inputs.shape;
   const width = nopeDim + ropeDim;
   for (let head = 0; head < heads; head++) {
+    const largest = largestOf([rowOf(token.q, head, width).subarray(nopeDim)]);
     queryOf(inputs, { token, head }).forEach((expected, i) => {
       // Two products and their sum; the first values are not touched at all.
-      const largest = Math.max(...rowOf(token.q, head, width).subarray(nopeDim).map(Math.abs));
       const rounding = i < nopeDim ? 0 : 4 * UNIT_ROUNDOFF * largest;
       tally.add(q[head * width + i], {
         expected,
@@ -144,47 +145,62 @@ function tallyQueries(
   }
 }
 
-function tallyAttention(
-  tally: ErrorTally,
-  options: { inputs: Inputs; cached: Float64Array[][]; token: Token; out: Float32Array },
-): void {
-  const { inputs, cached, token, out } = options;
+/** What latent attention must give for a token, by head, and how far off it may be. */
+type Attended = readonly { readonly values: Float64Array; readonly rounding: number }[];
+
+/** Latent attention in float64 over the tokens of some inputs, each evaluated once. */
+function attendedBy(inputs: Inputs): (token: Token) => Attended {
   const { heads, nopeDim, latentDim, ropeDim } = inputs.shape;
   const scale = scaleOf(inputs.shape);
-  const keys = cached[token.sequence].slice(0, token.position + 1);
-  const values = keys.map((key) => key.subarray(0, latentDim));
-  const largest = values.reduce(
-    (most, value) => value.reduce((m, v) => Math.max(m, Math.abs(v)), most),
-    0,
-  );
-  for (let head = 0; head < heads; head++) {
-    const query = Float64Array.of(
-      ...rowOf(token.latentQuery, head, latentDim),
-      ...queryOf(inputs, { token, head }).subarray(nopeDim),
-    );
-    // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
-    const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
-    const relative = 4 * sumRounding(latentDim + ropeDim, scores) + 16 * UNIT_ROUNDOFF;
-    const rounding = relative * largest + sumRounding(latentDim + keys.length, largest);
-    attended(query, { keys, values, scale }).forEach((expected, i) =>
-      tally.add(out[head * latentDim + i], {
-        expected,
+  const cached = remembered((token: Token) => cachedOf(inputs, token));
+  return remembered((token) => {
+    const seen = inputs.sequences[token.sequence].slice(0, token.position + 1);
+    const keys = seen.map(cached);
+    const values = keys.map((key) => key.subarray(0, latentDim));
+    const largest = largestOf(values);
+    return Array.from({ length: heads }, (_, head) => {
+      const query = Float64Array.of(
+        ...rowOf(token.latentQuery, head, latentDim),
+        ...queryOf(inputs, { token, head }).subarray(nopeDim),
+      );
+      // An error of the scores multiplies the weights by as much; inputs carry their own roundings.
+      const scores = Math.max(...keys.map((key) => magnitudeOf(query, key))) * scale;
+      const relative = 4 * sumRounding(latentDim + ropeDim, scores) + 16 * UNIT_ROUNDOFF;
+      const rounding = relative * largest + sumRounding(latentDim + keys.length, largest);
+      return { values: attended(query, { keys, values, scale }), rounding };
+    });
+  });
+}
+
+function tallyAttention(
+  tally: ErrorTally,
+  options: { expected: Attended; token: Token; out: Float32Array },
+): void {
+  const { expected, token, out } = options;
+  for (const [head, { values, rounding }] of expected.entries()) {
+    const at = `sequence ${token.sequence}, position ${token.position}, head ${head}`;
+    values.forEach((value, i) =>
+      tally.add(out[head * values.length + i], {
+        expected: value,
         tolerance: { rounding, deviation: 0 },
-        at: `sequence ${token.sequence}, position ${token.position}, head ${head}`,
+        at,
       })
     );
   }
 }
+
+/** By the index of a shape. */
+const expectedInputs = remembered((index: number) => {
+  const inputs = inputsOf(SHAPES[index], 200 + index);
+  return { inputs, attendedOf: attendedBy(inputs) };
+});
 
 export function latentTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: latent attention is right over paged, mixed sequences of every shape`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, shape] of SHAPES.entries()) {
         await t.step(nameOf(shape), async () => {
-          const inputs = inputsOf(shape, 200 + index);
-          const cached = inputs.sequences.map((tokens) =>
-            tokens.map((token) => cachedOf(inputs, token))
-          );
+          const { inputs, attendedOf } = expectedInputs(index);
           const run = await latentRunner(backend, inputs);
           const queries = new ErrorTally("rotated queries");
           const attention = new ErrorTally("latent attention");
@@ -196,7 +212,7 @@ export function latentTests({ name, open, openTwin }: Conformance): void {
               tallyQueries(queries, { inputs, token, q: rotatedRow });
               if (!isChecked(token)) continue;
               const outRow = rowOf(out, row, heads * latentDim);
-              tallyAttention(attention, { inputs, cached, token, out: outRow });
+              tallyAttention(attention, { expected: attendedOf(token), token, out: outRow });
             }
           }
           queries.finish();

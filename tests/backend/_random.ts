@@ -21,10 +21,12 @@ export function normals(
   options: { length: number; scale?: number },
 ): Float32Array {
   const { length, scale = 1 } = options;
-  return Float32Array.from({ length }, () => {
+  const values = new Float32Array(length);
+  for (let i = 0; i < length; i++) {
     const radius = Math.sqrt(-2 * Math.log(1 - random()));
-    return scale * radius * Math.cos(2 * Math.PI * random());
-  });
+    values[i] = scale * radius * Math.cos(2 * Math.PI * random());
+  }
+  return values;
 }
 
 /** A weight as a file would hold it, and the numbers it stands for. */
@@ -70,7 +72,7 @@ export function randomWeight(
   const { blockBytes } = TENSOR_TYPES[type];
   if (type === "F32" || type === "F16" || type === "BF16") {
     const values = normals(random, { length: rows * cols, scale: 0.3 });
-    values.forEach((value, i) => writeFloat(view, { type, index: i, value }));
+    writeFloats(view, type, values);
   } else {
     for (let i = 0; i < bytes.length; i++) bytes[i] = Math.floor(random() * 256);
     for (let block = 0; block < bytes.length; block += blockBytes) {
@@ -117,16 +119,11 @@ function scatterScale(view: DataView, options: { at: number; bits: number }): vo
   }
 }
 
-function writeFloat(
-  view: DataView,
-  options: { type: "F32" | "F16" | "BF16"; index: number; value: number },
-): void {
-  const { type, index, value } = options;
-  if (type === "F32") view.setFloat32(index * 4, value, true);
-  else if (type === "F16") view.setFloat16(index * 2, value, true);
-  else {
-    const scratch = new DataView(new ArrayBuffer(4));
-    scratch.setFloat32(0, value);
-    view.setUint16(index * 2, scratch.getUint16(0), true);
+function writeFloats(view: DataView, type: "F32" | "F16" | "BF16", values: Float32Array): void {
+  const bits = new Uint32Array(values.buffer);
+  for (let i = 0; i < values.length; i++) {
+    if (type === "F32") view.setFloat32(i * 4, values[i], true);
+    else if (type === "F16") view.setFloat16(i * 2, values[i], true);
+    else view.setUint16(i * 2, bits[i] >>> 16, true);
   }
 }

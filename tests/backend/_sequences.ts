@@ -35,7 +35,25 @@ export function cosSinOf(position: number, rotaryDim: number): Float32Array {
 }
 
 export function joined(parts: readonly Float32Array[]): Float32Array {
-  return Float32Array.from(parts.flatMap((part) => Array.from(part)));
+  const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/**
+ * What `make` gives for a key, made once: backends that differ in threads or build are asked the same
+ * and held against the same float64 numbers, whose evaluation takes longer than theirs.
+ */
+export function remembered<K, V>(make: (key: K) => V): (key: K) => V {
+  const known = new Map<K, V>();
+  return (key) => {
+    if (!known.has(key)) known.set(key, make(key));
+    return known.get(key)!;
+  };
 }
 
 /** Positions at page borders and some between: the float64 evaluation of all takes seconds. */

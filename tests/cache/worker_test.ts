@@ -1,6 +1,6 @@
 /** A store in a worker of its own, and what its users notice when it is not there. */
 
-import { assert, assertEquals, assertLess } from "@std/assert";
+import { assert, assertEquals, assertLess, assertMatch } from "@std/assert";
 import { RemoteUnitStore, storeOverPort } from "../../src/cache/remote_store.ts";
 import { serveStore } from "../../src/cache/serve_store.ts";
 import type { StoredUnit, UnitStore } from "../../src/cache/store.ts";
@@ -36,6 +36,19 @@ async function connect(worker: StoreWorker): Promise<UnitStore> {
     await new Promise((done) => setTimeout(done, 20));
   }
   return store;
+}
+
+/** A store that takes another port whenever the worker behind its own has ended. */
+function lasting(worker: StoreWorker): RemoteUnitStore {
+  const next = (): MessagePort => worker.connect(() => store.reconnect(next()));
+  const store = storeOverPort(next());
+  return store;
+}
+
+/** Waits until `isSo`, ten seconds at most. */
+async function until(isSo: () => boolean): Promise<void> {
+  for (let i = 0; i < 500 && !isSo(); i++) await new Promise((done) => setTimeout(done, 20));
+  assert(isSo(), "within ten seconds");
 }
 
 Deno.test("a store in a worker keeps units for all its ports, and for the next worker", async () => {
@@ -88,6 +101,78 @@ Deno.test("a store in a worker says where its database cannot be opened", async 
     await store.close();
     await worker.close();
     assertEquals(warnings.length, 1);
+  });
+});
+
+Deno.test("a worker that ends is replaced, and costs its users nothing but what it had not written", async () => {
+  await withFolder(async (state) => {
+    const workers: Worker[] = [];
+    const warnings: string[] = [];
+    const worker = openStoreWorker({ ...OPTIONS, state }, {
+      onWarning: (message) => warnings.push(message),
+      start() {
+        const url = new URL("./_mortal_worker.ts", import.meta.url);
+        workers.push(new Worker(url, { type: "module" }));
+        return workers.at(-1)!;
+      },
+      limits: { retryMs: 50, maxRetryMs: 100 },
+    });
+    const [store, other] = [lasting(worker), lasting(worker)];
+    const tokens = tokensOf(1, 2 * PAGE + 5);
+    await until(() => store.state().state === "ready");
+    await saveChain(store, tokens, PLACE);
+    for (const deaths of [1, 2]) {
+      workers.at(-1)!.postMessage({ type: "die" });
+      await until(() => store.state().state === "unavailable");
+      const start = performance.now();
+      assertEquals(await loadedTokens(store, tokens, PLACE), 0);
+      store.save(chainOf(tokens, PLACE)[0]);
+      await store.flush();
+      assertLess(performance.now() - start, 1000, "nobody waits for a worker that isn't there");
+      await until(() => [store, other].every((each) => each.state().state === "ready"));
+      for (const each of [store, other]) {
+        assertEquals(await loadedTokens(each, tokens, PLACE), tokens.length);
+      }
+      const { pagesWritten, pagesDropped } = store.state();
+      assertEquals([pagesWritten, pagesDropped], [3, deaths], "counts go on");
+      assertEquals(workers.length, deaths + 1);
+    }
+    assertEquals(warnings.length, 1, "one a minute");
+    assertMatch(warnings[0], /^the prefix cache's worker ended: .*died on purpose.*; going on/);
+    await store.close();
+    await other.close();
+    await worker.close();
+  });
+});
+
+Deno.test("a worker that always ends is started again after longer and longer waits, and can be closed", async () => {
+  await withFolder(async (state) => {
+    const url = URL.createObjectURL(new Blob(["throw new Error('born dead')"]));
+    const starts: number[] = [];
+    const warnings: string[] = [];
+    const worker = openStoreWorker({ ...OPTIONS, state }, {
+      onWarning: (message) => warnings.push(message),
+      start() {
+        starts.push(performance.now());
+        return new Worker(url, { type: "module" });
+      },
+      limits: { retryMs: 100, maxRetryMs: 400 },
+    });
+    const store = lasting(worker);
+    await until(() => starts.length === 5);
+    const waits = starts.slice(1).map((time, i) => time - starts[i]);
+    for (const [i, ms] of [100, 200, 400, 400].entries()) {
+      assert(waits[i] > ms - 10, `the wait before start ${i + 2} was ${waits[i]} ms`);
+    }
+    const start = performance.now();
+    assertEquals(await loadedTokens(store, tokensOf(1, PAGE), PLACE), 0);
+    assertLess(performance.now() - start, 1000);
+    assertEquals(warnings.length, 1);
+    await store.close();
+    await worker.close();
+    await new Promise((done) => setTimeout(done, 500));
+    assertEquals(starts.length, 5, "none is started behind the end");
+    URL.revokeObjectURL(url);
   });
 });
 

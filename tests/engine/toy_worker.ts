@@ -12,7 +12,7 @@ serveEngine(
   globalThis as unknown as MessageEndpoint<Report, Command>,
   async (
     { model, slots, chunkTokens, contextLength, maxWaiting },
-    { onProgress, onStepEnd, onLost },
+    { store, onProgress, onStepEnd, onLost },
   ) => {
     if (model === "damaged") {
       throw FormatError.of("open the toy", "its state", "damaged", "whole");
@@ -32,6 +32,7 @@ serveEngine(
       chunkTokens,
       contextLength,
       maxWaiting,
+      store,
       routed: model === "mixture" ? TOY_ROUTED_LAYERS : [],
       onLost,
       onStepEnd: () => {

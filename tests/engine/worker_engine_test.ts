@@ -1,9 +1,11 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { serveStore } from "../../src/cache/serve_store.ts";
 import { CapacityError, ExpertReadError, FormatError, RequestError } from "../../src/errors.ts";
 import type { EngineEvent, EngineOptions, LoadProgress } from "../../src/engine/types.ts";
 import type { Report } from "../../src/engine/wire.ts";
 import { WorkerEngine } from "../../src/engine/worker_engine.ts";
-import type { EngineWorker } from "../../src/engine/worker_link.ts";
+import type { EngineWorker, StoreConnection } from "../../src/engine/worker_link.ts";
+import { MemoryStore } from "./_memory_store.ts";
 import {
   answerOf,
   collect,
@@ -267,6 +269,55 @@ Deno.test("a worker that has answered something is replaced before anybody asks"
     );
     assertEquals(started, 2);
   }, start);
+});
+
+Deno.test("a store that is lost is connected again, by the worker that runs then and no other", async () => {
+  const kept = new MemoryStore();
+  const connected: { lose: () => void; stop: () => void }[] = [];
+  const store: StoreConnection = {
+    connect(onLost) {
+      const { port1, port2 } = new MessageChannel();
+      const stop = serveStore(port1 as unknown as Parameters<typeof serveStore>[0], kept);
+      const lose = () => {
+        stop();
+        onLost();
+      };
+      connected.push({ lose, stop });
+      return port2;
+    },
+    close: () => Promise.resolve(),
+  };
+  const until = async (isSo: () => boolean) => {
+    for (let i = 0; i < 500 && !isSo(); i++) await new Promise((done) => setTimeout(done, 20));
+    assert(isSo(), "within ten seconds");
+  };
+  const options = { ...OPTIONS, model: "crashing" };
+  const engine = await WorkerEngine.open({ start: startToy, engine: options, store });
+  /** Asks for something new, whose end is kept. */
+  const ask = async (seed: number) => {
+    await until(() => engine.stats().store?.state === "ready");
+    const before = kept.units.size;
+    await answerOf(engine.generate(toyRequest(toyPrompt(3, seed), { maxTokens: 2 })));
+    await until(() => kept.units.size > before);
+  };
+  try {
+    await ask(1);
+    connected[0].lose();
+    await ask(2);
+    assertEquals(connected.length, 2);
+    const long = answerOf(engine.generate(toyRequest(toyPrompt(3, 3), { maxTokens: 1000 })));
+    await assertRejects(() => long, Error, "crashed on purpose");
+    await ask(4);
+    assertEquals(connected.length, 3, "the next worker has a port of its own");
+    connected[1].lose();
+    assertEquals(connected.length, 3, "a worker that has ended wants none");
+    connected[2].lose();
+    await ask(5);
+    assertEquals(connected.length, 4);
+  } finally {
+    await engine.close({ graceMs: 0 });
+    for (const { stop } of connected) stop();
+  }
 });
 
 Deno.test("close lets the worker's requests finish, then refuses", async () => {

@@ -170,11 +170,13 @@ Deno.test("a memory that doesn't grow when the model is opened again costs the r
   await withEngine(opening, () => Promise.resolve());
   const faults = parseFaults(`worker:9,grow:${growths(opening) + 2}`);
   await withEngine(faults, async (engine) => {
-    await untilFault(engine);
-    const endings = await allStreams(engine);
-    assertEquals(endings.map(({ text }) => text), PROMPTS.map(() => ""));
-    for (const { error } of endings) {
-      assert(error?.startsWith("cannot allocate "), String(error));
+    const isRefused = (error: string | null) => error?.startsWith("cannot allocate ") ?? false;
+    const errors = await untilFault(engine);
+    // A stream that the first fault let go on has waited for the memory; else the next ones do.
+    if (!errors.some(isRefused)) {
+      const endings = await allStreams(engine);
+      assertEquals(endings.map(({ text }) => text), PROMPTS.map(() => ""));
+      for (const { error } of endings) assert(isRefused(error), String(error));
     }
     await checkNext(engine);
   });

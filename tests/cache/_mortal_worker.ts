@@ -1,0 +1,4 @@
+/** The store's worker, mortal. */
+
+import "./_mortality.ts";
+import "../../src/cache/worker.ts";
