@@ -7,6 +7,7 @@
 import { assertEquals } from "@std/assert";
 import { TENSOR_TYPES } from "../../src/quant/types.ts";
 import { attentionTests } from "./_attention_conformance.ts";
+import { chooseTests } from "./_choose_conformance.ts";
 import { expertsTests } from "./_experts_conformance.ts";
 import { gateTests } from "./_gate_conformance.ts";
 import { headLinearTests } from "./_head_linear_conformance.ts";
@@ -34,6 +35,7 @@ export function roundedOpsConformance(suite: Conformance): void {
   headLinearTests(suite);
   expertsTests(suite);
   uploadTests(suite);
+  chooseTests(suite);
 }
 
 /** Declares the tests of what computes with float32, whatever activations are rounded to. */
