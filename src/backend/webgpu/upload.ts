@@ -1,21 +1,44 @@
 /** Brings tensors into GPU memory, some megabytes at a time. */
 
 import { FormatError } from "../../errors.ts";
+import { quantizeQ8_0 } from "../../quant/classic.ts";
 import { dequantize } from "../../quant/dequantize.ts";
-import { rowBytes, TENSOR_TYPES } from "../../quant/types.ts";
+import { rowBytes, TENSOR_TYPES, type TensorType } from "../../quant/types.ts";
 import type { TensorData } from "../backend.ts";
 import type { GpuAllocator } from "./allocator.ts";
 import { GpuWeight, type WeightPart } from "./memory.ts";
+import { allFinite, EXPONENT_F32 } from "./weights/floats.ts";
 import { planeBytes, rowQuantWords, type WeightFormat } from "./weights/format.ts";
 import { formatOf } from "./weights/formats.ts";
 
-/** File bytes read and packed at a time. */
+/** Bytes of a chunk: as they are read, and as they are packed. */
 const CHUNK_BYTES = 8 << 20;
+/** Bytes between two looks at how far the GPU is; it is at most twice as far behind. */
+const WINDOW_BYTES = 256 << 20;
+
+/** Memory that chunks pass through, kept from one tensor to the next. */
+class Staging {
+  readonly #memory = new Map<string, ArrayBuffer>();
+
+  /** So many bytes of whatever was there before. */
+  bytes(name: "file" | "floats" | "quants" | "scales", length: number): Uint8Array<ArrayBuffer> {
+    let memory = this.#memory.get(name);
+    if (memory === undefined || memory.byteLength < length) {
+      memory = new ArrayBuffer(Math.max(length, CHUNK_BYTES));
+      this.#memory.set(name, memory);
+    }
+    return new Uint8Array(memory, 0, length);
+  }
+}
 
 export class Uploader {
   readonly conversions: string[] = [];
   readonly #allocator: GpuAllocator;
   readonly #maxBinding: number;
+  /** Not in use now: uploads may run side by side. */
+  readonly #staging: Staging[] = [];
+  #written = 0;
+  #before: Promise<unknown> = Promise.resolve();
 
   constructor(allocator: GpuAllocator, maxBinding: number) {
     this.#allocator = allocator;
@@ -29,7 +52,7 @@ export class Uploader {
   ): Promise<GpuWeight> {
     const [{ name, type, rows: each, cols }] = tensors;
     // Vectors are read as plain float32 by every kernel.
-    const format = formatOf(type, { exact: exact || each === 1 });
+    const format = formatOf(type, { exact: exact || each === 1, cols });
     const { blockValues } = TENSOR_TYPES[type];
     if (cols % blockValues !== 0) {
       throw FormatError.of(`load ${name}`, "its row length", cols, `a multiple of ${blockValues}`);
@@ -40,27 +63,20 @@ export class Uploader {
     const rows = each * tensors.length;
     const parts: WeightPart[] = [];
     const step = this.#rowsOfPart(format, { each, cols });
+    const staging = this.#staging.pop() ?? new Staging();
     for (let firstRow = 0; firstRow < rows; firstRow += step) {
-      const part = this.#part(format, {
-        name,
-        firstRow,
-        rows: Math.min(step, rows - firstRow),
-        cols,
-      });
+      const end = Math.min(rows, firstRow + step);
+      const part = this.#part(format, { name, firstRow, rows: end - firstRow, cols });
       parts.push(part);
-      for (let row = firstRow; row < firstRow + part.rows;) {
+      for (let row = firstRow; row < end;) {
         const tensor = tensors[Math.floor(row / each)];
-        const end = Math.min(firstRow + part.rows, (Math.floor(row / each) + 1) * each);
-        await this.#fill(part, {
-          tensor,
-          format,
-          from: row % each,
-          count: end - row,
-          at: row - firstRow,
-        });
-        row = end;
+        const from = row % each;
+        const count = Math.min(end - row, each - from);
+        await this.#fill(part, { tensor, format, from, count, at: row - firstRow, staging });
+        row += count;
       }
     }
+    this.#staging.push(staging);
     return new GpuWeight({ name, type, rows, cols }, format, parts);
   }
 
@@ -82,46 +98,76 @@ export class Uploader {
 
   async #fill(
     part: WeightPart,
-    { tensor, format, from, count, at }: {
+    { tensor, format, from, count, at, staging }: {
       tensor: TensorData;
       format: WeightFormat;
       from: number;
       count: number;
       /** First row within the part. */
       at: number;
+      staging: Staging;
     },
   ): Promise<void> {
     const { type, cols } = tensor;
-    const bytesPerRow = rowBytes(type, cols);
-    const rowsPerChunk = Math.max(1, Math.floor(CHUNK_BYTES / bytesPerRow));
-    const quantWords = rowQuantWords(format, cols);
-    const scaleWords = format.scaleWords(cols);
+    const fileRow = rowBytes(type, cols);
+    const quantRow = rowQuantWords(format, cols) * 4;
+    const scaleRow = format.scaleWords(cols) * 4;
+    const step = Math.max(1, Math.floor(CHUNK_BYTES / Math.max(fileRow, quantRow)));
     const { queue } = this.#allocator.device;
-    for (let row = 0; row < count; row += rowsPerChunk) {
-      const rows = Math.min(rowsPerChunk, count - row);
-      const bytes = new Uint8Array(rows * bytesPerRow);
-      await tensor.read((from + row) * bytesPerRow, bytes);
-      const file = format.type === type ? bytes : floatsOf(tensor, bytes, rows * cols);
-      const quants = new Uint32Array(rows * quantWords);
-      const scales = new Uint32Array(rows * scaleWords);
-      if (!format.pack(file, { rows, cols }, { quants, scales })) {
-        throw FormatError.of(
-          `load ${tensor.name}`,
-          "one of its values",
-          "NaN or infinite",
-          "finite",
-        );
+    for (let row = 0; row < count; row += step) {
+      const rows = Math.min(step, count - row);
+      const bytes = staging.bytes("file", rows * fileRow);
+      await tensor.read((from + row) * fileRow, bytes);
+      const file = convert(tensor, { to: format.type, bytes, staging });
+      const planes = {
+        quants: wordsOf(
+          format.asInFile?.(cols) ? file : staging.bytes("quants", rows * quantRow),
+        ),
+        scales: wordsOf(staging.bytes("scales", rows * scaleRow)),
+      };
+      if (!format.pack(file, { rows, cols }, planes)) throw notFinite(tensor);
+      queue.writeBuffer(part.memory, (at + row) * quantRow, planes.quants);
+      if (scaleRow > 0) {
+        const offset = part.planes.scaleOffset + (at + row) * scaleRow;
+        queue.writeBuffer(part.memory, offset, planes.scales);
       }
-      queue.writeBuffer(part.memory, (at + row) * quantWords * 4, quants);
-      if (scaleWords === 0) continue;
-      const offset = part.planes.scaleOffset + (at + row) * scaleWords * 4;
-      queue.writeBuffer(part.memory, offset, scales);
+      await this.#keepPace(rows * (quantRow + scaleRow));
     }
+  }
+
+  /** Lets the GPU take what was written: the queue keeps a copy until then. */
+  async #keepPace(bytes: number): Promise<void> {
+    this.#written += bytes;
+    if (this.#written < WINDOW_BYTES) return;
+    this.#written = 0;
+    const before = this.#before;
+    const { queue } = this.#allocator.device;
+    queue.submit([]);
+    // Of a lost device the backend hears elsewhere.
+    this.#before = queue.onSubmittedWorkDone().catch(() => {});
+    await before;
   }
 }
 
-function floatsOf({ type }: TensorData, bytes: Uint8Array, length: number): Uint8Array {
-  const values = new Float32Array(length);
-  dequantize(type, bytes, values);
-  return new Uint8Array(values.buffer);
+/** The tensor's bytes as those of the type that its format packs. */
+function convert(
+  tensor: TensorData,
+  { to, bytes, staging }: { to: TensorType; bytes: Uint8Array<ArrayBuffer>; staging: Staging },
+): Uint8Array<ArrayBuffer> {
+  if (to === tensor.type) return bytes;
+  const { blockValues, blockBytes } = TENSOR_TYPES[tensor.type];
+  const floats = staging.bytes("floats", bytes.length / blockBytes * blockValues * 4);
+  const values = new Float32Array(floats.buffer, 0, floats.byteLength / 4);
+  dequantize(tensor.type, bytes, values);
+  if (to === "F32") return floats;
+  if (!allFinite(wordsOf(floats), EXPONENT_F32)) throw notFinite(tensor);
+  return quantizeQ8_0(values);
+}
+
+function wordsOf({ buffer, byteLength }: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(buffer, 0, byteLength / 4);
+}
+
+function notFinite({ name }: TensorData): FormatError {
+  return FormatError.of(`load ${name}`, "one of its values", "NaN or infinite", "finite");
 }

@@ -1,36 +1,229 @@
-/** The 32-value formats with half-precision scales (ggml's "legacy" quants). */
+/**
+ * The 32-value formats with half-precision scales (ggml's "legacy" quants). Nibbles of a block are four
+ * words, one for each eight values: its bytes have the first four in their low halves, and the others in
+ * their high ones. Fifth bits are a word: bit j of its bytes belongs to the first four values of word j,
+ * bit 4 + j to the others.
+ */
 
-import { blocksOf, type WeightFormat } from "./format.ts";
+import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { highNibbles, lowNibbles, viewOf, wrongHalves } from "./words.ts";
 
-const HALF_EXPONENT = 0x7c00;
+/** A block's nibbles in a file: those of values 0..15 are the low halves of its bytes. */
+export function packNibbles(
+  quants: Uint32Array,
+  { to, view, at }: { to: number; view: DataView; at: number },
+): void {
+  const w0 = view.getInt32(at, true);
+  const w1 = view.getInt32(at + 4, true);
+  const w2 = view.getInt32(at + 8, true);
+  const w3 = view.getInt32(at + 12, true);
+  quants[to] = lowNibbles(w0, w1);
+  quants[to + 1] = lowNibbles(w2, w3);
+  quants[to + 2] = highNibbles(w0, w1);
+  quants[to + 3] = highNibbles(w2, w3);
+}
 
-/** Eight words of signed bytes a block; two blocks' halves share a word of scales. */
+/** Where 8 bits of as many values go in a word of fifth bits, for the first word of nibbles. */
+const SPREAD = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let word = 0;
+  for (let i = 0; i < 8; i++) word += ((byte >> i) & 1) * 2 ** (8 * (i & 3) + (i & 4));
+  return word;
+});
+
+function spreadFifthBits(bits: number): number {
+  return SPREAD[bits & 255] | (SPREAD[(bits >>> 8) & 255] << 1) |
+    (SPREAD[(bits >>> 16) & 255] << 2) | (SPREAD[bits >>> 24] << 3);
+}
+
+/** Words that a row's halves take, one a block and two a word. */
+export function halfWords(cols: number): number {
+  return Math.ceil(blocksOf(cols) / 2);
+}
+
+/** WGSL of a block's half in a row of them, which starts at word `row`. */
+export function halfOf(name: string, row: string): string {
+  return `half_f32(${name}_s[${row} + block / 2u] >> (16u * (block & 1u)))`;
+}
+
+/** WGSL of `low` and `high`, the bytes of a word's eight nibbles. */
+export const NIBBLES = `
+  let word = block.quad[j];
+  let low = word & 0x0f0f0f0fu;
+  let high = (word >> 4u) & 0x0f0f0f0fu;`;
+
+/** The same with fifth bits from `block.fifths`. */
+export const FIVE_BITS = `
+  let word = block.quad[j];
+  let low = (word & 0x0f0f0f0fu) | ((block.fifths << (4u - j)) & 0x10101010u);
+  let high = ((word >> 4u) & 0x0f0f0f0fu) | ((block.fifths >> j) & 0x10101010u);`;
+
+/** WGSL that returns bytes less `zero` times a scale. */
+export function scaled(scale: string, zero: string): string {
+  return `
+  return Eight(${scale} * bytes_f32(low, ${zero}), ${scale} * bytes_f32(high, ${zero}));`;
+}
+
+/** WGSL that returns bytes times a scale and an offset, in one rounding where the GPU can. */
+export function shifted(scale: string, offset: string): string {
+  return `
+  let scale = vec4<f32>(${scale});
+  let offset = vec4<f32>(${offset});
+  return Eight(fma(scale, bytes_f32(low, 0.0), offset), fma(scale, bytes_f32(high, 0.0), offset));`;
+}
+
+/** Nibbles; two blocks' scales share a word. */
+export const Q4_0: WeightFormat = {
+  type: "Q4_0",
+  quantWords: 4,
+  scaleWords: halfWords,
+  pack(file, { cols }, { quants, scales }) {
+    const view = viewOf(file);
+    const blocks = blocksOf(cols);
+    let wrong = 0;
+    for (let at = 0, to = 0, word = 0; at < file.length;) {
+      for (let block = 0; block < blocks; block++, at += 18, to += 4) {
+        const half = view.getUint16(at, true);
+        wrong |= wrongHalves(half);
+        packNibbles(quants, { to, view, at: at + 2 });
+        if (block & 1) scales[word++] |= half << 16;
+        else scales[word] = half;
+      }
+      word += blocks & 1;
+    }
+    return wrong === 0;
+  },
+  decode: (name, cols) =>
+    decodeFunctions(name, {
+      members: "quad: vec4<u32>, scale: f32",
+      load: `
+  let quad = ${name}_q[row * ${blocksOf(cols)}u + block];
+  return ${name}_Block(quad, ${halfOf(name, `row * ${halfWords(cols)}u`)});`,
+      unit: `${NIBBLES}${scaled("block.scale", "8.0")}`,
+    }),
+};
+
+/** Nibbles; a word has scale and minimum. */
+export const Q4_1: WeightFormat = {
+  type: "Q4_1",
+  quantWords: 4,
+  scaleWords: blocksOf,
+  pack(file, _shape, { quants, scales }) {
+    const view = viewOf(file);
+    let wrong = 0;
+    for (let at = 0, block = 0; at < file.length; at += 20, block++) {
+      const halves = view.getInt32(at, true);
+      wrong |= wrongHalves(halves);
+      scales[block] = halves;
+      packNibbles(quants, { to: 4 * block, view, at: at + 4 });
+    }
+    return wrong === 0;
+  },
+  decode: (name, cols) =>
+    decodeFunctions(name, {
+      members: "quad: vec4<u32>, scale: f32, minimum: f32",
+      load: `
+  let at = row * ${blocksOf(cols)}u + block;
+  let halves = ${name}_s[at];
+  return ${name}_Block(${name}_q[at], half_f32(halves), half_f32(halves >> 16u));`,
+      unit: `${NIBBLES}${shifted("block.scale", "block.minimum")}`,
+    }),
+};
+
+/** Nibbles; a row's fifth bits, then its scales, two blocks' in a word. */
+export const Q5_0: WeightFormat = {
+  type: "Q5_0",
+  quantWords: 4,
+  scaleWords: (cols) => blocksOf(cols) + halfWords(cols),
+  pack(file, { cols }, { quants, scales }) {
+    const view = viewOf(file);
+    const blocks = blocksOf(cols);
+    let wrong = 0;
+    for (let at = 0, to = 0, fifths = 0; at < file.length;) {
+      let word = fifths + blocks;
+      for (let block = 0; block < blocks; block++, at += 22, to += 4) {
+        const half = view.getUint16(at, true);
+        wrong |= wrongHalves(half);
+        scales[fifths++] = spreadFifthBits(view.getInt32(at + 2, true));
+        packNibbles(quants, { to, view, at: at + 6 });
+        if (block & 1) scales[word++] |= half << 16;
+        else scales[word] = half;
+      }
+      fifths = word + (blocks & 1);
+    }
+    return wrong === 0;
+  },
+  decode: (name, cols) =>
+    decodeFunctions(name, {
+      members: "quad: vec4<u32>, fifths: u32, scale: f32",
+      load: `
+  let at = row * ${blocksOf(cols) + halfWords(cols)}u;
+  let quad = ${name}_q[row * ${blocksOf(cols)}u + block];
+  let scale = ${halfOf(name, `at + ${blocksOf(cols)}u`)};
+  return ${name}_Block(quad, ${name}_s[at + block], scale);`,
+      unit: `${FIVE_BITS}${scaled("block.scale", "16.0")}`,
+    }),
+};
+
+/** Nibbles; a word of fifth bits, and one of scale and minimum. */
+export const Q5_1: WeightFormat = {
+  type: "Q5_1",
+  quantWords: 4,
+  scaleWords: (cols) => 2 * blocksOf(cols),
+  pack(file, _shape, { quants, scales }) {
+    const view = viewOf(file);
+    let wrong = 0;
+    for (let at = 0, block = 0; at < file.length; at += 24, block++) {
+      const halves = view.getInt32(at, true);
+      wrong |= wrongHalves(halves);
+      scales[2 * block] = spreadFifthBits(view.getInt32(at + 4, true));
+      scales[2 * block + 1] = halves;
+      packNibbles(quants, { to: 4 * block, view, at: at + 8 });
+    }
+    return wrong === 0;
+  },
+  decode: (name, cols) =>
+    decodeFunctions(name, {
+      members: "quad: vec4<u32>, fifths: u32, scale: f32, minimum: f32",
+      load: `
+  let at = row * ${blocksOf(cols)}u + block;
+  let halves = ${name}_s[2u * at + 1u];
+  return ${name}_Block(
+    ${name}_q[at], ${name}_s[2u * at], half_f32(halves), half_f32(halves >> 16u));`,
+      unit: `${FIVE_BITS}${shifted("block.scale", "block.minimum")}`,
+    }),
+};
+
+/** Eight words of signed bytes a block; two blocks' scales share a word. */
 export const Q8_0: WeightFormat = {
   type: "Q8_0",
   quantWords: 8,
-  scaleWords: (cols) => Math.ceil(blocksOf(cols) / 2),
-  pack(file, { rows, cols }, { quants, scales }) {
+  scaleWords: halfWords,
+  pack(file, { cols }, { quants, scales }) {
+    const view = viewOf(file);
     const blocks = blocksOf(cols);
-    const bytes = new Uint8Array(quants.buffer, quants.byteOffset, quants.byteLength);
-    const halves = new Uint16Array(scales.buffer, scales.byteOffset, scales.length * 2);
-    const rowHalves = Math.ceil(blocks / 2) * 2;
-    let finite = true;
-    for (let block = 0; block < rows * blocks; block++) {
-      const from = block * 34;
-      const half = file[from] | file[from + 1] << 8;
-      finite &&= (half & HALF_EXPONENT) !== HALF_EXPONENT;
-      halves[Math.floor(block / blocks) * rowHalves + block % blocks] = half;
-      bytes.set(file.subarray(from + 2, from + 34), block * 32);
+    let wrong = 0;
+    for (let at = 0, to = 0, word = 0; at < file.length;) {
+      for (let block = 0; block < blocks; block++) {
+        const half = view.getUint16(at, true);
+        wrong |= wrongHalves(half);
+        if (block & 1) scales[word++] |= half << 16;
+        else scales[word] = half;
+        for (const end = (at += 2) + 32; at < end; at += 4) quants[to++] = view.getInt32(at, true);
+      }
+      word += blocks & 1;
     }
-    return finite;
+    return wrong === 0;
   },
-  decode: (name, cols) => `
-fn ${name}_8(row: u32, unit: u32) -> Eight {
-  let block = unit / 4u;
-  let pair = unpack2x16float(${name}_s[row * ${Math.ceil(blocksOf(cols) / 2)}u + block / 2u]);
-  let scale = select(pair.x, pair.y, (block & 1u) == 1u);
-  let quad = ${name}_q[row * ${blocksOf(cols) * 2}u + unit / 2u];
-  let words = select(quad.xy, quad.zw, (unit & 1u) == 1u);
-  return Eight(scale * vec4<f32>(unpack4xI8(words.x)), scale * vec4<f32>(unpack4xI8(words.y)));
-}`,
+  decode: (name, cols) =>
+    decodeFunctions(name, {
+      members: "at: u32, scale: f32",
+      load: `
+  let scale = ${halfOf(name, `row * ${halfWords(cols)}u`)};
+  return ${name}_Block((row * ${blocksOf(cols)}u + block) * 2u, scale);`,
+      unit: `
+  let quad = ${name}_q[block.at + j / 2u];
+  let words = select(quad.xy, quad.zw, (j & 1u) == 1u);
+  return Eight(
+    block.scale * signed_bytes_f32(words.x), block.scale * signed_bytes_f32(words.y));`,
+    }),
 };

@@ -15,14 +15,19 @@ export interface WeightFormat {
   readonly quantWords: number;
   /** 32-bit words of a row of so many values in the plane of scales; may be 0. */
   scaleWords(cols: number): number;
+  /** Whether quants of rows of so many values are the file's bytes as they are. */
+  asInFile?(cols: number): boolean;
   /**
-   * Packs rows from the file's layout. Both planes start with the first of these rows, and are zero.
+   * Packs rows from the file's layout, all words of both planes, which start with the first of these
+   * rows. Where quants are `asInFile`, the plane is the file's own memory, and is only looked through.
    * Returns false where a value is NaN or infinite.
    */
   pack(file: Uint8Array, shape: { rows: number; cols: number }, planes: Planes): boolean;
   /**
-   * WGSL of `fn NAME_8(row: u32, unit: u32) -> Eight`: values 8 unit .. 8 unit + 7 of a row, from
-   * `NAME_q: array<vec4<u32>>` and, where it has scales, `NAME_s: array<u32>`.
+   * WGSL that reads `NAME_q: array<vec4<u32>>` and, where the format has scales, `NAME_s: array<u32>`:
+   * `fn NAME_load(row: u32, block: u32) -> NAME_Block`, what the values of a block share;
+   * `fn NAME_unit(block: NAME_Block, j: u32) -> Eight`, its values 8 j .. 8 j + 7; and both in one,
+   * `fn NAME_8(row: u32, unit: u32) -> Eight`, values 8 unit .. 8 unit + 7 of a row.
    */
   decode(name: string, cols: number): string;
 }
@@ -60,7 +65,65 @@ export function planeBytes(
   return { quantBytes, scaleOffset: Math.ceil(quantBytes / ALIGNMENT) * ALIGNMENT, scaleBytes };
 }
 
-/** WGSL that the code of every format may use. */
+/** The functions of a format from the members of its `NAME_Block` and the bodies of two of them. */
+export function decodeFunctions(
+  name: string,
+  { members, load, unit }: { members: string; load: string; unit: string },
+): string {
+  return `
+struct ${name}_Block { ${members} }
+fn ${name}_load(row: u32, block: u32) -> ${name}_Block {${load}
+}
+fn ${name}_unit(block: ${name}_Block, j: u32) -> Eight {${unit}
+}
+fn ${name}_8(row: u32, unit: u32) -> Eight {
+  return ${name}_unit(${name}_load(row, unit / 4u), unit & 3u);
+}`;
+}
+
+/**
+ * WGSL that the code of every format may use. All of it is exact, whatever the adapter does with
+ * subnormal numbers: none occurs, not even where a half is one.
+ *
+ * `bytes_f32`: bytes less `zero`. Conversions are slow on many GPUs; 2^23 + n has n as its last bits.
+ * `widen`: floats of few bits, their exponents and mantissas at float32's place; `least` is the smallest
+ * normal number. Below it, (1 + m) least / 2 is read where m least is meant.
+ * `e2m1_f32`: a quarter of the numbers in the low nibbles.
+ * `iq4_f32`: the levels of the IQ4 types, by the polynomial of degree four that misses none of them by
+ * more than 0.436 (looking values up in a table of one's own is slow on GPUs).
+ */
 export const DECODE_COMMON = `
 struct Eight { a: vec4<f32>, b: vec4<f32> }
+fn bytes_of(word: u32, mask: u32) -> vec4<u32> {
+  return vec4<u32>(word, word >> 8u, word >> 16u, word >> 24u) & vec4<u32>(mask);
+}
+fn bytes_f32(word: u32, zero: f32) -> vec4<f32> {
+  let last = bytes_of(word, 0xffu) | vec4<u32>(0x4b000000u);
+  return bitcast<vec4<f32>>(last) - vec4<f32>(8388608.0 + zero);
+}
+fn signed_bytes_f32(word: u32) -> vec4<f32> { return bytes_f32(word ^ 0x80808080u, 128.0); }
+fn widen(magnitudes: vec4<u32>, signs: vec4<u32>, least: f32) -> vec4<f32> {
+  let values = bitcast<vec4<f32>>(magnitudes + vec4<u32>(bitcast<u32>(least) - 0x00800000u));
+  let right = min(values, fma(values, vec4<f32>(2.0), vec4<f32>(-least)));
+  return bitcast<vec4<f32>>(bitcast<vec4<u32>>(right) | signs);
+}
+fn halves_f32(words: vec2<u32>) -> vec4<f32> {
+  let halves = vec4<u32>(words.x, words.x >> 16u, words.y, words.y >> 16u);
+  let magnitudes = (halves & vec4<u32>(0x7fffu)) << vec4<u32>(13u);
+  return widen(magnitudes, (halves & vec4<u32>(0x8000u)) << vec4<u32>(16u), 0.00006103515625);
+}
+fn half_f32(half: u32) -> f32 { return halves_f32(vec2<u32>(half, 0u)).x; }
+fn e4m3_f32(word: u32) -> vec4<f32> {
+  let magnitudes = bytes_of(word, 0x7fu) << vec4<u32>(20u);
+  return widen(magnitudes, bytes_of(word, 0x80u) << vec4<u32>(24u), 0.015625);
+}
+fn e2m1_f32(word: u32) -> vec4<f32> {
+  let magnitudes = bytes_of(word, 7u) << vec4<u32>(22u);
+  return widen(magnitudes, bytes_of(word, 8u) << vec4<u32>(28u), 0.25);
+}
+fn iq4_f32(word: u32) -> vec4<f32> {
+  let x = bytes_f32(word, 8.0);
+  let cubic = fma(fma(x, vec4<f32>(0.00159), vec4<f32>(0.08184)), x, vec4<f32>(-0.017));
+  return round(fma(fma(cubic, x, vec4<f32>(11.44)), x, vec4<f32>(1.433)));
+}
 `;
