@@ -1,0 +1,170 @@
+/** Experts of few rows: matrix-vector kernels over pairs of a row and one of its experts. */
+
+import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { bufferOf, expertsOf } from "../memory.ts";
+import { DECODE_COMMON } from "../weights/format.ts";
+import {
+  ACTIVATIONS,
+  biasOf,
+  expertRanges,
+  expertsBefore,
+  placeOf,
+  unitsOf,
+  wholeRows,
+} from "./expert_ranges.ts";
+import type { ExpertRows } from "./experts.ts";
+import { laneBlocks, loadEight, ROW_LANES } from "./linear.ts";
+import { partBindings } from "./weights.ts";
+
+/** Threads of a workgroup of the first product, and at most of one of the second. */
+const THREADS = 128;
+const MOST_THREADS = 256;
+
+/** `middle[pair] = activation(gate x, up x)`: each thread has the same run of a row of gate and of up. */
+export function activatedPairs(step: ExpertRows): Dispatch[] {
+  const { x, expertIds, topK, activation, rows, middle } = step;
+  const { hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
+  const rowsEach = THREADS / ROW_LANES;
+  const tiles = Math.ceil(intermediate / rowsEach);
+  const whole = wholeRows(hidden);
+  const gateBias = biasOf("gateBias", biases?.gate);
+  const upBias = biasOf("upBias", biases?.up);
+  return expertRanges([gate, up], intermediate).map((range): Dispatch => ({
+    label: `experts gate and up, pairs ${gate.type} ${intermediate}x${hidden}`,
+    bindings: [
+      ...partBindings("g", gate, range.parts[0]),
+      ...partBindings("u", up, range.parts[1]),
+      { name: "x", buffer: bufferOf(x).memory, type: whole ? "array<vec4<f32>>" : "array<f32>" },
+      { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
+      ...gateBias.bindings,
+      ...upBias.bindings,
+      { name: "middle", buffer: middle, write: true },
+    ],
+    params: {
+      pairs: rows * topK,
+      tiles,
+      first: range.first,
+      experts: range.end - range.first,
+      gateBefore: expertsBefore(range, range.parts[0], intermediate),
+      upBefore: expertsBefore(range, range.parts[1], intermediate),
+    },
+    workgroups: rows * topK * tiles,
+    code: `${DECODE_COMMON}${gate.format.decode("g", hidden)}${up.format.decode("u", hidden)}
+${loadEight(whole, hidden)}${ACTIVATIONS[activation]}
+var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
+@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let pair = workgroup / params.tiles;
+  if (pair >= params.pairs) { return; }
+  let id = u32(expertIds[pair]);
+  let expert = id - params.first;
+  if (expert >= params.experts) { return; }
+  let firstRow = (workgroup % params.tiles) * ${rowsEach}u;
+  let row = firstRow + lane / ${ROW_LANES}u;
+  var g = 0.0;
+  var u = 0.0;
+  if (row < ${intermediate}u) {
+    let gateRow = (params.gateBefore + expert) * ${intermediate}u + row;
+    let upRow = (params.upBefore + expert) * ${intermediate}u + row;
+    let base = pair / ${topK}u * ${hidden}u;
+    let start = (lane % ${ROW_LANES}u) * ${laneBlocks(hidden) * 4}u;
+    let end = min(start + ${laneBlocks(hidden) * 4}u, ${unitsOf(hidden)}u);
+    for (var unit = start; unit < end; unit++) {
+      let values = x_8(base, unit);
+      g = dot_8(g_8(gateRow, unit), values, g);
+      u = dot_8(u_8(upRow, unit), values, u);
+    }
+  }
+  sums[lane] = vec2<f32>(g, u);
+  workgroupBarrier();
+  let column = firstRow + lane;
+  if (lane >= ${rowsEach}u || column >= ${intermediate}u) { return; }
+  var sum = vec2<f32>();
+  for (var i = 0u; i < ${ROW_LANES}u; i++) { sum += sums[lane * ${ROW_LANES}u + i]; }
+  middle[pair * ${intermediate}u + column] =
+    activated(sum.x${gateBias.plus("id", "column")}, sum.y${upBias.plus("id", "column")});
+}`,
+  }));
+}
+
+/**
+ * `out[t] += scale * sum_j weights[t, j] * down middle[t, j]`: a workgroup has some rows of the matrices
+ * of all of a token's experts, whose products are computed at once and added in order. Where experts lie
+ * in several ranges, one dispatch goes on where the one before has stopped.
+ */
+export function addedPairs(step: ExpertRows): Dispatch[] {
+  const { expertIds, weights, topK, scale = 1, out, rows, middle } = step;
+  const { hidden, intermediate, down, biases } = expertsOf(step.experts);
+  const rowsEach = Math.max(1, Math.floor(MOST_THREADS / ROW_LANES / topK));
+  const items = rowsEach * topK;
+  const threads = Math.min(items * ROW_LANES, MOST_THREADS);
+  const tiles = Math.ceil(hidden / rowsEach);
+  const whole = wholeRows(intermediate);
+  const bias = biasOf("bias", biases?.down);
+  return expertRanges([down], hidden).map((range): Dispatch => ({
+    label: `experts down, pairs ${down.type} ${hidden}x${intermediate}`,
+    bindings: [
+      ...partBindings("w", down, range.parts[0]),
+      { name: "x", buffer: middle, type: whole ? "array<vec4<f32>>" : "array<f32>" },
+      { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
+      { name: "weights", buffer: bufferOf(weights).memory },
+      ...bias.bindings,
+      { name: "out", buffer: bufferOf(out).memory, write: true },
+    ],
+    params: {
+      rows,
+      tiles,
+      first: range.first,
+      experts: range.end - range.first,
+      scale: { f32: scale },
+    },
+    workgroups: rows * tiles,
+    code: `${DECODE_COMMON}${down.format.decode("w", intermediate)}
+${loadEight(whole, intermediate)}${placeOf(topK)}
+const TOP_K = ${topK}u;
+const ITEMS = ${items}u;
+var<workgroup> sums: array<f32, ${items * ROW_LANES}>;
+var<workgroup> values: array<f32, ${items}>;
+var<workgroup> order: array<u32, ${topK}>;
+@compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let t = workgroup / params.tiles;
+  if (t >= params.rows) { return; }
+  let firstRow = (workgroup % params.tiles) * ${rowsEach}u;
+  for (var j = lane; j < TOP_K; j += ${threads}u) { order[place_of(t, j)] = j; }
+  for (var i = lane; i < ITEMS * ${ROW_LANES}u; i += ${threads}u) {
+    let pair = t * TOP_K + i / ${ROW_LANES}u % TOP_K;
+    let row = firstRow + i / ${ROW_LANES}u / TOP_K;
+    let expert = u32(expertIds[pair]) - params.first;
+    var sum = 0.0;
+    if (row < ${hidden}u && expert < params.experts) {
+      let start = (i % ${ROW_LANES}u) * ${laneBlocks(intermediate) * 4}u;
+      let end = min(start + ${laneBlocks(intermediate) * 4}u, ${unitsOf(intermediate)}u);
+      for (var unit = start; unit < end; unit++) {
+        sum = dot_8(w_8(expert * ${hidden}u + row, unit), x_8(pair * ${intermediate}u, unit), sum);
+      }
+    }
+    sums[i] = sum;
+  }
+  workgroupBarrier();
+  for (var item = lane; item < ITEMS; item += ${threads}u) {
+    var value = 0.0;
+    for (var i = 0u; i < ${ROW_LANES}u; i++) { value += sums[item * ${ROW_LANES}u + i]; }
+    values[item] = value;
+  }
+  workgroupBarrier();
+  let row = firstRow + lane;
+  if (lane >= ${rowsEach}u || row >= ${hidden}u) { return; }
+  var sum = out[t * ${hidden}u + row];
+  for (var place = 0u; place < TOP_K; place++) {
+    let j = order[place];
+    let id = u32(expertIds[t * TOP_K + j]);
+    if (id - params.first < params.experts) {
+      let value = values[lane * TOP_K + j]${bias.plus("id", "row")};
+      sum = fma(params.scale * weights[t * TOP_K + j], value, sum);
+    }
+  }
+  out[t * ${hidden}u + row] = sum;
+}`,
+  }));
+}

@@ -1,0 +1,267 @@
+/**
+ * Experts of many rows: tiles of one expert's pairs share loads of its weights. A thread has two weight
+ * rows and all pairs of the tile, whose activations lie in workgroup memory, so that each weight is read
+ * and decoded once a tile and each of its values is used as many times as the tile has pairs.
+ */
+
+import { type Binding, BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
+import { DECODE_COMMON } from "../weights/format.ts";
+import {
+  ACTIVATIONS,
+  biasOf,
+  type ExpertRange,
+  expertRanges,
+  expertsBefore,
+  placeOf,
+  unitsOf,
+  wholeRows,
+} from "./expert_ranges.ts";
+import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
+import type { ExpertRows } from "./experts.ts";
+import { laneBlocks, loadEight } from "./linear.ts";
+import { unrolled } from "./moe_common.ts";
+import { partBindings } from "./weights.ts";
+
+const THREADS = 128;
+/** Activations that lie in workgroup memory at a time. */
+const STAGED = 2048;
+
+/** `middle[pair] = activation(gate x, up x)`: a thread has the same row of gate and of up. */
+export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[] {
+  const { hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
+  const gateBias = biasOf("gateBias", biases?.gate);
+  const upBias = biasOf("upBias", biases?.up);
+  return expertRanges([gate, up], intermediate).map((range) =>
+    tiles({
+      label: `experts gate and up, tiles ${gate.type} ${intermediate}x${hidden}`,
+      schedule,
+      range,
+      before: range.parts.map((part) => expertsBefore(range, part, intermediate)),
+      x: bufferOf(step.x).memory,
+      firstRow: step.firstRow,
+      base: (pair) => `(params.firstRow + ${pair} / ${step.topK}u) * ${hidden}u`,
+      cols: hidden,
+      matrices: { g: gate, u: up },
+      bindings: [...gateBias.bindings, ...upBias.bindings],
+      out: step.middle,
+      groups: Math.ceil(intermediate / THREADS),
+      rows: {
+        declare: `
+  let row = group * ${THREADS}u + lane;
+  let inside = min(row, ${intermediate - 1}u);
+  let rowA = (params.before0 + expert) * ${intermediate}u + inside;
+  let rowB = (params.before1 + expert) * ${intermediate}u + inside;`,
+        a: "g",
+        b: "u",
+      },
+      helpers: ACTIVATIONS[step.activation],
+      store: (pair, a, b) =>
+        `if (row < ${intermediate}u) { out[${pair} * ${intermediate}u + row] = activated(${a}${
+          gateBias.plus("id", "row")
+        }, ${b}${upBias.plus("id", "row")}); }`,
+    })
+  );
+}
+
+/** `values[pair] = down middle[pair]`: a thread has two rows. */
+export function downTiles(step: ExpertRows, schedule: Schedule, values: GPUBuffer): Dispatch[] {
+  const { hidden, intermediate, down, biases } = expertsOf(step.experts);
+  const bias = biasOf("bias", biases?.down);
+  const store = (pair: string, row: string, sum: string) =>
+    `if (${row} < ${hidden}u) { out[${pair} * ${hidden}u + ${row}] = ${sum}${
+      bias.plus("id", row)
+    }; }`;
+  return expertRanges([down], hidden).map((range) =>
+    tiles({
+      label: `experts down, tiles ${down.type} ${hidden}x${intermediate}`,
+      schedule,
+      range,
+      before: [0],
+      x: step.middle,
+      firstRow: 0,
+      base: (pair) => `${pair} * ${intermediate}u`,
+      cols: intermediate,
+      matrices: { w: down },
+      bindings: bias.bindings,
+      out: values,
+      groups: Math.ceil(hidden / (2 * THREADS)),
+      rows: {
+        declare: `
+  let row = group * ${2 * THREADS}u + lane;
+  let next = row + ${THREADS}u;
+  let rowA = (params.before0 + expert) * ${hidden}u + min(row, ${hidden - 1}u);
+  let rowB = (params.before0 + expert) * ${hidden}u + min(next, ${hidden - 1}u);`,
+        a: "w",
+        b: "w",
+      },
+      helpers: "",
+      store: (pair, a, b) => `${store(pair, "row", a)} ${store(pair, "next", b)}`,
+    })
+  );
+}
+
+interface Tiles {
+  readonly label: string;
+  readonly schedule: Schedule;
+  readonly range: ExpertRange;
+  /** Of each matrix: experts of its part before the range. */
+  readonly before: readonly number[];
+  readonly x: GPUBuffer;
+  /** Row of `x` that the first pair's activations are, or belong to. */
+  readonly firstRow: number;
+  /** WGSL of where a pair's activations start in `x`; may use `params.firstRow`. */
+  readonly base: (pair: string) => string;
+  readonly cols: number;
+  /** By name in the kernel. */
+  readonly matrices: Readonly<Record<string, GpuWeight>>;
+  readonly bindings: readonly Binding[];
+  readonly out: GPUBuffer;
+  /** Workgroups of a tile. */
+  readonly groups: number;
+  /** WGSL that declares `rowA` and `rowB` of matrices `a` and `b`, from `group`, `lane` and `expert`. */
+  readonly rows: { readonly declare: string; readonly a: string; readonly b: string };
+  readonly helpers: string;
+  /** WGSL that stores a pair's two sums; may use `id`, the expert's. */
+  readonly store: (pair: string, a: string, b: string) => string;
+}
+
+function tiles(options: Tiles): Dispatch {
+  const { schedule, range, before, cols, matrices, base, groups, rows, store } = options;
+  const { tokens } = schedule;
+  const whole = wholeRows(cols);
+  const quads = tokens / 4;
+  const staged = STAGED / tokens / 8;
+  const units = unitsOf(cols);
+  const decode = Object.entries(matrices).map(([name, { format }]) => format.decode(name, cols));
+  // Four tokens' sums a variable, as their activations lie in memory.
+  const sums = (text: (name: string, q: number) => string) =>
+    unrolled(quads, (q) => `${text(`a${q}`, q)} ${text(`b${q}`, q)}`);
+  return {
+    label: options.label,
+    bindings: [
+      ...Object.entries(matrices).flatMap(([name, weight], i) =>
+        partBindings(name, weight, range.parts[i])
+      ),
+      { name: "x", buffer: options.x, type: whole ? "array<vec4<f32>>" : "array<f32>" },
+      { name: "schedule", buffer: schedule.memory, type: "array<u32>" },
+      ...options.bindings,
+      { name: "out", buffer: options.out, write: true },
+    ],
+    params: {
+      tiles: schedule.tiles,
+      firstRow: options.firstRow,
+      first: range.first,
+      experts: range.end - range.first,
+      ...Object.fromEntries(before.map((experts, i) => [`before${i}`, experts])),
+    },
+    workgroups: schedule.tiles * groups,
+    code: `${DECODE_COMMON}${decode.join("")}${loadEight(whole, cols)}${options.helpers}
+// [value][quad of pairs]
+var<workgroup> staged: array<vec4<f32>, ${STAGED / 4}>;
+var<workgroup> pairs: array<u32, ${tokens}>;
+@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let tile = workgroup / ${groups}u;
+  let group = workgroup % ${groups}u;
+  if (tile >= params.tiles) { return; }
+  let id = schedule[tile * ${TILE_WORDS}u];
+  let count = schedule[tile * ${TILE_WORDS}u + 2u];
+  let expert = id - params.first;
+  if (count == 0u || expert >= params.experts) { return; }
+  if (lane < ${tokens}u) {
+    let place = schedule[tile * ${TILE_WORDS}u + 1u] + min(lane, count - 1u);
+    pairs[lane] = schedule[params.tiles * ${TILE_WORDS}u + place];
+  }${rows.declare}
+${sums((name) => `var ${name} = vec4<f32>(); var total_${name} = vec4<f32>();`)}
+  for (var chunk = 0u; chunk < ${units}u; chunk += ${staged}u) {
+    workgroupBarrier();
+    for (var i = lane; i < ${staged * quads}u; i += ${THREADS}u) {
+      let unit = chunk + i / ${quads}u;
+      let token = i % ${quads}u * 4u;
+      if (unit >= ${units}u) { break; }
+${unrolled(4, (t) => `      let v${t} = x_8(${base(`pairs[token + ${t}u]`)}, unit);`)}
+      let at = i / ${quads}u * ${8 * quads}u + i % ${quads}u;
+${
+      unrolled(8, (k) => {
+        const value = `${k < 4 ? "a" : "b"}.${"xyzw"[k % 4]}`;
+        return `      staged[at + ${
+          k * quads
+        }u] = vec4<f32>(v0.${value}, v1.${value}, v2.${value}, v3.${value});`;
+      })
+    }
+    }
+    workgroupBarrier();
+    let end = min(${staged}u, ${units}u - chunk);
+    for (var i = 0u; i < end; i++) {
+      let unit = chunk + i;
+      // Where the run of one of a row's lanes ends, its sum is added to those before.
+      if (unit % ${laneBlocks(cols) * 4}u == 0u) {
+${sums((name) => `total_${name} += ${name}; ${name} = vec4<f32>();`)}
+      }
+      let wa = ${rows.a}_8(rowA, unit);
+      let wb = ${rows.b}_8(rowB, unit);
+      let at = i * ${8 * quads}u;
+${
+      unrolled(8, (k) => {
+        const value = `${k < 4 ? "a" : "b"}.${"xyzw"[k % 4]}`;
+        return unrolled(quads, (q) =>
+          `      let v${k}_${q} = staged[at + ${k * quads + q}u];
+      a${q} = fma(vec4<f32>(wa.${value}), v${k}_${q}, a${q}); b${q} = fma(vec4<f32>(wb.${value}), v${k}_${q}, b${q});`);
+      })
+    }
+    }
+  }
+${sums((name) => `total_${name} += ${name};`)}
+${
+      unrolled(tokens, (t) => {
+        const part = `${Math.floor(t / 4)}.${"xyzw"[t % 4]}`;
+        return `  if (${t}u < count) { let pair = pairs[${t}]; ${
+          store("pair", `total_a${part}`, `total_b${part}`)
+        } }`;
+      })
+    }
+}`,
+  };
+}
+
+/** `out[t] += scale * sum_j weights[t, j] * values[t, j]`, in ascending order of the experts' ids. */
+export function addedValues(step: ExpertRows, values: GPUBuffer): Dispatch {
+  const { expertIds, weights, topK, scale = 1, out, rows, firstRow } = step;
+  const { hidden } = step.experts;
+  const four = hidden % 4 === 0;
+  const type = four ? "vec4<f32>" : "f32";
+  const width = four ? hidden / 4 : hidden;
+  const groups = Math.ceil(width / THREADS);
+  return {
+    label: `experts sum of ${topK}`,
+    bindings: [
+      { name: "values", buffer: values, type: `array<${type}>` },
+      { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
+      { name: "weights", buffer: bufferOf(weights).memory },
+      { name: "out", buffer: bufferOf(out).memory, type: `array<${type}>`, write: true },
+    ],
+    params: { rows, firstRow, scale: { f32: scale } },
+    workgroups: rows * groups,
+    code: `${placeOf(topK)}
+const TOP_K = ${topK}u;
+var<workgroup> order: array<u32, ${topK}>;
+@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let t = workgroup / ${groups}u;
+  if (t >= params.rows) { return; }
+  let row = params.firstRow + t;
+  for (var j = lane; j < TOP_K; j += ${THREADS}u) { order[place_of(row, j)] = j; }
+  workgroupBarrier();
+  let column = workgroup % ${groups}u * ${THREADS}u + lane;
+  if (column >= ${width}u) { return; }
+  var sum = out[row * ${width}u + column];
+  for (var place = 0u; place < TOP_K; place++) {
+    let j = order[place];
+    let factor = params.scale * weights[row * TOP_K + j];
+    sum = fma(${type}(factor), values[(t * TOP_K + j) * ${width}u + column], sum);
+  }
+  out[row * ${width}u + column] = sum;
+}`,
+  };
+}
