@@ -12,9 +12,20 @@ import { OptionError } from "./errors.ts";
  * - `worker`: a compute thread traps in the middle of a plan (the only thread where there is one);
  * - `vanish`: a compute thread stops in the middle of a plan and says nothing;
  * - `grow`: a memory of the WASM backend doesn't grow;
+ * - `gpu`: the GPU is lost before a plan;
+ * - `gpu:memory`: a buffer on the GPU is refused;
+ * - `shader`: a kernel of the GPU doesn't compile;
  * - `kv`: a call to the prefix cache's database fails.
  */
-export const FAULT_KINDS = ["worker", "vanish", "grow", "kv"] as const;
+export const FAULT_KINDS = [
+  "worker",
+  "vanish",
+  "grow",
+  "gpu",
+  "gpu:memory",
+  "shader",
+  "kv",
+] as const;
 export type FaultKind = typeof FAULT_KINDS[number];
 
 /** Plain data, so that it reaches workers in messages; all that hold it count together. */

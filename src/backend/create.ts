@@ -58,7 +58,7 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
     case "webgpu": {
       refuseBudgets(backend, options);
       const { createWebGpuBackend } = await import("./webgpu/mod.ts");
-      return await createWebGpuBackend({ maxBytes: gpuBytes });
+      return await createWebGpuBackend({ maxBytes: gpuBytes, faults });
     }
     default:
       throw new OptionError(
@@ -68,8 +68,10 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
   }
 }
 
-/** The GPU where there is one and nothing is asked for that only the wasm backend does. */
-async function chooseBackend({ memoryBytes, expertCacheBytes }: Budgets): Promise<BackendChoice> {
+/** What "auto" stands for: the GPU where there is one, and nothing is asked for that only WASM does. */
+export async function chooseBackend(
+  { memoryBytes, expertCacheBytes }: Budgets,
+): Promise<"webgpu" | "wasm"> {
   if (memoryBytes !== undefined || expertCacheBytes !== undefined) return "wasm";
   const { findAdapter } = await import("./webgpu/device.ts");
   const adapter = await findAdapter();

@@ -2,13 +2,13 @@
 
 import { type Backend, PAGE_TOKENS } from "../backend/backend.ts";
 import { budgetWarnings } from "../backend/budget.ts";
-import { createBackend } from "../backend/create.ts";
+import { chooseBackend, createBackend } from "../backend/create.ts";
 import { rootKey } from "../cache/chain.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
 import type { Model } from "../model/types.ts";
-import { CapacityError } from "../errors.ts";
+import { BackendLostError, CapacityError } from "../errors.ts";
 import { DEFAULT_KV_TYPE, MIXED_TOKENS } from "./limits.ts";
 import { LocalEngine } from "./local_engine.ts";
 import { IdentifiedSource } from "./model_identity.ts";
@@ -28,6 +28,24 @@ export async function openLocalEngine(
   options: EngineOptions,
   hooks: OpenHooks = {},
 ): Promise<LocalEngine> {
+  if (options.backend !== "auto") return await openOn(options, hooks);
+  const backend = await chooseBackend(options);
+  try {
+    return await openOn({ ...options, backend }, hooks);
+  } catch (error) {
+    const isGpus = error instanceof CapacityError || error instanceof BackendLostError;
+    if (backend !== "webgpu" || !isGpus) throw error;
+    const warnings = [`the GPU is not used: ${error.message}`];
+    return await openOn({ ...options, backend: "wasm" }, hooks, warnings);
+  }
+}
+
+/** Opens an engine on the backend that the options name. */
+async function openOn(
+  options: EngineOptions,
+  hooks: OpenHooks,
+  warnings: string[] = [],
+): Promise<LocalEngine> {
   const checkpoint = await openCheckpoint(options.model);
   // Only what outlives the process needs a name for the model's content.
   const identified = hooks.store === undefined ? undefined : new IdentifiedSource(checkpoint);
@@ -35,7 +53,6 @@ export async function openLocalEngine(
   try {
     const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
     const backend = await createBackend({ ...options, weightBytes: source.byteLength });
-    const warnings: string[] = [];
     try {
       const model = await loadModel({
         source,

@@ -23,6 +23,9 @@ import { WorkerLink, type WorkerLinkOptions } from "./worker_link.ts";
 /** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
 const CLOSE_MARGIN_MS = 2000;
 
+/** What becomes of an engine that has lost its GPU. */
+const FALLBACK = "; the next requests are computed by the WASM kernels";
+
 /** A request that has not ended. */
 interface OpenRequest {
   readonly request: GenerateRequest;
@@ -41,8 +44,8 @@ interface OpenRequest {
 
 /** Runs requests in a worker. */
 export class WorkerEngine implements Engine {
-  readonly info: EngineInfo;
-  readonly #options: WorkerLinkOptions;
+  #info: EngineInfo;
+  #options: WorkerLinkOptions;
   readonly #requests = new Map<number, OpenRequest>();
   /** Null from a crash until the next worker is ready. */
   #worker: WorkerLink | null = null;
@@ -66,8 +69,13 @@ export class WorkerEngine implements Engine {
 
   private constructor(options: WorkerLinkOptions, worker: WorkerLink) {
     this.#options = options;
-    this.info = worker.info;
+    this.#info = worker.info;
     this.#adopt(worker);
+  }
+
+  /** Of the present worker's engine, or of the last one's. */
+  get info(): EngineInfo {
+    return this.#info;
   }
 
   generate(
@@ -191,6 +199,7 @@ export class WorkerEngine implements Engine {
 
   #adopt(worker: WorkerLink): void {
     this.#worker = worker;
+    this.#info = worker.info;
     this.#proven = false;
     worker.listen({
       onReport: (report) => {
@@ -230,7 +239,9 @@ export class WorkerEngine implements Engine {
     this.#worker = null;
     this.#lost = addCounts(this.#lost, this.#stats);
     this.#stats = NO_STATS;
-    const error = new Error(`cannot go on: the engine's worker ended: ${reason}`);
+    const error = new Error(
+      `cannot go on: the engine's worker ended: ${reason}${this.#leaveGpu() ? FALLBACK : ""}`,
+    );
     this.#failAll(error, (open) => open.answered || open.survivor || this.#closing !== null);
     for (const open of this.#requests.values()) {
       open.sent = false;
@@ -240,6 +251,14 @@ export class WorkerEngine implements Engine {
     // One that ends before it has answered anything would end again and again.
     const wanted = this.#proven || this.#requests.size > 0;
     if (wanted && this.#closing === null) void this.#restart();
+  }
+
+  /** A GPU that was lost may be lost again: the next worker uses the WASM kernels. */
+  #leaveGpu(): boolean {
+    if (this.#info.backend !== "webgpu") return false;
+    const { engine } = this.#options;
+    this.#options = { ...this.#options, engine: { ...engine, backend: "wasm" } };
+    return true;
   }
 
   #failAll(error: unknown, isConcerned: (open: OpenRequest) => boolean = () => true): void {

@@ -1,22 +1,27 @@
 /** GPU memory within a budget, accounted by purpose. */
 
 import { CapacityError } from "../../errors.ts";
+import { faultDue, type Faults } from "../../faults.ts";
 import type { BackendMemory } from "../backend.ts";
 
 export interface AllocatorOptions {
   readonly device: GPUDevice;
   /** Bytes that everything may take together. */
   readonly maxBytes: number;
+  /** What is to fail on purpose. */
+  readonly faults?: Faults;
 }
 
 export class GpuAllocator {
   readonly device: GPUDevice;
   readonly #maxBytes: number;
+  readonly #faults: Faults | undefined;
   readonly #used = { weights: 0, kv: 0, workspace: 0 };
   readonly #buffers: GPUBuffer[] = [];
 
-  constructor({ device, maxBytes }: AllocatorOptions) {
+  constructor({ device, maxBytes, faults }: AllocatorOptions) {
     this.device = device;
+    this.#faults = faults;
     this.#maxBytes = maxBytes;
   }
 
@@ -24,7 +29,8 @@ export class GpuAllocator {
   allocate(kind: keyof BackendMemory, bytes: number, purpose: string): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
     const { weights, kv, workspace } = this.#used;
-    const left = this.#maxBytes - weights - kv - workspace;
+    const full = faultDue(this.#faults, "gpu:memory");
+    const left = full ? 0 : this.#maxBytes - weights - kv - workspace;
     if (size > left) {
       throw new CapacityError(
         `cannot allocate ${purpose} on the GPU: it needs ${size} bytes, must fit the ${left} left`,

@@ -3,6 +3,8 @@
  * dispatch is recorded with, so that they cannot disagree; equal text is compiled once.
  */
 
+import { faultDue, type Faults } from "../../faults.ts";
+
 /** A buffer as a kernel sees it. */
 export interface Binding {
   /** Name in the kernel's code. */
@@ -32,10 +34,12 @@ export interface Dispatch {
 /** Compiles kernels, each once. */
 export class Kernels {
   readonly #device: GPUDevice;
+  readonly #faults: Faults | undefined;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
 
-  constructor(device: GPUDevice) {
+  constructor(device: GPUDevice, faults?: Faults) {
     this.#device = device;
+    this.#faults = faults;
   }
 
   /** The pipeline of a dispatch, compiled now or before. Errors come through the device's events. */
@@ -43,7 +47,8 @@ export class Kernels {
     const code = sourceOf(dispatch);
     let pipeline = this.#pipelines.get(code);
     if (pipeline === undefined) {
-      pipeline = this.#compile(code, dispatch);
+      const broken = faultDue(this.#faults, "shader");
+      pipeline = this.#compile(broken ? "a kernel fails on purpose" : code, dispatch);
       this.#pipelines.set(code, pipeline);
     }
     return pipeline;

@@ -5,6 +5,7 @@
  */
 
 import { BackendLostError } from "../../errors.ts";
+import { faultDue, type Faults } from "../../faults.ts";
 import type {
   Backend,
   BackendMemory,
@@ -39,6 +40,8 @@ import { Uploader } from "./upload.ts";
 export interface WebGpuBackendOptions {
   /** Bytes that weights, caches and workspace may take together; unlimited by default. */
   readonly maxBytes?: number;
+  /** What is to fail on purpose. */
+  readonly faults?: Faults;
 }
 
 /** Opens a backend on the best adapter. Throws CapacityError where there is none. */
@@ -53,6 +56,7 @@ class WebGpuBackend implements Backend {
   readonly chooses = true;
   readonly numerics: string;
   readonly #gpu: Gpu;
+  readonly #faults: Faults | undefined;
   readonly #allocator: GpuAllocator;
   readonly #kernels: Kernels;
   readonly #uploader: Uploader;
@@ -62,12 +66,13 @@ class WebGpuBackend implements Backend {
   #lost: BackendLostError | null = null;
   #closed = false;
 
-  constructor(gpu: Gpu, { maxBytes = Infinity }: WebGpuBackendOptions) {
+  constructor(gpu: Gpu, { maxBytes = Infinity, faults }: WebGpuBackendOptions) {
     const { device, adapter, maxBinding } = gpu;
     this.#gpu = gpu;
     this.numerics = `webgpu ${adapter}`;
-    this.#allocator = new GpuAllocator({ device, maxBytes });
-    this.#kernels = new Kernels(device);
+    this.#faults = faults;
+    this.#allocator = new GpuAllocator({ device, maxBytes, faults });
+    this.#kernels = new Kernels(device, faults);
     this.#uploader = new Uploader(this.#allocator, maxBinding);
     this.#reader = new Reader(device);
     // A lost device goes on taking calls, and its errors are told here only.
@@ -183,6 +188,7 @@ class WebGpuBackend implements Backend {
   submit(plan: Plan): void {
     this.#checkAlive();
     const { device } = this.#gpu;
+    if (faultDue(this.#faults, "gpu")) device.destroy();
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     (plan as GpuPlan).encode(pass);
