@@ -5,26 +5,34 @@ import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, weightOf } from "../memory.ts";
 import { DECODE_COMMON } from "../weights/format.ts";
 import type { OpContext } from "./context.ts";
+import { NORM_LANES, normBinding, normFactors, normMemory, normParams } from "./norm.ts";
 import { partBindings } from "./weights.ts";
 
-/** Threads that norm a row together. */
+/** Threads of a workgroup that copies. */
 const LANES = 64;
 
 export function embed(context: OpContext, params: EmbedParams): void {
   const table = weightOf(params.table);
   const { rows, scale = 1 } = params;
-  const units = Math.ceil(table.cols / 8);
+  const { cols } = table;
+  const units = Math.ceil(cols / 8);
+  const whole = cols % 8 === 0;
   for (const part of table.parts) {
     context.run({
       label: "embed",
       bindings: [
         ...partBindings("w", table, part),
         { name: "ids", buffer: bufferOf(params.ids).memory, type: "array<i32>" },
-        { name: "out", buffer: bufferOf(params.out).memory, write: true },
+        {
+          name: "out",
+          buffer: bufferOf(params.out).memory,
+          type: whole ? "array<vec4<f32>>" : undefined,
+          write: true,
+        },
       ],
       params: { rows, firstRow: part.firstRow, partRows: part.rows, scale: { f32: scale } },
       workgroups: Math.ceil(rows * units / LANES),
-      code: `${DECODE_COMMON}${table.format.decode("w", table.cols)}
+      code: `${DECODE_COMMON}${table.format.decode("w", cols)}
 @compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let i = workgroup * ${LANES}u + lane;
@@ -34,12 +42,17 @@ export function embed(context: OpContext, params: EmbedParams): void {
   if (id >= params.partRows) { return; }
   let unit = i % ${units}u;
   let eight = w_8(id, unit);
-  for (var j = 0u; j < 8u; j++) {
+${
+        whole
+          ? `  out[i * 2u] = eight.a * params.scale;
+  out[i * 2u + 1u] = eight.b * params.scale;`
+          : `  for (var j = 0u; j < 8u; j++) {
     let column = unit * 8u + j;
-    if (column >= ${table.cols}u) { return; }
+    if (column >= ${cols}u) { return; }
     let value = select(eight.b[j & 3u], eight.a[j & 3u], j < 4u);
-    out[t * ${table.cols}u + column] = value * params.scale;
-  }
+    out[t * ${cols}u + column] = value * params.scale;
+  }`
+      }
 }`,
     });
   }
@@ -70,34 +83,34 @@ function normDispatch(
 ): Dispatch {
   const inPlace = x === out;
   const from = inPlace ? "out" : "x";
+  const whole = width % 4 === 0;
+  const type = whole ? "array<vec4<f32>>" : "array<f32>";
   return {
     label: "rmsNorm",
     bindings: [
-      ...(inPlace ? [] : [{ name: "x", buffer: x }]),
-      { name: "out", buffer: out, write: true },
-      { name: "weight", buffer: weightOf(norm.weight).parts[0].memory },
+      ...(inPlace ? [] : [{ name: "x", buffer: x, type }]),
+      { name: "out", buffer: out, type, write: true },
+      normBinding(norm, "weight"),
     ],
-    params: { rows, width, eps: { f32: norm.eps } },
+    params: { rows, ...normParams(norm) },
     workgroups: rows,
     code: `
-var<workgroup> squares: array<f32, ${LANES}>;
-@compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
+var<workgroup> sums: array<f32, ${NORM_LANES}>;
+${normMemory(1)}
+fn vector(base: u32, i: u32) -> vec4<f32> {
+${
+      whole ? `  return ${from}[base + i];` : `  var v: vec4<f32>;
+  for (var j = 0u; j < min(4u, ${width}u - i * 4u); j++) { v[j] = ${from}[base + i * 4u + j]; }
+  return v;`
+    }
+}
+@compute @workgroup_size(${NORM_LANES}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   if (workgroup >= params.rows) { return; }
-  let base = workgroup * params.width;
-  var sum = 0.0;
-  for (var i = lane; i < params.width; i += ${LANES}u) {
-    sum = fma(${from}[base + i], ${from}[base + i], sum);
-  }
-  squares[lane] = sum;
-  workgroupBarrier();
-  for (var half = ${LANES / 2}u; half > 0u; half /= 2u) {
-    if (lane < half) { squares[lane] += squares[lane + half]; }
-    workgroupBarrier();
-  }
-  let factor = 1.0 / sqrt(squares[0] / f32(params.width) + params.eps);
-  for (var i = lane; i < params.width; i += ${LANES}u) {
-    out[base + i] = ${from}[base + i] * factor * weight[i];
+  let base = workgroup * ${whole ? width / 4 : width}u;
+${normFactors({ rows: 1, width, load: () => "vector(base, i)" })}
+  for (var i = lane; i < ${whole ? width / 4 : width}u; i += ${NORM_LANES}u) {
+    out[base + i] = ${from}[base + i] * factor0 * weight[i];
   }
 }`,
   };

@@ -1,0 +1,287 @@
+/**
+ * Matrices times one to eight rows, where reading the weights is what takes time. A workgroup has a tile
+ * of matrix rows. Each of its threads has one of the sums that share a row's blocks, of one to four of
+ * the rows, so that a value of `x` that it loads serves them all; neighbouring threads have neighbouring
+ * rows, which read the same values of `x`.
+ */
+
+import type { Norm } from "../../backend.ts";
+import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
+import {
+  NORM_BYTES,
+  NORM_LANES,
+  normBinding,
+  normFactors,
+  normMemory,
+  normParams,
+} from "./norm.ts";
+import {
+  bindingsOf,
+  bySlice,
+  decoders,
+  finishers,
+  groupSlices,
+  type Input,
+  inputBinding,
+  isWhole,
+  laneBlocks,
+  loadEight,
+  paramsOf,
+  ROW_LANES,
+  type Slice,
+  unrolled,
+} from "./products.ts";
+
+/** Rows of `x` that share a load of weights. */
+export const VECTOR_ROWS = 8;
+const THREADS = NORM_LANES;
+/** Rows of a matrix that neighbouring threads have: so many share what they load of `x`. */
+const NEIGHBOURS = 8;
+/** Numbers of workgroup memory that take sums, and the sums of a thread that makes. */
+const MOST_SUMS = 32;
+const WORKGROUP_BYTES = 16384;
+/** Workgroups that a large GPU should at least have: two for each of its processors. */
+const ENOUGH_WORKGROUPS = 264;
+/** Above it, a norm in each workgroup takes longer than a dispatch for it. */
+const MOST_NORMING = 1056;
+/** Blocks of weights that a thread asks for at once. */
+const BLOCKS_AHEAD = 4;
+
+/** How a kernel shares its work; has no influence on sums. */
+export interface VectorShape {
+  /** Matrix rows of a thread. */
+  readonly rowsEach: 1 | 2 | 4;
+  /** Blocks of each of them in a turn of its loop. */
+  readonly blocksEach: number;
+}
+
+/** Dispatches for any number of rows; each computes VECTOR_ROWS of them at a time. */
+export function matrixVector(
+  input: Input,
+  slices: readonly Slice[],
+  { norm, shape }: { norm?: Norm; shape?: VectorShape } = {},
+): Dispatch[] {
+  const groups = groupSlices(slices, norm === undefined ? 1 : 2);
+  return groups.map((group) =>
+    dispatchOf(input, group, { norm, ...(shape ?? shapeOf(input, group)) })
+  );
+}
+
+/** Whether the kernels for such products had best norm their input themselves. */
+export function canNorm(input: Input, slices: readonly Slice[]): boolean {
+  const tokens = Math.min(VECTOR_ROWS, input.rows);
+  const sums = 4 * tokens * THREADS * 4;
+  const needed = tokens * (stagedVectors(input.cols) * 16 + NORM_BYTES) + sums;
+  return isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
+    groupSlices(slices, 2).every((group) =>
+      workgroupsOf(input, group, shapeOf(input, group).rowsEach) <= MOST_NORMING
+    );
+}
+
+export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
+  const tokens = Math.min(VECTOR_ROWS, input.rows);
+  const matrices = slices[0].matrices.length;
+  const rowsEach = ([4, 2] as const).find((each) =>
+    // Rows of several heads read different values.
+    input.heads === undefined && each * matrices * tokens <= MOST_SUMS && each * matrices <= 4 &&
+    workgroupsOf(input, slices, each) >= ENOUGH_WORKGROUPS
+  ) ?? 1;
+  const ahead = Math.floor(BLOCKS_AHEAD / (rowsEach * matrices * Math.ceil(tokens / 2)));
+  return { rowsEach, blocksEach: Math.max(1, Math.min(ahead, laneBlocks(input.cols))) };
+}
+
+/** Threads that share a matrix row: fewer than ROW_LANES where it has fewer blocks. */
+function lanesOf(cols: number): number {
+  let lanes = 1;
+  while (lanes < ROW_LANES && lanes < blocksOf(cols)) lanes *= 2;
+  return lanes;
+}
+
+/** Matrix rows of a workgroup. */
+function tileRows(cols: number, rowsEach: number): number {
+  return THREADS / lanesOf(cols) * rowsEach;
+}
+
+function workgroupsOf({ cols, rows }: Input, slices: readonly Slice[], rowsEach: number): number {
+  const size = tileRows(cols, rowsEach);
+  const tiles = slices.reduce((sum, { rows }) => sum + Math.ceil(rows / size), 0);
+  return tiles * Math.ceil(rows / VECTOR_ROWS);
+}
+
+/** Vectors of a normed row in workgroup memory: blocks are apart, so that threads use all banks. */
+function stagedVectors(cols: number): number {
+  return blocksOf(cols) * 9;
+}
+
+function dispatchOf(
+  input: Input,
+  slices: readonly Slice[],
+  { norm, rowsEach, blocksEach }: VectorShape & { norm?: Norm },
+): Dispatch {
+  const { width, rows, cols, heads } = input;
+  const tokens = Math.min(VECTOR_ROWS, rows);
+  const lanes = lanesOf(cols);
+  const size = tileRows(cols, rowsEach);
+  const slots = size / rowsEach;
+  const tokenTiles = Math.ceil(rows / tokens);
+  let end = 0;
+  const params = slices.map((slice, i) => paramsOf(slice, i, end += Math.ceil(slice.rows / size)));
+  const mostMatrices = Math.max(...slices.map(({ matrices }) => matrices.length));
+  const sum = (m: number, row: number, t: number) => (m * rowsEach + row) * tokens + t;
+  const value = (t: number, unit: string) =>
+    norm ? `staged_8(${t}u, ${unit})` : `x_8(base${t}, ${unit})`;
+
+  /** Adds a block of each of the thread's rows of slice i. */
+  const addBlock = (i: number, block: string) => {
+    const weights = slices[i].matrices.flatMap((_, m) =>
+      Array.from({ length: rowsEach }, (_, row) => ({ name: `w${i}${m}`, m, row }))
+    );
+    return `      {
+        let at = ${block};
+${
+      weights.map(({ name, m, row }) =>
+        `        let b${m}${row} = ${name}_load(row${row} + params.offset${i}${m}, at);`
+      ).join("\n")
+    }
+${
+      unrolled(4, (j) =>
+        `        {
+${
+          weights.map(({ name, m, row }) =>
+            `          let u${m}${row} = ${name}_unit(b${m}${row}, ${j}u);`
+          ).join("\n")
+        }
+${
+          unrolled(tokens, (t) =>
+            `          let v${t} = ${value(t, `at * 4u + ${j}u`)};
+${
+              weights.map(({ m, row }) => {
+                const name = `sum${sum(m, row, t)}`;
+                return `          ${name} = dot_8(u${m}${row}, v${t}, ${name});`;
+              }).join("\n")
+            }`)
+        }
+        }`)
+    }
+      }`;
+  };
+
+  /** Adds all blocks of the thread's rows of slice i. */
+  const addRows = (i: number) => {
+    const first = i === 0 ? "tile" : `(tile - params.end${i - 1})`;
+    const turn = lanes * blocksEach;
+    return `    let firstRow = ${first} * ${size}u + slot;
+${
+      unrolled(rowsEach, (row) =>
+        `    let row${row} = min(firstRow + ${row * slots}u, params.rows${i} - 1u);`)
+    }
+${
+      norm ? "" : unrolled(tokens, (t) => {
+        const head = heads === undefined
+          ? ""
+          : ` + (params.firstRow${i} + row0) / ${heads.outDim}u * ${heads.stride}u`;
+        return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${width}u${head};`;
+      })
+    }
+    var block = part;
+    for (; block + ${turn - lanes}u < ${blocksOf(cols)}u; block += ${turn}u) {
+${unrolled(blocksEach, (k) => addBlock(i, `block + ${k * lanes}u`))}
+    }
+${
+      blocksEach === 1 || blocksOf(cols) % turn === 0
+        ? ""
+        : `    for (; block < ${blocksOf(cols)}u; block += ${lanes}u) {\n${
+          addBlock(i, "block")
+        }\n    }`
+    }`;
+  };
+
+  /** Adds the sums that share a row of slice i, and writes the result. */
+  const finish = (i: number) => {
+    const first = i === 0 ? "tile" : `(tile - params.end${i - 1})`;
+    const names = slices[i].matrices.map((_, m) => `total${m}`);
+    return `    for (var o = lane; o < ${size * tokens}u; o += ${THREADS}u) {
+      let place = o % ${size}u;
+      let row = ${first} * ${size}u + place;
+      let t = o / ${size}u;
+      if (row >= params.rows${i} || first + t >= params.rows) { continue; }
+      let start = place % ${slots}u / 8u * ${8 * lanes}u + place % 8u;
+${
+      names.map((name, m) =>
+        `      var ${name} = 0.0;
+      for (var l = 0u; l < ${lanes}u; l++) {
+        ${name} += sums[(${m * rowsEach * tokens}u + place / ${slots}u * ${tokens}u + t) * ` +
+        `${THREADS}u + start + l * 8u];
+      }`
+      ).join("\n")
+    }
+      finish${i}(first + t, row, ${names.join(", ")});
+    }`;
+  };
+
+  const { weight } = slices[0].matrices[0];
+  return {
+    label: `matrixVector ${weight.type} ${slices.map(({ rows }) => rows).join("+")}x${cols}`,
+    bindings: [
+      ...slices.flatMap(bindingsOf),
+      inputBinding(input),
+      ...(norm ? [normBinding(norm, "normWeight")] : []),
+    ],
+    params: {
+      rows,
+      tokenTiles,
+      ...(norm && normParams(norm)),
+      ...Object.assign({}, ...params),
+    },
+    workgroups: end * tokenTiles,
+    code: `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}
+${finishers(slices)}
+var<workgroup> sums: array<f32, ${mostMatrices * rowsEach * tokens * THREADS}>;
+${norm ? stagedMemory(tokens, cols) : ""}
+@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let first = workgroup % params.tokenTiles * ${tokens}u;
+  let tile = workgroup / params.tokenTiles;
+  let part = lane / ${NEIGHBOURS}u % ${lanes}u;
+  let slot = lane / ${NEIGHBOURS * lanes}u * ${NEIGHBOURS}u + lane % ${NEIGHBOURS}u;
+${norm ? stage(tokens, cols) : ""}
+${unrolled(mostMatrices * rowsEach * tokens, (i) => `  var sum${i} = 0.0;`)}
+  ${bySlice(slices, addRows)}
+${
+      unrolled(
+        mostMatrices * rowsEach * tokens,
+        (i) => `  sums[${i * THREADS}u + lane] = sum${i};`,
+      )
+    }
+  workgroupBarrier();
+  ${bySlice(slices, finish)}
+}`,
+  };
+}
+
+/** WGSL of normed rows in workgroup memory, and of `staged_8(t, unit)`, which reads them. */
+function stagedMemory(tokens: number, cols: number): string {
+  return `
+var<workgroup> staged: array<vec4<f32>, ${tokens * stagedVectors(cols)}>;
+${normMemory(tokens)}
+fn staged_8(t: u32, unit: u32) -> Eight {
+  let at = t * ${stagedVectors(cols)}u + unit / 4u * 9u + unit % 4u * 2u;
+  return Eight(staged[at], staged[at + 1u]);
+}`;
+}
+
+/** WGSL statements that norm all rows; there is one tile of them. */
+function stage(tokens: number, cols: number): string {
+  const vectors = cols / 4;
+  return `${normFactors({ rows: tokens, width: cols, load: (t) => `x[${t * vectors}u + i]` })}
+  for (var i = lane; i < ${vectors}u; i += ${THREADS}u) {
+    let scale = normWeight[i];
+${
+    unrolled(tokens, (t) =>
+      `    staged[${t * stagedVectors(cols)}u + i / 8u * 9u + i % 8u] =
+      x[${t * vectors}u + i] * factor${t} * scale;`)
+  }
+  }
+  workgroupBarrier();`;
+}

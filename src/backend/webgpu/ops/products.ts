@@ -1,0 +1,197 @@
+/**
+ * What the kernels for products share: which rows of which matrices a dispatch computes, the order of
+ * sums, and what becomes of a sum.
+ *
+ * A row's values come in blocks of 32. ROW_LANES sums share them: sum l adds blocks l, l + 16, l + 32,
+ * .. value by value, and then the sums are added in their order, from zero. Every kernel here keeps to
+ * that order, so that an output has the same bits whichever computed it. Neighbouring sums read
+ * neighbouring blocks, which is what memory is fast at.
+ */
+
+import type { Binding, Dispatch } from "../kernel.ts";
+import type { GpuWeight, WeightPart } from "../memory.ts";
+import { blocksOf } from "../weights/format.ts";
+import { partBindings } from "./weights.ts";
+
+/** Sums that share a row's blocks. */
+export const ROW_LANES = 16;
+
+/** Storage buffers of a kernel: what every adapter has. */
+const MAX_BINDINGS = 10;
+
+/** Rows of a matrix that lie in one buffer. */
+export interface Matrix {
+  readonly weight: GpuWeight;
+  readonly part: WeightPart;
+  /** Row of the part that the slice starts with. */
+  readonly offset: number;
+}
+
+/** Rows of an output. With two matrices it is silu(first) * second. */
+export interface Slice {
+  readonly matrices: readonly Matrix[];
+  /** Rows of the whole output that these are. */
+  readonly firstRow: number;
+  readonly rows: number;
+  /** Width of the output. */
+  readonly width: number;
+  readonly out: GPUBuffer;
+  readonly bias?: GPUBuffer;
+  /** Adds to what is there. */
+  readonly add?: boolean;
+  readonly scale: number;
+}
+
+/** What all slices of a dispatch are multiplied with: `[rows, width]`. */
+export interface Input {
+  readonly x: GPUBuffer;
+  readonly width: number;
+  readonly rows: number;
+  /** Values of a row that are multiplied; the matrices' columns. */
+  readonly cols: number;
+  /** Output rows that read the same values, and how far apart the next ones' are (`headLinear`). */
+  readonly heads?: { readonly outDim: number; readonly stride: number };
+}
+
+/** Slices of an output: as many as its matrices have parts, where these are cut alike. */
+export function slicesOf(
+  weights: readonly GpuWeight[],
+  output: Pick<Slice, "out" | "bias" | "add" | "scale">,
+): Slice[] {
+  const [{ rows: width }] = weights;
+  const starts = new Set(weights.flatMap(({ parts }) => parts.map(({ firstRow }) => firstRow)));
+  const sorted = [...starts].sort((a, b) => a - b);
+  return sorted.map((firstRow, i) => {
+    const matrices = weights.map((weight): Matrix => {
+      const part = weight.parts.findLast((part) => part.firstRow <= firstRow)!;
+      return { weight, part, offset: firstRow - part.firstRow };
+    });
+    return { ...output, matrices, firstRow, rows: (sorted[i + 1] ?? width) - firstRow, width };
+  });
+}
+
+/** Puts slices into as few dispatches as their buffers allow; `shared` buffers are the input's. */
+export function groupSlices(slices: readonly Slice[], shared: number): Slice[][] {
+  const groups: Slice[][] = [];
+  let room = 0;
+  for (const slice of slices) {
+    const needed = bindingsOf(slice, 0).length;
+    const group = groups.at(-1);
+    // A buffer that is written can be bound once.
+    if (group === undefined || needed > room || group.some(({ out }) => out === slice.out)) {
+      groups.push([slice]);
+      room = MAX_BINDINGS - shared - needed;
+    } else {
+      group.push(slice);
+      room -= needed;
+    }
+  }
+  return groups;
+}
+
+/** The buffers of slice i of a dispatch. */
+export function bindingsOf({ matrices, bias, out }: Slice, i: number): Binding[] {
+  return [
+    ...matrices.flatMap(({ weight, part }, m) => partBindings(`w${i}${m}`, weight, part)),
+    ...(bias ? [{ name: `bias${i}`, buffer: bias }] : []),
+    { name: `out${i}`, buffer: out, write: true },
+  ];
+}
+
+/** Parameters of slice i of a dispatch; `end` is the first tile of rows behind it. */
+export function paramsOf(slice: Slice, i: number, end: number): Dispatch["params"] {
+  const { matrices, firstRow, rows, width, scale } = slice;
+  return {
+    [`end${i}`]: end,
+    [`rows${i}`]: rows,
+    [`firstRow${i}`]: firstRow,
+    [`width${i}`]: width,
+    [`scale${i}`]: { f32: scale },
+    ...Object.fromEntries(matrices.map(({ offset }, m) => [`offset${i}${m}`, offset])),
+  };
+}
+
+/** WGSL of `wIM_8(row, unit)` for matrix M of every slice I. */
+export function decoders(slices: readonly Slice[]): string {
+  return slices.flatMap(({ matrices }, i) =>
+    matrices.map(({ weight }, m) => weight.format.decode(`w${i}${m}`, weight.cols))
+  ).join("");
+}
+
+/**
+ * WGSL of `finishI(token, row, sum)` or, for two matrices, `finishI(token, row, gate, up)`: writes one
+ * value of slice I's output.
+ */
+export function finishers(slices: readonly Slice[]): string {
+  return slices.map(({ matrices, bias, add }, i) => {
+    const at = `let column = params.firstRow${i} + row;
+  let at = token * params.width${i} + column;`;
+    if (matrices.length === 2) {
+      return `
+fn finish${i}(token: u32, row: u32, gate: f32, up: f32) {
+  ${at}
+  let power = exp(-abs(gate));
+  out${i}[at] = gate * (select(power, 1.0, gate >= 0.0) / (1.0 + power)) * up;
+}`;
+    }
+    const sum = bias ? `(sum + bias${i}[column])` : "sum";
+    return `
+fn finish${i}(token: u32, row: u32, sum: f32) {
+  ${at}
+  out${i}[at] = ${add ? `fma(params.scale${i}, ${sum}, out${i}[at])` : `params.scale${i} * ${sum}`};
+}`;
+  }).join("");
+}
+
+/** WGSL statements, those of the slice to which row tile `tile` belongs. */
+export function bySlice(slices: readonly Slice[], text: (i: number) => string): string {
+  return slices.map((_, i) => `if (tile < params.end${i}) {\n${text(i)}\n}`).join(" else ");
+}
+
+/** Whether rows can be read sixteen bytes at a time, and whole blocks of them. */
+export function isWhole({ width, cols, heads }: Input): boolean {
+  return cols % 32 === 0 && width % 4 === 0 && (heads?.stride ?? 0) % 4 === 0;
+}
+
+/** The input as a kernel with `loadEight` reads it. */
+export function inputBinding(input: Input): Binding {
+  return { name: "x", buffer: input.x, type: isWhole(input) ? "array<vec4<f32>>" : "array<f32>" };
+}
+
+/** Blocks that the longest of a row's sums has. */
+export function laneBlocks(cols: number): number {
+  return Math.ceil(blocksOf(cols) / ROW_LANES);
+}
+
+/** WGSL text for each number below `count`. */
+export function unrolled(count: number, text: (i: number) => string): string {
+  return Array.from({ length: count }, (_, i) => text(i)).join("\n");
+}
+
+/**
+ * WGSL of `x_8(base, unit)`, eight values of a row from `base` on, zeros behind the last one, and of
+ * `dot_8`, their sum in order.
+ */
+export function loadEight(whole: boolean, cols: number): string {
+  const load = whole
+    ? `let at = base / 4u + unit * 2u; return Eight(x[at], x[at + 1u]);`
+    : `var eight: Eight;
+  for (var j = 0u; j < 8u; j++) {
+    let column = unit * 8u + j;
+    if (column >= ${cols}u) { break; }
+    if (j < 4u) { eight.a[j] = x[base + column]; } else { eight.b[j - 4u] = x[base + column]; }
+  }
+  return eight;`;
+  return `
+fn x_8(base: u32, unit: u32) -> Eight { ${load} }
+fn dot_8(w: Eight, v: Eight, start: f32) -> f32 {
+  var sum = fma(w.a.x, v.a.x, start);
+  sum = fma(w.a.y, v.a.y, sum);
+  sum = fma(w.a.z, v.a.z, sum);
+  sum = fma(w.a.w, v.a.w, sum);
+  sum = fma(w.b.x, v.b.x, sum);
+  sum = fma(w.b.y, v.b.y, sum);
+  sum = fma(w.b.z, v.b.z, sum);
+  return fma(w.b.w, v.b.w, sum);
+}`;
+}

@@ -1,0 +1,98 @@
+/**
+ * How a workgroup shares a tile of products. Its threads are one or several groups; each group computes
+ * the whole tile, of some of the sums that an output is made of (`products.ts`), and the sums are
+ * then added across groups. So small tiles, of which there are enough for a large GPU, still have
+ * many threads. A shape has no influence on bits.
+ */
+
+export interface TileShape {
+  /** Matrix rows of a thread: as many from either matrix where there are two. */
+  readonly rowsEach: 4 | 8;
+  /** Rows of `x` of a thread. */
+  readonly tokensEach: 4 | 8;
+  /** Threads of a group: so many for rows of matrices, times so many for rows of `x`. */
+  readonly rowThreads: number;
+  readonly tokenThreads: number;
+  readonly groups: 1 | 2 | 4 | 8;
+  /** Eights of columns that a group brings to workgroup memory at a time. */
+  readonly units: 1 | 2;
+}
+
+interface Candidate extends TileShape {
+  /** Products that a processor makes with it, as a share of what it makes with the best one. */
+  readonly speed: number;
+}
+
+/** The larger the tile, the fewer loads for a product. */
+const SHAPES: readonly Candidate[] = [
+  shape([8, 8], [16, 16], { groups: 1, units: 2, speed: 1 }),
+  shape([8, 4], [16, 16], { groups: 1, units: 2, speed: 0.9 }),
+  shape([8, 8], [8, 8], { groups: 4, units: 1, speed: 0.85 }),
+  shape([8, 8], [4, 8], { groups: 4, units: 1, speed: 0.75 }),
+  shape([8, 4], [8, 8], { groups: 4, units: 1, speed: 0.75 }),
+  shape([8, 4], [4, 8], { groups: 8, units: 1, speed: 0.7 }),
+  shape([8, 4], [4, 8], { groups: 4, units: 1, speed: 0.6 }),
+  shape([8, 4], [8, 4], { groups: 4, units: 1, speed: 0.55 }),
+  shape([4, 4], [8, 4], { groups: 4, units: 1, speed: 0.45 }),
+];
+
+/** Processors of the GPU that is aimed at. */
+const PROCESSORS = 132;
+
+function shape(
+  [rowsEach, tokensEach]: [4 | 8, 4 | 8],
+  [rowThreads, tokenThreads]: [number, number],
+  rest: Pick<Candidate, "groups" | "units" | "speed">,
+): Candidate {
+  return { rowsEach, tokensEach, rowThreads, tokenThreads, ...rest };
+}
+
+/** Every shape that such products can have. */
+export function shapesFor({ matrices, lanes }: { matrices: number; lanes: number }): TileShape[] {
+  return SHAPES.filter((shape) =>
+    shape.groups <= lanes && (matrices === 1 || shape.rowsEach === 8 && ownVectors(shape) % 2 === 0)
+  );
+}
+
+/** The shape for outputs of so many rows each, that should be done soonest. */
+export function bestShape(
+  { outputs, tokens, matrices, lanes }: {
+    outputs: readonly number[];
+    tokens: number;
+    matrices: number;
+    lanes: number;
+  },
+): TileShape {
+  const time = (shape: Candidate) => {
+    const rows = tileRows(shape) / matrices;
+    const tiles = outputs.reduce((sum, count) => sum + Math.ceil(count / rows), 0) *
+      Math.ceil(tokens / tileTokens(shape));
+    return Math.ceil(tiles / PROCESSORS) * tileRows(shape) * tileTokens(shape) / shape.speed;
+  };
+  const candidates = shapesFor({ matrices, lanes }) as Candidate[];
+  return candidates.reduce((best, shape) => time(shape) < time(best) ? shape : best);
+}
+
+/** Matrix rows of a tile, of all matrices together. */
+export function tileRows({ rowsEach, rowThreads }: TileShape): number {
+  return rowsEach * rowThreads;
+}
+
+/** Rows of `x` of a tile. */
+export function tileTokens({ tokensEach, tokenThreads }: TileShape): number {
+  return tokensEach * tokenThreads;
+}
+
+export function groupThreads({ rowThreads, tokenThreads }: TileShape): number {
+  return rowThreads * tokenThreads;
+}
+
+/** Vectors of four of a thread's sums. */
+export function sumVectors({ rowsEach, tokensEach }: TileShape): number {
+  return rowsEach * tokensEach / 4;
+}
+
+/** Those of which a thread adds up what all groups have. */
+export function ownVectors(shape: TileShape): number {
+  return sumVectors(shape) / shape.groups;
+}
