@@ -2,18 +2,18 @@
 
 import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, expertsOf } from "../memory.ts";
-import { DECODE_COMMON } from "../weights/format.ts";
+import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   ACTIVATIONS,
   biasOf,
   expertRanges,
   expertsBefore,
   placeOf,
-  unitsOf,
   wholeRows,
 } from "./expert_ranges.ts";
 import type { ExpertRows } from "./experts.ts";
 import { laneBlocks, loadEight, ROW_LANES } from "./linear.ts";
+import { unrolled } from "./moe_common.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */
@@ -67,12 +67,17 @@ var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
     let gateRow = (params.gateBefore + expert) * ${intermediate}u + row;
     let upRow = (params.upBefore + expert) * ${intermediate}u + row;
     let base = pair / ${topK}u * ${hidden}u;
-    let start = (lane % ${ROW_LANES}u) * ${laneBlocks(hidden) * 4}u;
-    let end = min(start + ${laneBlocks(hidden) * 4}u, ${unitsOf(hidden)}u);
-    for (var unit = start; unit < end; unit++) {
-      let values = x_8(base, unit);
-      g = dot_8(g_8(gateRow, unit), values, g);
-      u = dot_8(u_8(upRow, unit), values, u);
+    let start = (lane % ${ROW_LANES}u) * ${laneBlocks(hidden)}u;
+    let end = min(start + ${laneBlocks(hidden)}u, ${blocksOf(hidden)}u);
+    for (var block = start; block < end; block++) {
+      let gateBlock = g_load(gateRow, block);
+      let upBlock = u_load(upRow, block);
+${
+      unrolled(4, (j) =>
+        `      let v${j} = x_8(base, block * 4u + ${j}u);
+      g = dot_8(g_unit(gateBlock, ${j}u), v${j}, g);
+      u = dot_8(u_unit(upBlock, ${j}u), v${j}, u);`)
+    }
     }
   }
   sums[lane] = vec2<f32>(g, u);
@@ -138,10 +143,16 @@ var<workgroup> order: array<u32, ${topK}>;
     let expert = u32(expertIds[pair]) - params.first;
     var sum = 0.0;
     if (row < ${hidden}u && expert < params.experts) {
-      let start = (i % ${ROW_LANES}u) * ${laneBlocks(intermediate) * 4}u;
-      let end = min(start + ${laneBlocks(intermediate) * 4}u, ${unitsOf(intermediate)}u);
-      for (var unit = start; unit < end; unit++) {
-        sum = dot_8(w_8(expert * ${hidden}u + row, unit), x_8(pair * ${intermediate}u, unit), sum);
+      let start = (i % ${ROW_LANES}u) * ${laneBlocks(intermediate)}u;
+      let end = min(start + ${laneBlocks(intermediate)}u, ${blocksOf(intermediate)}u);
+      for (var block = start; block < end; block++) {
+        let weights = w_load(expert * ${hidden}u + row, block);
+${
+      unrolled(4, (j) => {
+        const values = `x_8(pair * ${intermediate}u, block * 4u + ${j}u)`;
+        return `        sum = dot_8(w_unit(weights, ${j}u), ${values}, sum);`;
+      })
+    }
       }
     }
     sums[i] = sum;

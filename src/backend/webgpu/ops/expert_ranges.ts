@@ -4,7 +4,7 @@ import { UnsupportedOpError } from "../../../errors.ts";
 import type { ExpertsParams } from "../../backend.ts";
 import type { Binding } from "../kernel.ts";
 import type { GpuWeight, WeightPart } from "../memory.ts";
-import { BLOCK, blocksOf, rowQuantWords } from "../weights/format.ts";
+import { BLOCK, rowQuantWords } from "../weights/format.ts";
 import { SIGMOID } from "./moe_common.ts";
 
 /** Experts `first` to `end`, and the part of each matrix in which they lie. */
@@ -47,11 +47,6 @@ export function expertsBefore(range: ExpertRange, part: WeightPart, rows: number
 /** Whether rows of so many values can be read as vectors. */
 export function wholeRows(cols: number): boolean {
   return cols % BLOCK === 0;
-}
-
-/** Units of eight values of a row. */
-export function unitsOf(cols: number): number {
-  return blocksOf(cols) * BLOCK / 8;
 }
 
 /** A layer's biases `[count, rows]` as a binding, and WGSL of the one of `row` of expert `id`. */

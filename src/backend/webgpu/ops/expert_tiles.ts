@@ -6,7 +6,7 @@
 
 import { type Binding, BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
-import { DECODE_COMMON } from "../weights/format.ts";
+import { BLOCK, blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   ACTIVATIONS,
   biasOf,
@@ -14,7 +14,6 @@ import {
   expertRanges,
   expertsBefore,
   placeOf,
-  unitsOf,
   wholeRows,
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
@@ -26,6 +25,8 @@ import { partBindings } from "./weights.ts";
 const THREADS = 128;
 /** Activations that lie in workgroup memory at a time. */
 const STAGED = 2048;
+/** The members of an `Eight`. */
+const EIGHT = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
 
 /** `middle[pair] = activation(gate x, up x)`: a thread has the same row of gate and of up. */
 export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[] {
@@ -131,12 +132,26 @@ function tiles(options: Tiles): Dispatch {
   const { tokens } = schedule;
   const whole = wholeRows(cols);
   const quads = tokens / 4;
-  const staged = STAGED / tokens / 8;
-  const units = unitsOf(cols);
+  const staged = STAGED / tokens / BLOCK;
+  const blocks = blocksOf(cols);
   const decode = Object.entries(matrices).map(([name, { format }]) => format.decode(name, cols));
   // Four tokens' sums a variable, as their activations lie in memory.
   const sums = (text: (name: string, q: number) => string) =>
     unrolled(quads, (q) => `${text(`a${q}`, q)} ${text(`b${q}`, q)}`);
+  /** Unit j of both rows times those of all pairs. */
+  const multiply = (j: string) =>
+    `      let wa = ${rows.a}_unit(blockA, ${j});
+      let wb = ${rows.b}_unit(blockB, ${j});
+${
+      unrolled(8, (k) =>
+        unrolled(quads, (q) => {
+          const v = `v${k}_${q}`;
+          const add = (sum: string, weight: string) =>
+            `${sum} = fma(vec4<f32>(${weight}.${EIGHT[k]}), ${v}, ${sum});`;
+          return `      let ${v} = staged[at + ${j} * ${8 * quads}u + ${k * quads + q}u];
+      ${add(`a${q}`, "wa")} ${add(`b${q}`, "wb")}`;
+        }))
+    }`;
   return {
     label: options.label,
     bindings: [
@@ -174,42 +189,35 @@ var<workgroup> pairs: array<u32, ${tokens}>;
     pairs[lane] = schedule[params.tiles * ${TILE_WORDS}u + place];
   }${rows.declare}
 ${sums((name) => `var ${name} = vec4<f32>(); var total_${name} = vec4<f32>();`)}
-  for (var chunk = 0u; chunk < ${units}u; chunk += ${staged}u) {
+  for (var first = 0u; first < ${blocks}u; first += ${staged}u) {
+    let end = min(first + ${staged}u, ${blocks}u);
     workgroupBarrier();
-    for (var i = lane; i < ${staged * quads}u; i += ${THREADS}u) {
-      let unit = chunk + i / ${quads}u;
+    for (var i = lane; i < (end - first) * ${4 * quads}u; i += ${THREADS}u) {
+      let unit = i / ${quads}u;
       let token = i % ${quads}u * 4u;
-      if (unit >= ${units}u) { break; }
-${unrolled(4, (t) => `      let v${t} = x_8(${base(`pairs[token + ${t}u]`)}, unit);`)}
-      let at = i / ${quads}u * ${8 * quads}u + i % ${quads}u;
+${unrolled(4, (t) => `      let v${t} = x_8(${base(`pairs[token + ${t}u]`)}, first * 4u + unit);`)}
 ${
       unrolled(8, (k) => {
-        const value = `${k < 4 ? "a" : "b"}.${"xyzw"[k % 4]}`;
-        return `      staged[at + ${
-          k * quads
-        }u] = vec4<f32>(v0.${value}, v1.${value}, v2.${value}, v3.${value});`;
+        const value = EIGHT[k];
+        return `      staged[(unit * 8u + ${k}u) * ${quads}u + i % ${quads}u] =
+        vec4<f32>(v0.${value}, v1.${value}, v2.${value}, v3.${value});`;
       })
     }
     }
     workgroupBarrier();
-    let end = min(${staged}u, ${units}u - chunk);
-    for (var i = 0u; i < end; i++) {
-      let unit = chunk + i;
+    for (var block = first; block < end; block++) {
       // Where the run of one of a row's lanes ends, its sum is added to those before.
-      if (unit % ${laneBlocks(cols) * 4}u == 0u) {
+      if (block % ${laneBlocks(cols)}u == 0u) {
 ${sums((name) => `total_${name} += ${name}; ${name} = vec4<f32>();`)}
       }
-      let wa = ${rows.a}_8(rowA, unit);
-      let wb = ${rows.b}_8(rowB, unit);
-      let at = i * ${8 * quads}u;
+      let blockA = ${rows.a}_load(rowA, block);
+      let blockB = ${rows.b}_load(rowB, block);
+      let at = (block - first) * ${BLOCK * quads}u;
 ${
-      unrolled(8, (k) => {
-        const value = `${k < 4 ? "a" : "b"}.${"xyzw"[k % 4]}`;
-        return unrolled(quads, (q) =>
-          `      let v${k}_${q} = staged[at + ${k * quads + q}u];
-      a${q} = fma(vec4<f32>(wa.${value}), v${k}_${q}, a${q}); b${q} = fma(vec4<f32>(wb.${value}), v${k}_${q}, b${q});`);
-      })
-    }
+      // A tile of few pairs waits for weights: all of a block are asked for at once.
+      quads <= 2
+        ? unrolled(4, (j) => `{\n${multiply(`${j}u`)}\n}`)
+        : `for (var j = 0u; j < 4u; j++) {\n${multiply("j")}\n}`}
     }
   }
 ${sums((name) => `total_${name} += ${name};`)}
