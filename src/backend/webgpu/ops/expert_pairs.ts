@@ -12,8 +12,7 @@ import {
   wholeRows,
 } from "./expert_ranges.ts";
 import type { ExpertRows } from "./experts.ts";
-import { laneBlocks, loadEight, ROW_LANES } from "./linear.ts";
-import { unrolled } from "./moe_common.ts";
+import { laneBlocks, loadEight, ROW_LANES, unrolled } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */

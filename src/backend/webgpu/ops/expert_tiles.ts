@@ -18,8 +18,7 @@ import {
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
 import type { ExpertRows } from "./experts.ts";
-import { laneBlocks, loadEight } from "./linear.ts";
-import { unrolled } from "./moe_common.ts";
+import { laneBlocks, loadEight, unrolled } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 const THREADS = 128;

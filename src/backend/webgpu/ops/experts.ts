@@ -1,8 +1,9 @@
 /**
  * The routed experts. A few pairs of a row and one of its experts are computed each by itself
  * (`expert_pairs.ts`); many are sorted by expert on the device, and rows share loads of its weights
- * (`expert_tiles.ts`). Both add products in the order of `linear.ts` and a row's experts in the order of
- * their ids, and so give the same bits.
+ * (`expert_tiles.ts`). Both give the same bits: a product is the sum, in order, of ROW_LANES sums, each of
+ * a run of `laneBlocks` neighbouring blocks added value by value, and a row's experts are added in the
+ * order of their ids.
  */
 
 import type { ExpertsParams } from "../../backend.ts";
@@ -15,7 +16,7 @@ import { checkExpertCount } from "./moe_common.ts";
 
 /** Pairs up to which each is computed by itself. */
 const FEW_PAIRS = 64;
-/** Bytes of each of the buffers of many rows' values; more rows are computed one part after another. */
+/** Bytes of each buffer of many rows' values, as every adapter can bind; more rows are cut in parts. */
 const WORKSPACE_BYTES = 128 << 20;
 
 /** Rows of the op that are computed together. */
@@ -25,7 +26,11 @@ export interface ExpertRows extends ExpertsParams {
   readonly middle: GPUBuffer;
 }
 
-export function experts(context: OpContext, params: ExpertsParams): void {
+export function experts(
+  context: OpContext,
+  params: ExpertsParams,
+  { workspaceBytes = WORKSPACE_BYTES }: { workspaceBytes?: number } = {},
+): void {
   const { count, hidden, intermediate } = expertsOf(params.experts);
   const { rows, topK } = params;
   checkExpertCount("experts", count);
@@ -38,7 +43,7 @@ export function experts(context: OpContext, params: ExpertsParams): void {
     return;
   }
   const rowBytes = topK * Math.max(hidden, intermediate) * 4;
-  const most = Math.max(1, Math.floor(WORKSPACE_BYTES / rowBytes));
+  const most = Math.max(1, Math.floor(workspaceBytes / rowBytes));
   for (let firstRow = 0; firstRow < rows; firstRow += most) {
     const part = Math.min(most, rows - firstRow);
     many(context, { ...params, rows: part, firstRow, middle: middleOf(part) });

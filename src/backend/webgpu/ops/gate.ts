@@ -9,8 +9,8 @@ import { bufferOf, weightOf } from "../memory.ts";
 import { BLOCK, blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import type { OpContext } from "./context.ts";
 import { choice } from "./gate_choice.ts";
-import { loadEight } from "./linear.ts";
-import { checkExpertCount, unrolled } from "./moe_common.ts";
+import { checkExpertCount } from "./moe_common.ts";
+import { loadEight, unrolled } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads that share a logit's sum, eight neighbouring values each at a time. */

@@ -18,8 +18,3 @@ fn sigmoid(x: f32) -> f32 {
   let power = exp(-abs(x));
   return select(power, 1.0, x >= 0.0) / (1.0 + power);
 }`;
-
-/** WGSL text for each number below `count`. */
-export function unrolled(count: number, text: (i: number) => string): string {
-  return Array.from({ length: count }, (_, i) => text(i)).join("\n");
-}
