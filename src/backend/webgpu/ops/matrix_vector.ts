@@ -87,7 +87,7 @@ export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
     input.heads === undefined && each * matrices * tokens <= MOST_SUMS && each * matrices <= 4 &&
     workgroupsOf(input, slices, each) >= ENOUGH_WORKGROUPS
   ) ?? 1;
-  const ahead = Math.floor(BLOCKS_AHEAD / (rowsEach * matrices * Math.ceil(tokens / 2)));
+  const ahead = Math.floor(BLOCKS_AHEAD / (rowsEach * matrices * tokens));
   return { rowsEach, blocksEach: Math.max(1, Math.min(ahead, laneBlocks(input.cols))) };
 }
 

@@ -1,0 +1,214 @@
+/**
+ * The kernels for products against each other: however they share the work, an output has the same bits.
+ * That it is right, `conformance.ts` says.
+ */
+
+import type { TensorType } from "../../src/quant/types.ts";
+import { GpuAllocator } from "../../src/backend/webgpu/allocator.ts";
+import { findAdapter, openGpu } from "../../src/backend/webgpu/device.ts";
+import { type Dispatch, Kernels } from "../../src/backend/webgpu/kernel.ts";
+import type { GpuWeight } from "../../src/backend/webgpu/memory.ts";
+import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
+import { lanesOf, matrixMatrix } from "../../src/backend/webgpu/ops/matrix_matrix.ts";
+import { matrixVector, type VectorShape } from "../../src/backend/webgpu/ops/matrix_vector.ts";
+import { type Input, type Slice, slicesOf } from "../../src/backend/webgpu/ops/products.ts";
+import { shapesFor, tileRows, tileTokens } from "../../src/backend/webgpu/ops/tile_shapes.ts";
+import { GpuPlan } from "../../src/backend/webgpu/plan.ts";
+import { Reader } from "../../src/backend/webgpu/reader.ts";
+import { Uploader } from "../../src/backend/webgpu/upload.ts";
+import { assert, assertEquals } from "@std/assert";
+import { assertSameBits, filled, uploadVector, withBackend } from "./_harness.ts";
+import { generator, normals, randomWeight } from "./_random.ts";
+
+/** A device with what runs dispatches on it. */
+class Machine {
+  readonly #device: GPUDevice;
+  readonly #allocator: GpuAllocator;
+  readonly #kernels: Kernels;
+  readonly #reader: Reader;
+  #error: Error | undefined;
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+    this.#allocator = new GpuAllocator({ device, maxBytes: Infinity });
+    this.#kernels = new Kernels(device);
+    this.#reader = new Reader(device);
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#error ??= new Error((event as GPUUncapturedErrorEvent).error.message);
+    });
+  }
+
+  /** Random weights in parts of at most so many bytes. */
+  upload(
+    options: { type: TensorType; rows: number; cols: number; seed: number; partBytes?: number },
+  ): Promise<GpuWeight> {
+    const { seed, partBytes = 2 ** 27, ...shape } = options;
+    const { data } = randomWeight(generator(seed), { name: "weight", ...shape });
+    return new Uploader(this.#allocator, partBytes).upload([data]);
+  }
+
+  floats(values: Float32Array<ArrayBuffer>): GPUBuffer {
+    const buffer = this.#allocator.allocate("workspace", values.byteLength, "floats");
+    this.#device.queue.writeBuffer(buffer, 0, values);
+    return buffer;
+  }
+
+  /** What an output of `length` NaNs is after the dispatches for it. */
+  async run(
+    length: number,
+    build: (out: GPUBuffer) => readonly Dispatch[],
+  ): Promise<Float32Array> {
+    const memory = this.floats(new Float32Array(length).fill(NaN));
+    const options = { device: this.#device, kernels: this.#kernels, length: 1 };
+    const plan = new GpuPlan(build(memory), options);
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    plan.encode(pass);
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
+    const bytes = await this.#reader.read([{ memory, offset: 0, bytes: length * 4 }]);
+    if (this.#error !== undefined) throw this.#error;
+    return new Float32Array(bytes.buffer);
+  }
+
+  close(): void {
+    this.#reader.close();
+    this.#device.destroy();
+  }
+}
+
+async function withMachine(body: (machine: Machine) => Promise<void>): Promise<void> {
+  const machine = new Machine((await openGpu()).device);
+  try {
+    await body(machine);
+  } finally {
+    machine.close();
+  }
+}
+
+interface Case {
+  readonly types: readonly TensorType[];
+  readonly cols: number;
+  readonly rows: number;
+}
+
+interface Way {
+  readonly name: string;
+  /** Rows of the input that it multiplies. */
+  readonly rows: number;
+  dispatches(input: Input, slices: Slice[]): Dispatch[];
+}
+
+const OUTPUTS = 70;
+const VECTOR_SHAPES: readonly (VectorShape & { rows: number })[] = [
+  { rows: 1, rowsEach: 2, blocksEach: 3 },
+  { rows: 2, rowsEach: 1, blocksEach: 2 },
+  { rows: 5, rowsEach: 2, blocksEach: 1 },
+];
+
+function ways({ types, cols, rows }: Case): Way[] {
+  const vectors = VECTOR_SHAPES.map(({ rows, ...shape }): Way => ({
+    name: `${rows} rows, ${JSON.stringify(shape)}`,
+    rows,
+    dispatches: (input, slices) => matrixVector(input, slices, { shape }),
+  }));
+  const tiles = shapesFor({ matrices: types.length, lanes: lanesOf(cols) }).map((shape): Way => ({
+    name: `tiles of ${tileRows(shape)} x ${tileTokens(shape)}, ${shape.groups} groups`,
+    rows,
+    dispatches: (input, slices) => matrixMatrix(input, slices, shape),
+  }));
+  return [...vectors, ...tiles];
+}
+
+if (await findAdapter() === null) {
+  Deno.test.ignore("webgpu products: no adapter here", () => {});
+} else {
+  const cases: Case[] = [
+    { types: ["Q8_0"], cols: 1024, rows: 37 },
+    { types: ["Q4_K"], cols: 768, rows: 70 },
+    { types: ["F32"], cols: 130, rows: 37 },
+    { types: ["Q8_0", "Q4_0"], cols: 608, rows: 37 },
+  ];
+  for (const test of cases) {
+    const { types, cols, rows } = test;
+    const name = `${types.join(" and ")}, ${cols} columns`;
+    Deno.test(`webgpu products: all kernels give the same bits for ${name}`, async (t) => {
+      await withMachine(async (machine) => {
+        const weights = await Promise.all(
+          types.map((type, seed) => machine.upload({ type, rows: OUTPUTS, cols, seed })),
+        );
+        const values = normals(generator(9), { length: rows * cols }) as Float32Array<ArrayBuffer>;
+        const x = machine.floats(values);
+        const run = ({ rows, dispatches }: Pick<Way, "rows" | "dispatches">) =>
+          machine.run(rows * OUTPUTS, (out) => {
+            const slices = slicesOf(weights, { out, scale: 1 });
+            return dispatches({ x, width: cols, rows, cols }, slices);
+          });
+        const expected = await run({ rows, dispatches: matrixVector });
+        assert(expected.every(Number.isFinite));
+        for (const way of ways(test)) {
+          await t.step(
+            way.name,
+            async () =>
+              assertSameBits(await run(way), expected.subarray(0, way.rows * OUTPUTS), way.name),
+          );
+        }
+      });
+    });
+  }
+
+  Deno.test("webgpu products: matrices in several parts, cut apart, give the same bits", async () => {
+    await withMachine(async (machine) => {
+      const [cols, rows] = [96, 11];
+      const values = normals(generator(5), { length: rows * cols }) as Float32Array<ArrayBuffer>;
+      const input = { x: machine.floats(values), width: cols, rows, cols };
+      const run = async (partBytes?: number) => {
+        const weights = await Promise.all(
+          (["Q8_0", "F32"] as const).map((type, seed) =>
+            machine.upload({ type, rows: OUTPUTS, cols, seed, partBytes })
+          ),
+        );
+        const outputs = [];
+        for (const kernel of [matrixVector, matrixMatrix]) {
+          outputs.push(
+            await machine.run(rows * OUTPUTS, (out) => {
+              const slices = slicesOf(weights, { out, scale: 1 });
+              assertEquals(slices.length > 2, partBytes !== undefined);
+              return kernel(input, slices);
+            }),
+          );
+        }
+        return outputs;
+      };
+      const whole = await run();
+      const cut = await run(96 * 4 * 16);
+      for (const [i, output] of cut.entries()) assertSameBits(output, whole[i], `kernel ${i}`);
+    });
+  });
+
+  Deno.test("webgpu products: a norm within a product gives the bits of one before it", async () => {
+    await withBackend(createWebGpuBackend, async (backend) => {
+      for (const { cols, rows } of [1, 2, 3, 9].map((rows) => ({ cols: 640, rows }))) {
+        const { data } = randomWeight(generator(1), {
+          ...{ name: "weight", type: "Q8_0", rows: OUTPUTS, cols },
+        });
+        const weight = await backend.upload(data);
+        const norm = {
+          weight: await uploadVector(backend, normals(generator(2), { length: cols })),
+        };
+        const x = filled(backend, cols, normals(generator(3), { length: rows * cols }));
+        const create = (width: number) => backend.createBuffer({ kind: "f32", rows, width });
+        const [normed, together, apart] = [cols, OUTPUTS, OUTPUTS].map(create);
+        backend.submit(backend.record((ops) => {
+          const full = { ...norm, eps: 1e-6 };
+          ops.linear({ x, norm: full, outputs: [{ weight, out: together }], rows });
+          ops.rmsNorm({ x, ...full, out: normed, rows });
+          ops.linear({ x: normed, outputs: [{ weight, out: apart }], rows });
+        }));
+        const expected = await backend.read(apart);
+        assertSameBits(await backend.read(together), expected, `${rows} rows`);
+      }
+    });
+  });
+}
