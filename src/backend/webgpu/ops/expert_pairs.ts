@@ -18,6 +18,8 @@ import { partBindings } from "./weights.ts";
 /** Threads of a workgroup of the first product, and at most of one of the second. */
 const THREADS = 128;
 const MOST_THREADS = 256;
+/** Rows of a thread of the second product, which share what it loads of the activations. */
+const ROWS_EACH = 4;
 
 /** `middle[pair] = activation(gate x, up x)`: each thread has the same run of a row of gate and of up. */
 export function activatedPairs(step: ExpertRows): Dispatch[] {
@@ -59,14 +61,15 @@ var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
   let expert = id - params.first;
   if (expert >= params.experts) { return; }
   let firstRow = (workgroup % params.tiles) * ${rowsEach}u;
-  let row = firstRow + lane / ${ROW_LANES}u;
+  // Neighbouring threads have neighbouring rows, which read the same values of x.
+  let row = firstRow + lane % ${rowsEach}u;
   var g = 0.0;
   var u = 0.0;
   if (row < ${intermediate}u) {
     let gateRow = (params.gateBefore + expert) * ${intermediate}u + row;
     let upRow = (params.upBefore + expert) * ${intermediate}u + row;
     let base = pair / ${topK}u * ${hidden}u;
-    let start = (lane % ${ROW_LANES}u) * ${laneBlocks(hidden)}u;
+    let start = lane / ${rowsEach}u * ${laneBlocks(hidden)}u;
     let end = min(start + ${laneBlocks(hidden)}u, ${blocksOf(hidden)}u);
     for (var block = start; block < end; block++) {
       let gateBlock = g_load(gateRow, block);
@@ -84,7 +87,7 @@ ${
   let column = firstRow + lane;
   if (lane >= ${rowsEach}u || column >= ${intermediate}u) { return; }
   var sum = vec2<f32>();
-  for (var i = 0u; i < ${ROW_LANES}u; i++) { sum += sums[lane * ${ROW_LANES}u + i]; }
+  for (var i = 0u; i < ${ROW_LANES}u; i++) { sum += sums[i * ${rowsEach}u + lane]; }
   middle[pair * ${intermediate}u + column] =
     activated(sum.x${gateBias.plus("id", "column")}, sum.y${upBias.plus("id", "column")});
 }`,
@@ -99,10 +102,13 @@ ${
 export function addedPairs(step: ExpertRows): Dispatch[] {
   const { expertIds, weights, topK, scale = 1, out, rows, middle } = step;
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
-  const rowsEach = Math.max(1, Math.floor(MOST_THREADS / ROW_LANES / topK));
-  const items = rowsEach * topK;
-  const threads = Math.min(items * ROW_LANES, MOST_THREADS);
-  const tiles = Math.ceil(hidden / rowsEach);
+  const mostSlots = Math.floor(MOST_THREADS / ROW_LANES);
+  const slots = Math.max(1, Math.floor(mostSlots / topK));
+  const rowsEach = topK <= mostSlots ? ROWS_EACH : 1;
+  const tileRows = slots * rowsEach;
+  const work = slots * topK * ROW_LANES;
+  const threads = Math.min(work, MOST_THREADS);
+  const tiles = Math.ceil(hidden / tileRows);
   const whole = wholeRows(intermediate);
   const bias = biasOf("bias", biases?.down);
   return expertRanges([down], hidden).map((range): Dispatch => ({
@@ -126,51 +132,67 @@ export function addedPairs(step: ExpertRows): Dispatch[] {
     code: `${DECODE_COMMON}${down.format.decode("w", intermediate)}
 ${loadEight(whole, intermediate)}${placeOf(topK)}
 const TOP_K = ${topK}u;
-const ITEMS = ${items}u;
-var<workgroup> sums: array<f32, ${items * ROW_LANES}>;
-var<workgroup> values: array<f32, ${items}>;
+// Products: row r of slot j is number j * ${tileRows} + r.
+const ITEMS = ${tileRows * topK}u;
+var<workgroup> sums: array<f32, ${tileRows * topK * ROW_LANES}>;
+var<workgroup> values: array<f32, ${tileRows * topK}>;
 var<workgroup> order: array<u32, ${topK}>;
 @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let t = workgroup / params.tiles;
   if (t >= params.rows) { return; }
-  let firstRow = (workgroup % params.tiles) * ${rowsEach}u;
+  let firstRow = (workgroup % params.tiles) * ${tileRows}u;
   for (var j = lane; j < TOP_K; j += ${threads}u) { order[place_of(t, j)] = j; }
-  for (var i = lane; i < ITEMS * ${ROW_LANES}u; i += ${threads}u) {
-    let pair = t * TOP_K + i / ${ROW_LANES}u % TOP_K;
-    let row = firstRow + i / ${ROW_LANES}u / TOP_K;
+  for (var i = lane; i < ${work}u; i += ${threads}u) {
+    let slot = i % ${slots}u;
+    let run = i / ${slots}u % ${ROW_LANES}u;
+    let j = i / ${slots * ROW_LANES}u;
+    let pair = t * TOP_K + j;
     let expert = u32(expertIds[pair]) - params.first;
-    var sum = 0.0;
-    if (row < ${hidden}u && expert < params.experts) {
-      let start = (i % ${ROW_LANES}u) * ${laneBlocks(intermediate)}u;
+${unrolled(rowsEach, (r) => `    var sum${r} = 0.0;`)}
+    if (expert < params.experts) {
+${
+      unrolled(rowsEach, (r) =>
+        `      let row${r} = expert * ${hidden}u + min(firstRow + ${r * slots}u + slot, ${
+          hidden - 1
+        }u);`)
+    }
+      let start = run * ${laneBlocks(intermediate)}u;
       let end = min(start + ${laneBlocks(intermediate)}u, ${blocksOf(intermediate)}u);
       for (var block = start; block < end; block++) {
-        let weights = w_load(expert * ${hidden}u + row, block);
+${unrolled(rowsEach, (r) => `        let weights${r} = w_load(row${r}, block);`)}
 ${
-      unrolled(4, (j) => {
-        const values = `x_8(pair * ${intermediate}u, block * 4u + ${j}u)`;
-        return `        sum = dot_8(w_unit(weights, ${j}u), ${values}, sum);`;
-      })
+      unrolled(4, (j) =>
+        `        let v${j} = x_8(pair * ${intermediate}u, block * 4u + ${j}u);
+${
+          unrolled(
+            rowsEach,
+            (r) => `        sum${r} = dot_8(w_unit(weights${r}, ${j}u), v${j}, sum${r});`,
+          )
+        }`)
     }
       }
     }
-    sums[i] = sum;
+${
+      unrolled(rowsEach, (r) =>
+        `    sums[run * ITEMS + j * ${tileRows}u + ${r * slots}u + slot] = sum${r};`)
+    }
   }
   workgroupBarrier();
   for (var item = lane; item < ITEMS; item += ${threads}u) {
     var value = 0.0;
-    for (var i = 0u; i < ${ROW_LANES}u; i++) { value += sums[item * ${ROW_LANES}u + i]; }
+    for (var run = 0u; run < ${ROW_LANES}u; run++) { value += sums[run * ITEMS + item]; }
     values[item] = value;
   }
   workgroupBarrier();
   let row = firstRow + lane;
-  if (lane >= ${rowsEach}u || row >= ${hidden}u) { return; }
+  if (lane >= ${tileRows}u || row >= ${hidden}u) { return; }
   var sum = out[t * ${hidden}u + row];
   for (var place = 0u; place < TOP_K; place++) {
     let j = order[place];
     let id = u32(expertIds[t * TOP_K + j]);
     if (id - params.first < params.experts) {
-      let value = values[lane * TOP_K + j]${bias.plus("id", "row")};
+      let value = values[j * ${tileRows}u + lane]${bias.plus("id", "row")};
       sum = fma(params.scale * weights[t * TOP_K + j], value, sum);
     }
   }
