@@ -116,7 +116,7 @@ function ways({ types, cols, rows }: Case): Way[] {
   const tiles = shapesFor({ matrices: types.length, lanes: lanesOf(cols) }).map((shape): Way => ({
     name: `tiles of ${tileRows(shape)} x ${tileTokens(shape)}, ${shape.groups} groups`,
     rows,
-    dispatches: (input, slices) => matrixMatrix(input, slices, shape),
+    dispatches: (input, slices) => matrixMatrix(input, slices, { shape }),
   }));
   return [...vectors, ...tiles];
 }

@@ -24,6 +24,17 @@ import {
   unrolled,
 } from "./products.ts";
 import {
+  addSums,
+  loadPlace,
+  type Loads,
+  loadsOf,
+  multiplyTiles,
+  ownPlace,
+  storeLoad,
+  threadPlace,
+  tileMemory,
+} from "./tile_memory.ts";
+import {
   bestShape,
   groupThreads,
   ownVectors,
@@ -37,7 +48,7 @@ import {
 export function matrixMatrix(
   input: Input,
   slices: readonly Slice[],
-  shape?: TileShape,
+  { shape }: { shape?: TileShape } = {},
 ): Dispatch[] {
   return groupSlices(slices, 1).map((group) =>
     dispatchOf(input, group, shape ?? shapeOf(input, group))
@@ -60,57 +71,42 @@ function shapeOf({ rows, cols, heads }: Input, slices: readonly Slice[]): TileSh
   });
 }
 
-/** A tile in workgroup memory, as vectors of four rows (of matrices, or of `x`). */
-interface Tile {
-  /** First vector of a group's, in WGSL. */
-  readonly start: string;
-  /** Vectors of a column. */
-  readonly vectors: number;
-}
-
 function dispatchOf(input: Input, slices: readonly Slice[], shape: TileShape): Dispatch {
-  const { width, rows, cols, heads } = input;
-  const { rowsEach, rowThreads, tokensEach, tokenThreads, groups, units } = shape;
-  const matrices = slices[0].matrices.length;
-  const threads = groupThreads(shape) * groups;
-  const [tileHeight, tokens] = [tileRows(shape), tileTokens(shape)];
+  const { rows, cols, heads } = input;
+  const { groups, units } = shape;
+  const { matrices: { length: matrices, 0: { weight } } } = slices[0];
+  const tokens = tileTokens(shape);
   /** Rows of the output that a tile has. */
-  const size = tileHeight / matrices;
+  const size = tileRows(shape) / matrices;
   const tokenTiles = Math.ceil(rows / tokens);
   const tilesOf = (rows: number) =>
     heads ? rows / heads.outDim * Math.ceil(heads.outDim / size) : Math.ceil(rows / size);
   let end = 0;
   const params = slices.map((slice, i) => paramsOf(slice, i, end += tilesOf(slice.rows)));
 
-  const blocks = blocksOf(cols);
-  const rounds = Math.ceil(lanesOf(cols) / groups);
   const turnsOfBlock = 4 / units;
-  const turnsOfRound = laneBlocks(cols) * turnsOfBlock;
-  const everywhere = blocks % ROW_LANES === 0;
-  const poolOfGroup = units * 8 * (tileHeight + tokens) / 4;
-  const weightTile = { start: `group * ${poolOfGroup}u`, vectors: tileHeight / 4 };
-  const inputTile = {
-    start: `group * ${poolOfGroup}u + ${units * 2 * tileHeight}u`,
-    vectors: tokens / 4,
-  };
-  const weightTasks = tasksOf(tileHeight * units, shape);
-  const inputTasks = tasksOf(tokens * units, shape);
-  const sums = sumVectors(shape);
-  const own = ownVectors(shape);
-  const sumName = (h: number, n: number) => `sum${n * (rowsEach / 4) + h}`;
+  /** Turns in which each group brings all of a sum. */
+  const turnsOfSum = laneBlocks(cols) * turnsOfBlock;
+  const turns = Math.ceil(lanesOf(cols) / groups) * turnsOfSum;
+  const weightLoads = loadsOf(tileRows(shape), shape);
+  const inputLoads = loadsOf(tokens, shape);
+  const load = (call: string) =>
+    blocksOf(cols) % ROW_LANES === 0
+      ? `      ${call}`
+      // Zeros change no sum.
+      : `      if (block < ${blocksOf(cols)}u) { ${call} } else { ${
+        call.split(" ")[0]
+      } = Eight(); }`;
 
-  const { weight } = slices[0].matrices[0];
   return {
     label: `matrixMatrix ${weight.type} ${slices.map(({ rows }) => rows).join("+")}x${cols}`,
     bindings: [...slices.flatMap(bindingsOf), inputBinding(input)],
     params: { rows, tokenTiles, ...Object.assign({}, ...params) },
     workgroups: end * tokenTiles,
     code: `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}
-${finishers(slices)}
-var<workgroup> pool: array<vec4<f32>, ${poolOfGroup * groups}>;
-${weightsOf(slices, size)}
-${finishFour(slices)}
-@compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
+${finishers(slices)}${weightsOf(slices)}${finishFour(slices)}
+${tileMemory(shape)}
+@compute @workgroup_size(${groupThreads(shape) * groups}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let firstToken = workgroup % params.tokenTiles * ${tokens}u;
   let tile = workgroup / params.tokenTiles;
@@ -123,85 +119,45 @@ ${finishFour(slices)}
   let group = lane / ${groupThreads(shape)}u;
   let id = lane % ${groupThreads(shape)}u;
   ${threadPlace(shape)}
-${unrolled(weightTasks.count, (k) => `  var w${k}: Eight;`)}
-${unrolled(inputTasks.count, (k) => `  var v${k}: Eight;`)}
-${unrolled(sums, (i) => `  var sum${i} = vec4<f32>();`)}
-${unrolled(own, (i) => `  var total${i} = vec4<f32>();`)}
-  for (var turn = 0u; turn <= ${rounds * turnsOfRound}u; turn++) {
+${unrolled(weightLoads.count, (k) => declareWeight(k, { loads: weightLoads, shape, size }))}
+${unrolled(inputLoads.count, (k) => declareInput(k, { loads: inputLoads, shape, input }))}
+${unrolled(sumVectors(shape), (i) => `  var sum${i} = vec4<f32>();`)}
+${unrolled(ownVectors(shape), (i) => `  var total${i} = vec4<f32>();`)}
+  var block = group;
+  for (var turn = 0u; turn <= ${turns}u; turn++) {
     if (turn > 0u) {
       workgroupBarrier();
-${unrolled(weightTasks.count, (k) => storeEight(`w${k}`, weightTile, { k, ...weightTasks }, units))}
-${unrolled(inputTasks.count, (k) => storeEight(`v${k}`, inputTile, { k, ...inputTasks }, units))}
+${
+      unrolled(weightLoads.count, (k) =>
+        storeLoad(`w${k}`, k, { tile: "weightTile", loads: weightLoads, shape }))
+    }
+${
+      unrolled(inputLoads.count, (k) =>
+        storeLoad(`v${k}`, k, { tile: "inputTile", loads: inputLoads, shape }))
+    }
       workgroupBarrier();
     }
-    if (turn < ${rounds * turnsOfRound}u) {
-      let block = turn % ${turnsOfRound}u / ${turnsOfBlock}u * ${ROW_LANES}u +
-        turn / ${turnsOfRound}u * ${groups}u + group;
+    let complete = turn % ${turnsOfSum}u == 0u;
+    if (turn < ${turns}u) {
+      if (complete) { block = turn / ${turnsOfSum}u * ${groups}u + group; }
+      else if (turn % ${turnsOfBlock}u == 0u) { block += ${ROW_LANES}u; }
       let unit = block * 4u + turn % ${turnsOfBlock}u * ${units}u;
 ${
-      unrolled(weightTasks.count, (k) => {
-        const task = `(id + ${k * weightTasks.threads}u)`;
-        const load =
-          `w${k} = weights(slice, firstRow, endRow, ${task} / ${units}u, unit + ${task} % ${units}u);`;
-        return guarded(load, `w${k}`, { everywhere, blocks });
-      })
+      unrolled(weightLoads.count, (k) =>
+        load(`w${k} = weights(slice, second${k}, weightRow${k}, unit + weightUnit${k});`))
     }
-${
-      unrolled(inputTasks.count, (k) => {
-        const task = `(id + ${k * inputTasks.threads}u)`;
-        const token = `min(firstToken + ${task} / ${units}u, params.rows - 1u)`;
-        const load = `v${k} = x_8(${token} * ${width}u + base, unit + ${task} % ${units}u);`;
-        return guarded(load, `v${k}`, { everywhere, blocks });
-      })
-    }
+${unrolled(inputLoads.count, (k) => load(`v${k} = x_8(inputBase${k}, unit + inputUnit${k});`))}
     }
     if (turn == 0u) { continue; }
-    for (var u = 0u; u < ${units}u; u++) {
-      for (var k = 0u; k < 8u; k++) {
-        let column = u * 8u + k;
-${
-      unrolled(rowsEach / 4, (h) =>
-        `        let a${h} = pool[${weightTile.start} + column * ${weightTile.vectors}u + ` +
-        `${swizzled(`rowPlace + ${h * rowThreads}u`, "u", units)}];`)
-    }
-${
-      unrolled(tokensEach / 4, (h) =>
-        `        let b${h} = pool[${inputTile.start} + column * ${inputTile.vectors}u + ` +
-        `${swizzled(`tokenPlace + ${h * tokenThreads}u`, "u", units)}];`)
-    }
-${
-      unrolled(tokensEach, (n) =>
-        unrolled(rowsEach / 4, (h) => {
-          const value = `vec4<f32>(b${Math.floor(n / 4)}.${"xyzw"[n % 4]})`;
-          return `        ${sumName(h, n)} = fma(a${h}, ${value}, ${sumName(h, n)});`;
-        }))
-    }
-      }
-    }
-    if (turn % ${turnsOfRound}u == 0u) {
-${
-      groups === 1
-        ? unrolled(sums, (i) => `      total${i} += sum${i};`)
-        : exchange(shape, poolOfGroup)
-    }
-${unrolled(sums, (i) => `      sum${i} = vec4<f32>();`)}
+${multiplyTiles(shape)}
+    if (complete) {
+${addSums(shape)}
+${unrolled(sumVectors(shape), (i) => `      sum${i} = vec4<f32>();`)}
     }
   }
-${unrolled(own, (i) => finishOwn(i, { shape, matrices }))}
+${unrolled(ownVectors(shape), (i) => finishOwn(i, { shape, matrices }))}
 }`,
   };
-}
-
-interface Tasks {
-  /** Loads of eight values that a thread makes in a turn. */
-  readonly count: number;
-  /** Threads that make one. */
-  readonly threads: number;
-}
-
-function tasksOf(loads: number, shape: TileShape): Tasks {
-  const threads = groupThreads(shape);
-  return { count: Math.ceil(loads / threads), threads: Math.min(loads, threads) };
 }
 
 /** WGSL statements: where the tile lies in slice i. */
@@ -220,140 +176,72 @@ function place(i: number, { size, heads }: { size: number; heads: Input["heads"]
     base = head * ${stride}u;`;
 }
 
-/**
- * WGSL statements: which of a group's parts of the tile is the thread's. Eight neighbouring threads (or
- * four) differ in tokens and the next ones in rows, so that 32 of them read few vectors at a time.
- */
-function threadPlace({ rowThreads, tokenThreads }: TileShape): string {
-  const across = Math.min(8, tokenThreads);
-  const down = 32 / across;
-  const wide = tokenThreads / across;
-  if (rowThreads % down !== 0 || tokenThreads % across !== 0) {
-    throw new RangeError(
-      `cannot make a tile of ${rowThreads} x ${tokenThreads} threads: they must be multiples of ` +
-        `${down} and ${across}`,
-    );
-  }
-  return `let tokenPlace = id % ${across}u + id / 32u % ${wide}u * ${across}u;
-  let rowPlace = id / ${across}u % ${down}u + id / ${32 * wide}u * ${down}u;`;
+/** WGSL statements: what load k of a thread brings of the matrices. */
+function declareWeight(
+  k: number,
+  { loads, shape, size }: { loads: Loads; shape: TileShape; size: number },
+): string {
+  const { row, unit } = loadPlace(k, loads, shape);
+  return `  var w${k}: Eight;
+  let second${k} = ${row} >= ${size}u;
+  let weightRow${k} = min(firstRow + ${row} % ${size}u, endRow - 1u);
+  let weightUnit${k} = ${unit};`;
 }
 
-/** WGSL of `weights(slice, firstRow, endRow, row, unit)`, eight values of a row of the tile. */
-function weightsOf(slices: readonly Slice[], size: number): string {
+/** WGSL statements: what load k of a thread brings of `x`. */
+function declareInput(
+  k: number,
+  { loads, shape, input }: { loads: Loads; shape: TileShape; input: Input },
+): string {
+  const { row, unit } = loadPlace(k, loads, shape);
+  return `  var v${k}: Eight;
+  let inputBase${k} = min(firstToken + ${row}, params.rows - 1u) * ${input.width}u + base;
+  let inputUnit${k} = ${unit};`;
+}
+
+/** WGSL statements, those of the slice with the number `slice`. */
+function bySliceNumber(slices: readonly Slice[], text: (i: number) => string): string {
+  if (slices.length === 1) return text(0);
+  const cases = slices.map((_, i) =>
+    `${i === slices.length - 1 ? "default" : `case ${i}u`}: { ${text(i)} }`
+  );
+  return `switch (slice) { ${cases.join(" ")} }`;
+}
+
+/** WGSL of `weights(slice, second, row, unit)`, eight values of a row of the first matrix or the second. */
+function weightsOf(slices: readonly Slice[]): string {
   return `
-fn weights(slice: u32, firstRow: u32, endRow: u32, row: u32, unit: u32) -> Eight {
-  let at = min(firstRow + row % ${size}u, endRow - 1u);
-  switch (slice) {
-${
-    slices.map(({ matrices }, i) => {
-      const read = (m: number) => `return w${i}${m}_8(at + params.offset${i}${m}, unit);`;
-      const text = matrices.length === 1
-        ? read(0)
-        : `if (row < ${size}u) { ${read(0)} } ${read(1)}`;
-      return `    ${i === slices.length - 1 ? "default" : `case ${i}u`}: { ${text} }`;
-    }).join("\n")
-  }
+fn weights(slice: u32, second: bool, row: u32, unit: u32) -> Eight {
+  ${
+    bySliceNumber(slices, (i) => {
+      const read = (m: number) => `return w${i}${m}_8(row + params.offset${i}${m}, unit);`;
+      return slices[i].matrices.length === 1 ? read(0) : `if (second) { ${read(1)} } ${read(0)}`;
+    })
   }
 }`;
-}
-
-/** WGSL of `load` where the group's block exists; zeros, which change no sum, elsewhere. */
-function guarded(
-  load: string,
-  name: string,
-  { everywhere, blocks }: { everywhere: boolean; blocks: number },
-): string {
-  if (everywhere) return `      ${load}`;
-  return `      if (block < ${blocks}u) { ${load} } else { ${name} = Eight(); }`;
-}
-
-/** WGSL of a vector's place in its column, such that neighbouring threads write to different banks. */
-function swizzled(vector: string, unit: string, units: number): string {
-  return units === 1 ? `(${vector})` : `((${vector}) ^ (${unit} * ${8 / units}u))`;
-}
-
-/** WGSL statements that write the eight values of one of a thread's loads. */
-function storeEight(
-  name: string,
-  { start, vectors }: Tile,
-  { k, count, threads }: Tasks & { k: number },
-  units: number,
-): string {
-  const task = `(id + ${k * threads}u)`;
-  const vector = swizzled(`${task} / ${4 * units}u`, `${task} % ${units}u`, units);
-  const writes = unrolled(8, (j) => {
-    const value = `${name}.${j < 4 ? "a" : "b"}.${"xyzw"[j % 4]}`;
-    return `        pool[at + ${j * vectors}u][row % 4u] = ${value};`;
-  });
-  return `      ${count === 1 ? `if (id < ${threads}u) ` : ""}{
-        let row = ${task} / ${units}u;
-        let at = ${start} + ${task} % ${units}u * ${8 * vectors}u + ${vector};
-${writes}
-      }`;
-}
-
-/**
- * WGSL statements that add the sums of all groups, in their order, to the totals of those threads whose
- * they are: group g has the g-th part of each thread's vectors.
- */
-function exchange(shape: TileShape, poolOfGroup: number): string {
-  const threads = groupThreads(shape) * shape.groups;
-  const own = ownVectors(shape);
-  let step = own;
-  while (step * threads > poolOfGroup * shape.groups) step /= 2;
-  return unrolled(sumVectors(shape) / step, (pass) => {
-    const first = pass * step;
-    return `      workgroupBarrier();
-${unrolled(step, (c) => `      pool[${c * threads}u + lane] = sum${first + c};`)}
-      workgroupBarrier();
-      if (group == ${Math.floor(first / own)}u) {
-        for (var g = 0u; g < ${shape.groups}u; g++) {
-${
-      unrolled(step, (c) =>
-        `          total${(first + c) % own} += ` +
-        `pool[${c * threads}u + g * ${groupThreads(shape)}u + id];`)
-    }
-        }
-      }`;
-  });
 }
 
 /** WGSL of `finish_4(slice, token, row, endRow, sums)`, or with two vectors for two matrices. */
 function finishFour(slices: readonly Slice[]): string {
   const pair = slices[0].matrices.length === 2;
+  const values = pair ? "a: vec4<f32>, b: vec4<f32>" : "a: vec4<f32>";
+  const args = `token, row + j, a[j]${pair ? ", b[j]" : ""}`;
   return `
-fn finish_4(slice: u32, token: u32, row: u32, endRow: u32, a: vec4<f32>${
-    pair ? ", b: vec4<f32>" : ""
-  }) {
+fn finish_4(slice: u32, token: u32, row: u32, endRow: u32, ${values}) {
   if (token >= params.rows) { return; }
-  for (var j = 0u; j < 4u; j++) {
-    if (row + j >= endRow) { return; }
-    switch (slice) {
-${
-    slices.map((_, i) =>
-      `      ${
-        i === slices.length - 1 ? "default" : `case ${i}u`
-      }: { finish${i}(token, row + j, a[j]${pair ? ", b[j]" : ""}); }`
-    ).join("\n")
-  }
-    }
+  for (var j = 0u; j < min(4u, endRow - min(row, endRow)); j++) {
+    ${bySliceNumber(slices, (i) => `finish${i}(${args});`)}
   }
 }`;
 }
 
-/** WGSL statement that writes the output for one of a thread's own vectors; for two where these pair. */
+/** WGSL statement that writes what one of a thread's own vectors is, or together with the next one. */
 function finishOwn(
   i: number,
   { shape, matrices }: { shape: TileShape; matrices: number },
 ): string {
-  const { rowsEach, rowThreads, tokenThreads } = shape;
-  const high = rowsEach / 4;
-  if (matrices === 2 && i % 2 === 1) return "";
-  const n = `(vector${i} / ${high}u)`;
-  const token = `firstToken + tokenPlace * 4u + ${n} / 4u * ${4 * tokenThreads}u + ${n} % 4u`;
-  const row = matrices === 2
-    ? "firstRow + rowPlace * 4u"
-    : `firstRow + rowPlace * 4u + vector${i} % ${high}u * ${4 * rowThreads}u`;
-  return `  let vector${i} = ${shape.groups === 1 ? "" : `group * ${ownVectors(shape)}u + `}${i}u;
-  finish_4(slice, ${token}, ${row}, endRow, total${i}${matrices === 2 ? `, total${i + 1}` : ""});`;
+  if (i % matrices !== 0) return "";
+  const { token, row } = ownPlace(i, { shape, matrices });
+  const values = matrices === 2 ? `total${i}, total${i + 1}` : `total${i}`;
+  return `  finish_4(slice, firstToken + ${token}, firstRow + ${row}, endRow, ${values});`;
 }

@@ -41,6 +41,8 @@ const NEIGHBOURS = 8;
 /** Numbers of workgroup memory that take sums, and the sums of a thread that makes. */
 const MOST_SUMS = 32;
 const WORKGROUP_BYTES = 16384;
+/** Vectors of a block of a normed row there: one more than it has, so that threads use all banks. */
+const BLOCK_VECTORS = 9;
 /** Workgroups that a large GPU should at least have: two for each of its processors. */
 const ENOUGH_WORKGROUPS = 264;
 /** Above it, a norm in each workgroup takes longer than a dispatch for it. */
@@ -72,7 +74,7 @@ export function matrixVector(
 export function canNorm(input: Input, slices: readonly Slice[]): boolean {
   const tokens = Math.min(VECTOR_ROWS, input.rows);
   const sums = 4 * tokens * THREADS * 4;
-  const needed = tokens * (stagedVectors(input.cols) * 16 + NORM_BYTES) + sums;
+  const needed = tokens * (blocksOf(input.cols) * BLOCK_VECTORS * 16 + NORM_BYTES) + sums;
   return isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
     groupSlices(slices, 2).every((group) =>
       workgroupsOf(input, group, shapeOf(input, group).rowsEach) <= MOST_NORMING
@@ -107,11 +109,6 @@ function workgroupsOf({ cols, rows }: Input, slices: readonly Slice[], rowsEach:
   const size = tileRows(cols, rowsEach);
   const tiles = slices.reduce((sum, { rows }) => sum + Math.ceil(rows / size), 0);
   return tiles * Math.ceil(rows / VECTOR_ROWS);
-}
-
-/** Vectors of a normed row in workgroup memory: blocks are apart, so that threads use all banks. */
-function stagedVectors(cols: number): number {
-  return blocksOf(cols) * 9;
 }
 
 function dispatchOf(
@@ -262,12 +259,13 @@ ${
 
 /** WGSL of normed rows in workgroup memory, and of `staged_8(t, unit)`, which reads them. */
 function stagedMemory(tokens: number, cols: number): string {
+  const blocks = blocksOf(cols);
   return `
-var<workgroup> staged: array<vec4<f32>, ${tokens * stagedVectors(cols)}>;
+var<workgroup> staged: array<array<vec4<f32>, ${BLOCK_VECTORS}>, ${tokens * blocks}>;
 ${normMemory(tokens)}
 fn staged_8(t: u32, unit: u32) -> Eight {
-  let at = t * ${stagedVectors(cols)}u + unit / 4u * 9u + unit % 4u * 2u;
-  return Eight(staged[at], staged[at + 1u]);
+  let block = t * ${blocks}u + unit / 4u;
+  return Eight(staged[block][unit % 4u * 2u], staged[block][unit % 4u * 2u + 1u]);
 }`;
 }
 
@@ -279,7 +277,7 @@ function stage(tokens: number, cols: number): string {
     let scale = normWeight[i];
 ${
     unrolled(tokens, (t) =>
-      `    staged[${t * stagedVectors(cols)}u + i / 8u * 9u + i % 8u] =
+      `    staged[${t * blocksOf(cols)}u + i / 8u][i % 8u] =
       x[${t * vectors}u + i] * factor${t} * scale;`)
   }
   }
