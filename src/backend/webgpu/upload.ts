@@ -8,27 +8,31 @@ import type { TensorData } from "../backend.ts";
 import type { GpuAllocator } from "./allocator.ts";
 import { GpuWeight, type WeightPart } from "./memory.ts";
 import { allFinite, EXPONENT_F32 } from "./weights/floats.ts";
-import { planeBytes, rowQuantWords, type WeightFormat } from "./weights/format.ts";
+import { planeBytes, type Planes, rowQuantWords, type WeightFormat } from "./weights/format.ts";
 import { formatOf } from "./weights/formats.ts";
 
-/** Bytes of a chunk: as they are read, and as they are packed. */
+/** Bytes of a chunk, as it is read and as it is packed. */
 const CHUNK_BYTES = 8 << 20;
-/** Bytes between two looks at how far the GPU is; it is at most twice as far behind. */
-const WINDOW_BYTES = 256 << 20;
 
-/** Memory that chunks pass through, kept from one tensor to the next. */
-class Staging {
-  readonly #memory = new Map<string, ArrayBuffer>();
+/** Bytes written between two looks at how far the GPU is, which is at most twice as many behind. */
+const WINDOW_BYTES = 64 << 20;
 
-  /** So many bytes of whatever was there before. */
-  bytes(name: "file" | "floats" | "quants" | "scales", length: number): Uint8Array<ArrayBuffer> {
-    let memory = this.#memory.get(name);
-    if (memory === undefined || memory.byteLength < length) {
-      memory = new ArrayBuffer(Math.max(length, CHUNK_BYTES));
-      this.#memory.set(name, memory);
-    }
-    return new Uint8Array(memory, 0, length);
-  }
+/** Rows on their way. */
+interface Layout {
+  readonly type: TensorType;
+  readonly format: WeightFormat;
+  readonly cols: number;
+  /** Bytes of a row in the file and in the planes. */
+  readonly fileRow: number;
+  readonly quantRow: number;
+  readonly scaleRow: number;
+}
+
+/** Consecutive rows of one tensor. */
+interface Run {
+  readonly tensor: TensorData;
+  readonly from: number;
+  readonly rows: number;
 }
 
 export class Uploader {
@@ -36,9 +40,9 @@ export class Uploader {
   readonly #allocator: GpuAllocator;
   readonly #maxBinding: number;
   /** Not in use now: uploads may run side by side. */
-  readonly #staging: Staging[] = [];
+  readonly #scratch: Scratch[] = [];
   #written = 0;
-  #before: Promise<unknown> = Promise.resolve();
+  #taken: Promise<unknown> = Promise.resolve();
 
   constructor(allocator: GpuAllocator, maxBinding: number) {
     this.#allocator = allocator;
@@ -51,39 +55,37 @@ export class Uploader {
     { exact = false }: { exact?: boolean } = {},
   ): Promise<GpuWeight> {
     const [{ name, type, rows: each, cols }] = tensors;
-    // Vectors are read as plain float32 by every kernel.
-    const format = formatOf(type, { exact: exact || each === 1, cols });
-    const { blockValues } = TENSOR_TYPES[type];
+    const { blockValues, kernel } = TENSOR_TYPES[type];
     if (cols % blockValues !== 0) {
       throw FormatError.of(`load ${name}`, "its row length", cols, `a multiple of ${blockValues}`);
     }
-    if (format.type !== type && TENSOR_TYPES[type].kernel === null) {
+    // Vectors are read as plain float32 by every kernel.
+    const format = formatOf(type, { exact: exact || each === 1, cols });
+    if (format.type !== type && kernel === null) {
       this.conversions.push(`${name}: ${type} -> ${format.type}`);
     }
+    const layout = layoutOf(type, { format, cols });
     const rows = each * tensors.length;
     const parts: WeightPart[] = [];
-    const step = this.#rowsOfPart(format, { each, cols });
-    const staging = this.#staging.pop() ?? new Staging();
-    for (let firstRow = 0; firstRow < rows; firstRow += step) {
-      const end = Math.min(rows, firstRow + step);
+    const partRows = this.#rowsOfPart(layout, each);
+    const chunkRows = rowsOfChunk(layout);
+    const scratch = this.#scratch.pop() ?? new Scratch();
+    for (let firstRow = 0; firstRow < rows; firstRow += partRows) {
+      const end = Math.min(rows, firstRow + partRows);
       const part = this.#part(format, { name, firstRow, rows: end - firstRow, cols });
       parts.push(part);
-      for (let row = firstRow; row < end;) {
-        const tensor = tensors[Math.floor(row / each)];
-        const from = row % each;
-        const count = Math.min(end - row, each - from);
-        await this.#fill(part, { tensor, format, from, count, at: row - firstRow, staging });
-        row += count;
+      for (let row = firstRow; row < end; row += chunkRows) {
+        const runs = runsOf(tensors, { row, end: Math.min(end, row + chunkRows) });
+        await this.#fill(part, { layout, runs, at: row - firstRow, scratch });
       }
     }
-    this.#staging.push(staging);
+    this.#scratch.push(scratch);
     return new GpuWeight({ name, type, rows, cols }, format, parts);
   }
 
   /** Whole tensors where they are stacked and small enough, so that an expert is never split. */
-  #rowsOfPart(format: WeightFormat, { each, cols }: { each: number; cols: number }): number {
-    const rowBytes = Math.max(rowQuantWords(format, cols), format.scaleWords(cols)) * 4;
-    const most = Math.floor(this.#maxBinding / rowBytes);
+  #rowsOfPart({ quantRow, scaleRow }: Layout, each: number): number {
+    const most = Math.floor(this.#maxBinding / Math.max(quantRow, scaleRow));
     return most >= each ? Math.floor(most / each) * each : most;
   }
 
@@ -92,76 +94,143 @@ export class Uploader {
     { name, firstRow, rows, cols }: { name: string; firstRow: number; rows: number; cols: number },
   ): WeightPart {
     const planes = planeBytes(format, { rows, cols });
-    const size = planes.scaleOffset + Math.max(planes.scaleBytes, 4);
+    const { quantBytes, scaleOffset, scaleBytes } = planes;
+    const size = scaleBytes > 0 ? scaleOffset + scaleBytes : quantBytes;
     return { memory: this.#allocator.allocate("weights", size, name), firstRow, rows, planes };
   }
 
+  /** Brings rows to row `at` of a part. */
   async #fill(
-    part: WeightPart,
-    { tensor, format, from, count, at, staging }: {
-      tensor: TensorData;
-      format: WeightFormat;
-      from: number;
-      count: number;
-      /** First row within the part. */
+    { memory, planes: { scaleOffset } }: WeightPart,
+    { layout, runs, at, scratch }: {
+      layout: Layout;
+      runs: readonly Run[];
       at: number;
-      staging: Staging;
+      scratch: Scratch;
     },
   ): Promise<void> {
-    const { type, cols } = tensor;
-    const fileRow = rowBytes(type, cols);
-    const quantRow = rowQuantWords(format, cols) * 4;
-    const scaleRow = format.scaleWords(cols) * 4;
-    const step = Math.max(1, Math.floor(CHUNK_BYTES / Math.max(fileRow, quantRow)));
-    const { queue } = this.#allocator.device;
-    for (let row = 0; row < count; row += step) {
-      const rows = Math.min(step, count - row);
-      const bytes = staging.bytes("file", rows * fileRow);
-      await tensor.read((from + row) * fileRow, bytes);
-      const file = convert(tensor, { to: format.type, bytes, staging });
-      const planes = {
-        quants: wordsOf(
-          format.asInFile?.(cols) ? file : staging.bytes("quants", rows * quantRow),
-        ),
-        scales: wordsOf(staging.bytes("scales", rows * scaleRow)),
-      };
-      if (!format.pack(file, { rows, cols }, planes)) throw notFinite(tensor);
-      queue.writeBuffer(part.memory, (at + row) * quantRow, planes.quants);
-      if (scaleRow > 0) {
-        const offset = part.planes.scaleOffset + (at + row) * scaleRow;
-        queue.writeBuffer(part.memory, offset, planes.scales);
-      }
-      await this.#keepPace(rows * (quantRow + scaleRow));
+    const { fileRow, quantRow, scaleRow } = layout;
+    const rows = runs.reduce((sum, run) => sum + run.rows, 0);
+    const file = scratch.bytes("file", rows * fileRow);
+    let start = 0;
+    for (const run of runs) {
+      const end = start + run.rows * fileRow;
+      await run.tensor.read(run.from * fileRow, file.subarray(start, end));
+      start = end;
     }
+    const planes = pack(file, { layout, rows, scratch });
+    if (planes === null) throw notFinite(wrongOf(runs, { layout, file, scratch }));
+    const { queue } = this.#allocator.device;
+    queue.writeBuffer(memory, at * quantRow, planes.quants);
+    if (scaleRow > 0) queue.writeBuffer(memory, scaleOffset + at * scaleRow, planes.scales);
+    await this.#keepPace(rows * (quantRow + scaleRow));
   }
 
-  /** Lets the GPU take what was written: the queue keeps a copy until then. */
+  /** Bounds what has been written and not yet taken by the GPU: there is a copy of it until then. */
   async #keepPace(bytes: number): Promise<void> {
     this.#written += bytes;
     if (this.#written < WINDOW_BYTES) return;
     this.#written = 0;
-    const before = this.#before;
     const { queue } = this.#allocator.device;
     queue.submit([]);
+    const before = this.#taken;
     // Of a lost device the backend hears elsewhere.
-    this.#before = queue.onSubmittedWorkDone().catch(() => {});
+    this.#taken = queue.onSubmittedWorkDone().catch(() => {});
     await before;
   }
 }
 
-/** The tensor's bytes as those of the type that its format packs. */
+/** Memory of the host that rows pass through, kept from one tensor to the next. */
+class Scratch {
+  readonly #memory = new Map<string, ArrayBuffer>();
+
+  /** So many bytes of whatever was there before. */
+  bytes(name: "file" | "floats" | "quants" | "scales", length: number): Uint8Array<ArrayBuffer> {
+    let memory = this.#memory.get(name);
+    if (memory === undefined || memory.byteLength < length) {
+      memory = new ArrayBuffer(length);
+      this.#memory.set(name, memory);
+    }
+    return new Uint8Array(memory, 0, length);
+  }
+}
+
+function layoutOf(
+  type: TensorType,
+  { format, cols }: { format: WeightFormat; cols: number },
+): Layout {
+  return {
+    type,
+    format,
+    cols,
+    fileRow: rowBytes(type, cols),
+    quantRow: rowQuantWords(format, cols) * 4,
+    scaleRow: format.scaleWords(cols) * 4,
+  };
+}
+
+function rowsOfChunk({ fileRow, quantRow, scaleRow }: Layout): number {
+  return Math.max(1, Math.floor(CHUNK_BYTES / Math.max(fileRow, quantRow + scaleRow)));
+}
+
+/** Rows `row` to `end` of tensors that are stacked. */
+function runsOf(
+  tensors: readonly TensorData[],
+  { row, end }: { row: number; end: number },
+): Run[] {
+  const { rows: each } = tensors[0];
+  const runs: Run[] = [];
+  while (row < end) {
+    const from = row % each;
+    const rows = Math.min(end - row, each - from);
+    runs.push({ tensor: tensors[Math.floor(row / each)], from, rows });
+    row += rows;
+  }
+  return runs;
+}
+
+/** The planes of some rows; null where one of their values isn't finite. */
+function pack(
+  file: Uint8Array<ArrayBuffer>,
+  { layout, rows, scratch }: { layout: Layout; rows: number; scratch: Scratch },
+): Planes | null {
+  const { format, cols, quantRow, scaleRow } = layout;
+  const bytes = convert(file, { layout, values: rows * cols, scratch });
+  if (bytes === null) return null;
+  const planes = {
+    quants: wordsOf(format.asInFile?.(cols) ? bytes : scratch.bytes("quants", rows * quantRow)),
+    scales: wordsOf(scratch.bytes("scales", rows * scaleRow)),
+  };
+  return format.pack(bytes, { rows, cols }, planes) ? planes : null;
+}
+
+/** The bytes as those of the type that the format packs; null where that can't be for a value. */
 function convert(
-  tensor: TensorData,
-  { to, bytes, staging }: { to: TensorType; bytes: Uint8Array<ArrayBuffer>; staging: Staging },
-): Uint8Array<ArrayBuffer> {
-  if (to === tensor.type) return bytes;
-  const { blockValues, blockBytes } = TENSOR_TYPES[tensor.type];
-  const floats = staging.bytes("floats", bytes.length / blockBytes * blockValues * 4);
-  const values = new Float32Array(floats.buffer, 0, floats.byteLength / 4);
-  dequantize(tensor.type, bytes, values);
-  if (to === "F32") return floats;
-  if (!allFinite(wordsOf(floats), EXPONENT_F32)) throw notFinite(tensor);
-  return quantizeQ8_0(values);
+  file: Uint8Array<ArrayBuffer>,
+  { layout, values, scratch }: { layout: Layout; values: number; scratch: Scratch },
+): Uint8Array<ArrayBuffer> | null {
+  const { type, format } = layout;
+  if (format.type === type) return file;
+  const bytes = scratch.bytes("floats", values * 4);
+  const floats = new Float32Array(bytes.buffer, 0, values);
+  dequantize(type, file, floats);
+  if (format.type === "F32") return bytes;
+  return allFinite(wordsOf(bytes), EXPONENT_F32) ? quantizeQ8_0(floats) : null;
+}
+
+/** The first tensor of whose rows one isn't finite. */
+function wrongOf(
+  runs: readonly Run[],
+  { layout, file, scratch }: { layout: Layout; file: Uint8Array<ArrayBuffer>; scratch: Scratch },
+): TensorData {
+  let start = 0;
+  for (const { tensor, rows } of runs) {
+    const end = start + rows * layout.fileRow;
+    const bytes = file.slice(start, end);
+    if (pack(bytes, { layout, rows, scratch }) === null) return tensor;
+    start = end;
+  }
+  return runs[0].tensor;
 }
 
 function wordsOf({ buffer, byteLength }: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {

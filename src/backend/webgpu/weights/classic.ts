@@ -80,15 +80,16 @@ export const Q4_0: WeightFormat = {
     const view = viewOf(file);
     const blocks = blocksOf(cols);
     let wrong = 0;
+    let pair = 0;
     for (let at = 0, to = 0, word = 0; at < file.length;) {
       for (let block = 0; block < blocks; block++, at += 18, to += 4) {
         const half = view.getUint16(at, true);
         wrong |= wrongHalves(half);
         packNibbles(quants, { to, view, at: at + 2 });
-        if (block & 1) scales[word++] |= half << 16;
-        else scales[word] = half;
+        pair = (pair >>> 16) | (half << 16);
+        if (block & 1) scales[word++] = pair;
       }
-      word += blocks & 1;
+      if (blocks & 1) scales[word++] = pair >>> 16;
     }
     return wrong === 0;
   },
@@ -138,6 +139,7 @@ export const Q5_0: WeightFormat = {
     const view = viewOf(file);
     const blocks = blocksOf(cols);
     let wrong = 0;
+    let pair = 0;
     for (let at = 0, to = 0, fifths = 0; at < file.length;) {
       let word = fifths + blocks;
       for (let block = 0; block < blocks; block++, at += 22, to += 4) {
@@ -145,10 +147,11 @@ export const Q5_0: WeightFormat = {
         wrong |= wrongHalves(half);
         scales[fifths++] = spreadFifthBits(view.getInt32(at + 2, true));
         packNibbles(quants, { to, view, at: at + 6 });
-        if (block & 1) scales[word++] |= half << 16;
-        else scales[word] = half;
+        pair = (pair >>> 16) | (half << 16);
+        if (block & 1) scales[word++] = pair;
       }
-      fifths = word + (blocks & 1);
+      if (blocks & 1) scales[word++] = pair >>> 16;
+      fifths = word;
     }
     return wrong === 0;
   },
@@ -202,15 +205,16 @@ export const Q8_0: WeightFormat = {
     const view = viewOf(file);
     const blocks = blocksOf(cols);
     let wrong = 0;
+    let pair = 0;
     for (let at = 0, to = 0, word = 0; at < file.length;) {
       for (let block = 0; block < blocks; block++) {
         const half = view.getUint16(at, true);
         wrong |= wrongHalves(half);
-        if (block & 1) scales[word++] |= half << 16;
-        else scales[word] = half;
+        pair = (pair >>> 16) | (half << 16);
+        if (block & 1) scales[word++] = pair;
         for (const end = (at += 2) + 32; at < end; at += 4) quants[to++] = view.getInt32(at, true);
       }
-      word += blocks & 1;
+      if (blocks & 1) scales[word++] = pair >>> 16;
     }
     return wrong === 0;
   },

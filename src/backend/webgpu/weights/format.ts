@@ -18,8 +18,8 @@ export interface WeightFormat {
   /** Whether quants of rows of so many values are the file's bytes as they are. */
   asInFile?(cols: number): boolean;
   /**
-   * Packs rows from the file's layout, all words of both planes, which start with the first of these
-   * rows. Where quants are `asInFile`, the plane is the file's own memory, and is only looked through.
+   * Packs rows from the file's layout to planes that start with the first of these rows, whatever is in
+   * them. Where quants are `asInFile`, the plane is the file's own memory, and is only looked through.
    * Returns false where a value is NaN or infinite.
    */
   pack(file: Uint8Array, shape: { rows: number; cols: number }, planes: Planes): boolean;
@@ -33,8 +33,8 @@ export interface WeightFormat {
 }
 
 export interface Planes {
-  readonly quants: Uint32Array;
-  readonly scales: Uint32Array;
+  readonly quants: Uint32Array<ArrayBuffer>;
+  readonly scales: Uint32Array<ArrayBuffer>;
 }
 
 /** Where the planes of some rows lie in their buffer. */

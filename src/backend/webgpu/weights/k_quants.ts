@@ -44,11 +44,12 @@ export const Q2_K: WeightFormat = superblocks("Q2_K", {
   quantWords: 2,
   words: 5,
   pack({ view, at, to, word, quants, scales }) {
-    scales[word] = view.getInt32(at + 80, true);
+    const halves = view.getInt32(at + 80, true);
+    scales[word] = halves;
     moveWords(scales, { view, at, to: word + 1, count: 4 });
     movePairs(quants, { view, at: at + 16, to });
     movePairs(quants, { view, at: at + 48, to: to + 8 });
-    return wrongHalves(scales[word]);
+    return wrongHalves(halves);
   },
   members: "pairs: vec2<u32>, scales: vec2<f32>, minima: vec2<f32>",
   load: (name) =>
@@ -100,12 +101,13 @@ export const Q4_K: WeightFormat = superblocks("Q4_K", {
   quantWords: 4,
   words: 5,
   pack({ view, at, to, word, quants, scales }) {
-    scales[word] = view.getInt32(at, true);
+    const halves = view.getInt32(at, true);
+    scales[word] = halves;
     moveSixBits(scales, { view, at: at + 4, to: word + 1 });
     for (let i = 0; i < 4; i++) {
       moveNibbles(quants, { view, at: at + 16 + 32 * i, to: to + 8 * i, apart: 4 });
     }
-    return wrongHalves(scales[word]);
+    return wrongHalves(halves);
   },
   members: "quad: vec4<u32>, scale: f32, minimum: f32",
   load: (name) => `
@@ -122,13 +124,14 @@ export const Q5_K: WeightFormat = superblocks("Q5_K", {
   quantWords: 4,
   words: 13,
   pack({ view, at, to, word, quants, scales }) {
-    scales[word] = view.getInt32(at, true);
+    const halves = view.getInt32(at, true);
+    scales[word] = halves;
     moveSixBits(scales, { view, at: at + 4, to: word + 1 });
     moveBits(scales, { view, at: at + 16, to: word + 5 });
     for (let i = 0; i < 4; i++) {
       moveNibbles(quants, { view, at: at + 48 + 32 * i, to: to + 8 * i, apart: 4 });
     }
-    return wrongHalves(scales[word]);
+    return wrongHalves(halves);
   },
   members: "quad: vec4<u32>, fifths: u32, scale: f32, minimum: f32",
   load: (name) => `
