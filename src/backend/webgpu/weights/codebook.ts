@@ -66,7 +66,7 @@ export const IQ4_XS: WeightFormat = {
       load: `
   let at = row * ${blocksOf(cols)}u + block;
   let base = at / ${SUPER}u * ${XS_WORDS}u;
-  let packed = i32(${name}_s[base + 1u + (block / 4u & 1u)]);
+  let packed = i32(${name}_s[base + 1u + ((block / 4u) & 1u)]);
   let scale = bitcast<f32>(${name}_s[base]) * f32(extractBits(packed, 8u * (block & 3u), 8u));
   return ${name}_Block(${name}_q[at], scale);`,
       unit: `${NIBBLES}

@@ -31,7 +31,7 @@ function places(cols: number, words: number): string {
 
 /** WGSL of the sixteen bits that are the block's own behind d. */
 const ownBits = (name: string) =>
-  `${name}_s[base + 1u + (block / 2u & 3u)] >> (16u * (block & 1u))`;
+  `${name}_s[base + 1u + ((block / 2u) & 3u)] >> (16u * (block & 1u))`;
 
 /** WGSL of `pairs`, the block's two words of pairs of bits. */
 const pairs = (name: string) => `
