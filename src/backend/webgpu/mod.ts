@@ -6,24 +6,25 @@
 
 import { BackendLostError } from "../../errors.ts";
 import { faultDue, type Faults } from "../../faults.ts";
-import type {
-  Backend,
-  BackendMemory,
-  Buffer,
-  Experts,
-  ExpertTensors,
-  ExpertTraffic,
-  KvCache,
-  KvCacheOptions,
-  LatentCache,
-  LatentCacheOptions,
-  ModelCache,
-  Ops,
-  PagePart,
-  Plan,
-  TensorData,
-  UploadOptions,
-  Weight,
+import {
+  type Backend,
+  type BackendMemory,
+  type Buffer,
+  type Experts,
+  type ExpertTensors,
+  type ExpertTraffic,
+  type KvCache,
+  type KvCacheOptions,
+  type LatentCache,
+  type LatentCacheOptions,
+  type ModelCache,
+  type Ops,
+  PAGE_TOKENS,
+  type PagePart,
+  type Plan,
+  type TensorData,
+  type UploadOptions,
+  type Weight,
 } from "../backend.ts";
 import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
 import { GpuAllocator } from "./allocator.ts";
@@ -152,10 +153,15 @@ class WebGpuBackend implements Backend {
     const cache = cacheOf(part.cache);
     const from = pageRuns({ ...part, cache });
     const targets = pageRuns({ ...part, cache, page: to });
+    if (to === part.page) return;
+    // No command copies within one buffer.
+    const between = this.#scratchOf("page", pageBytes(cache, PAGE_TOKENS));
     const encoder = this.#gpu.device.createCommandEncoder();
-    for (const [i, { memory, offset, bytes }] of from.entries()) {
-      if (targets[i].offset === offset) continue;
-      encoder.copyBufferToBuffer(memory, offset, memory, targets[i].offset, bytes);
+    for (const { memory, offset, at, bytes } of from) {
+      encoder.copyBufferToBuffer(memory, offset, between, at, bytes);
+    }
+    for (const { memory, offset, at, bytes } of targets) {
+      encoder.copyBufferToBuffer(between, at, memory, offset, bytes);
     }
     this.#gpu.device.queue.submit([encoder.finish()]);
   }
