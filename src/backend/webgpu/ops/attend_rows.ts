@@ -183,7 +183,7 @@ function scoring(attention: Attention, heads: number): string {
   });
   return `for (var i = lane; i < ${heads * units}u; i += ${THREADS}u) {
       let head = first_head + min(i / ${units}u, count - 1u);
-      let eight = query_8(row, head, i % ${units}u);
+      let eight = queries_8(row, head, i % ${units}u);
       room[i * 2u] = eight.a;
       room[i * 2u + 1u] = eight.b;
     }

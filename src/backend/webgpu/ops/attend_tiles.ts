@@ -164,13 +164,13 @@ function scoring(attention: Attention, { queries, columns, heads }: TileShape): 
         let q = i / ${units}u;
         let row = first_row + min(q / ${heads}u, row_count - 1u);
         let head = first_head + min(q % ${heads}u, head_count - 1u);
-        let eight = query_8(row, head, first + i % ${units}u);
+        let eight = queries_8(row, head, first + i % ${units}u);
         let at = q * ${stride}u + i % ${units}u * 2u;
         room[at] = eight.a;
         room[at + 1u] = eight.b;
       }
       for (var i = lane; i < ${PAGE_TOKENS * units}u; i += ${threads}u) {
-        let eight = key_8(page_slot + i / ${units}u, kv_head, first + i % ${units}u);
+        let eight = keys_8(page_slot + i / ${units}u, kv_head, first + i % ${units}u);
         let at = KEYS + i / ${units}u * ${stride}u + i % ${units}u * 2u;
         room[at] = eight.a;
         room[at + 1u] = eight.b;

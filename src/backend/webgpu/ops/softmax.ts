@@ -90,7 +90,7 @@ function isWhole({ query, dim, headStride, start }: QueryPart): boolean {
 }
 
 /**
- * WGSL of `query_8(row, head, unit)` and `key_8(slot, head, unit)` over all parts, queries times the
+ * WGSL of `queries_8(row, head, unit)` and `keys_8(slot, head, unit)` over all parts, queries times the
  * scale, zero beyond the last unit.
  */
 export function readQueriesAndKeys(attention: Attention): string {
@@ -105,11 +105,11 @@ export function readQueriesAndKeys(attention: Attention): string {
       `if (unit < ${end}u) { return ${call(name, `unit - ${first}u`)}; }`
     ).join("\n  ");
   return `${DECODE_COMMON}${attention.code}${attention.parts.map(readQuery).join("")}
-fn query_8(row: u32, head: u32, unit: u32) -> Eight {
+fn queries_8(row: u32, head: u32, unit: u32) -> Eight {
   ${choose((name, unit) => `query_${name}_8(row, head, ${unit})`)}
   return Eight();
 }
-fn key_8(slot: u32, head: u32, unit: u32) -> Eight {
+fn keys_8(slot: u32, head: u32, unit: u32) -> Eight {
   ${choose((name, unit) => `${name}_8(slot, head, ${unit})`)}
   return Eight();
 }`;
