@@ -1,0 +1,328 @@
+/**
+ * The GPU's kernels for products one at a time: `deno run -A src/bench/webgpu_kernels.ts [--small]
+ * [--bytes N] [--types A,B] [--sweep]`. Weights are made up and far larger than caches, activations
+ * float32. Rates are of bytes of weights as they lie in GPU memory, beside what a kernel reads that does
+ * nothing else. The last line is JSON.
+ */
+
+import { BUILTINS, type Dispatch, WORKGROUP } from "../backend/webgpu/kernel.ts";
+import type { GpuWeight } from "../backend/webgpu/memory.ts";
+import { lanesOf, matrixMatrix } from "../backend/webgpu/ops/matrix_matrix.ts";
+import {
+  canNorm,
+  matrixVector,
+  VECTOR_ROWS,
+  type VectorShape,
+} from "../backend/webgpu/ops/matrix_vector.ts";
+import type { Input, Slice } from "../backend/webgpu/ops/products.ts";
+import { shapesFor, tileRows, tileTokens } from "../backend/webgpu/ops/tile_shapes.ts";
+import { formatOf } from "../backend/webgpu/weights/formats.ts";
+import { rowQuantWords } from "../backend/webgpu/weights/format.ts";
+import {
+  type FlagTable,
+  helpText,
+  listFlag,
+  parseFlags,
+  sizeFlag,
+  switchFlag,
+} from "../cli/flags.ts";
+import { TENSOR_TYPES, type TensorType } from "../quant/types.ts";
+import { GpuTimer } from "./gpu_timer.ts";
+import { percent } from "./report.ts";
+import { threeDigits } from "./statistics.ts";
+
+const FLAGS = {
+  small: switchFlag({ help: "sizes for a software adapter; shows that kernels run, not how fast" }),
+  sweep: switchFlag({ help: "also measure every way to share the work" }),
+  bytes: sizeFlag({ help: "weights of a matrix times a vector", shown: "1GB" }),
+  types: listFlag({
+    help: "types of weights",
+    placeholder: "TYPE,TYPE",
+    must: "names of types that a kernel reads",
+    accepts: (word) => Object.keys(TENSOR_TYPES).includes(word),
+  }),
+} satisfies FlagTable;
+
+/** How large things are. */
+interface Sizes {
+  readonly bytes: number;
+  /** Columns of the matrix that is multiplied with a vector. */
+  readonly cols: number;
+  /** Rows, columns and tokens of the product of matrices. */
+  readonly square: number;
+  /** `[hidden, intermediate, width of keys and values, vocabulary]` of a model. */
+  readonly model: readonly [number, number, number, number];
+  readonly prompt: number;
+}
+
+const LARGE: Sizes = {
+  bytes: 1 << 30,
+  cols: 4096,
+  square: 4096,
+  // DeepSeek-R1-Distill-Qwen-1.5B.
+  model: [1536, 8960, 256, 151936],
+  prompt: 2048,
+};
+const SMALL: Sizes = {
+  bytes: 1 << 20,
+  cols: 1024,
+  square: 256,
+  model: [256, 512, 64, 1024],
+  prompt: 96,
+};
+
+/** One measurement. */
+interface Figure {
+  readonly name: string;
+  readonly type?: TensorType;
+  /** Rows of activations. */
+  readonly tokens?: number;
+  readonly seconds: number;
+  /** Bytes of weights, and multiplications and additions. */
+  readonly bytes: number;
+  readonly operations?: number;
+}
+
+/** What is multiplied. */
+interface Product {
+  readonly weight: GpuWeight;
+  readonly input: Input;
+  readonly slices: readonly Slice[];
+  /** Memory that is its own. */
+  readonly memory: readonly GPUBuffer[];
+}
+
+class Bench {
+  readonly figures: Figure[] = [];
+  readonly #timer: GpuTimer;
+  readonly #sizes: Sizes;
+  /** Bytes that a plain kernel reads in a second. */
+  #bandwidth = NaN;
+
+  constructor(timer: GpuTimer, sizes: Sizes) {
+    this.#timer = timer;
+    this.#sizes = sizes;
+  }
+
+  async bandwidth(): Promise<void> {
+    const bytes = Math.min(this.#sizes.bytes, this.#timer.gpu.maxBinding) & ~0xffff;
+    const x = this.#timer.floats(bytes / 4, { zeros: true });
+    const out = this.#timer.floats(4);
+    const seconds = await this.#timer.seconds([reading({ x, out, bytes })]);
+    this.#bandwidth = bytes / seconds;
+    this.#timer.free(x, out);
+    this.#add({ name: "plain reads", seconds, bytes });
+  }
+
+  /** A large matrix times one row and times some. */
+  async vectors(type: TensorType, { sweep }: { sweep: boolean }): Promise<void> {
+    const { cols, bytes } = this.#sizes;
+    const format = formatOf(type, { exact: false, cols });
+    const rowBytes = 4 * (rowQuantWords(format, cols) + format.scaleWords(cols));
+    const weight = await this.#timer.weight({ type, rows: Math.floor(bytes / rowBytes), cols });
+    for (const tokens of [1, 2, 4, VECTOR_ROWS]) {
+      const product = this.#product(weight, { tokens });
+      const { input, slices } = product;
+      await this.#measure("matrix-vector", product, matrixVector(input, slices));
+      if (!sweep || tokens === 2) continue;
+      for (const shape of vectorShapes(tokens)) {
+        const { rowsEach, blocksEach } = shape;
+        const name = `.. ${rowsEach} rows, ${blocksEach} blocks`;
+        await this.#measure(name, product, matrixVector(input, slices, { shape }));
+      }
+      this.#timer.free(...product.memory);
+    }
+    this.#timer.free(weight);
+  }
+
+  /** A square matrix times as many rows, and the two largest of a model times some. */
+  async matrices(type: TensorType, { sweep }: { sweep: boolean }): Promise<void> {
+    const { square, model: [hidden, intermediate], prompt } = this.#sizes;
+    const cases = [
+      { rows: square, cols: square, tokens: [square] },
+      ...(sweep
+        ? [
+          { rows: intermediate * 2, cols: hidden, tokens: [16, 64, prompt] },
+          { rows: hidden, cols: intermediate, tokens: [16, 64, prompt] },
+        ]
+        : []),
+    ];
+    for (const { rows, cols, tokens: counts } of cases) {
+      const weight = await this.#timer.weight({ type, rows, cols });
+      for (const tokens of counts) {
+        const product = this.#product(weight, { tokens });
+        const { input, slices } = product;
+        await this.#measure(`${rows} x ${cols}`, product, matrixMatrix(input, slices));
+        if (!sweep) continue;
+        for (const shape of shapesFor({ matrices: 1, lanes: lanesOf(cols) })) {
+          const name = `.. tiles of ${tileRows(shape)} x ${
+            tileTokens(shape)
+          }, ${shape.groups} groups`;
+          await this.#measure(name, product, matrixMatrix(input, slices, { shape }));
+        }
+        this.#timer.free(...product.memory);
+      }
+      this.#timer.free(weight);
+    }
+  }
+
+  /** The products of a layer of a model and its output matrix, as they are recorded, from memory each time. */
+  async layer(type: TensorType): Promise<void> {
+    const { model: [hidden, intermediate, kv, vocabulary], prompt, bytes } = this.#sizes;
+    const products = [
+      { name: "q, k, v", outputs: [hidden, kv, kv], cols: hidden },
+      { name: "attention's output", outputs: [hidden], cols: hidden },
+      { name: "gate and up", outputs: [intermediate], cols: hidden, matrices: 2 },
+      { name: "down", outputs: [hidden], cols: intermediate },
+      { name: "vocabulary", outputs: [vocabulary], cols: hidden },
+    ];
+    for (const { name, outputs, cols, matrices = 1 } of products) {
+      const rows = matrices * outputs.reduce((sum, count) => sum + count, 0);
+      const copies = Math.max(1, Math.min(16, Math.ceil(bytes / 4 / rows / cols)));
+      const weight = await this.#timer.weight({ type, rows: copies * rows, cols });
+      const found = Math.floor(weight.rows / rows);
+      const norm = { weight: await this.#timer.weight({ type: "F32", rows: 1, cols }), eps: 1e-6 };
+      for (const tokens of name === "vocabulary" ? [1, 64] : [1, VECTOR_ROWS, 64, prompt]) {
+        const many = Array.from(
+          { length: found },
+          (_, copy) => this.#product(weight, { tokens, outputs, matrices, offset: copy * rows }),
+        );
+        const dispatches = many.flatMap(({ input, slices }) =>
+          tokens <= VECTOR_ROWS ? matrixVector(input, slices) : matrixMatrix(input, slices)
+        );
+        await this.#measure(name, many[0], dispatches, found);
+        if (canNorm(many[0].input, many[0].slices)) {
+          const norming = many.flatMap(({ input, slices }) =>
+            matrixVector(input, slices, { norm })
+          );
+          await this.#measure(`${name}, normed in it`, many[0], norming, found);
+        }
+        for (const { memory } of many) this.#timer.free(...memory);
+      }
+      this.#timer.free(weight);
+    }
+  }
+
+  /** Rows of a weight from `offset` on, times made-up rows: output by output, with all matrices of each. */
+  #product(
+    weight: GpuWeight,
+    { tokens, outputs = [weight.rows], matrices = 1, offset = 0 }: {
+      tokens: number;
+      outputs?: readonly number[];
+      matrices?: number;
+      offset?: number;
+    },
+  ): Product {
+    const { cols, parts: [part] } = weight;
+    const x = this.#timer.floats(tokens * cols);
+    let row = offset;
+    const slices = outputs.map((rows): Slice => {
+      const list = Array.from({ length: matrices }, (_, m) => ({
+        weight,
+        part,
+        offset: row + m * rows,
+      }));
+      row += matrices * rows;
+      const out = this.#timer.floats(tokens * rows, { zeros: true });
+      return { matrices: list, firstRow: 0, rows, width: rows, out, scale: 1 };
+    });
+    const memory = [x, ...slices.map(({ out }) => out)];
+    return { weight, input: { x, width: cols, rows: tokens, cols }, slices, memory };
+  }
+
+  async #measure(
+    name: string,
+    { weight, input, slices }: Product,
+    dispatches: readonly Dispatch[],
+    copies = 1,
+  ): Promise<void> {
+    const seconds = await this.#timer.seconds(dispatches) / copies;
+    const { part: { planes, rows: all } } = slices[0].matrices[0];
+    const rows = slices.reduce((sum, { rows, matrices }) => sum + rows * matrices.length, 0);
+    this.#add({
+      name,
+      type: weight.type,
+      tokens: input.rows,
+      seconds,
+      bytes: (planes.quantBytes + planes.scaleBytes) * rows / all,
+      operations: 2 * rows * input.cols * input.rows,
+    });
+  }
+
+  #add(figure: Figure): void {
+    this.figures.push(figure);
+    const { name, type = "", tokens, seconds, bytes, operations } = figure;
+    const cells = [
+      name.padEnd(34),
+      type.padEnd(8),
+      (tokens === undefined ? "" : `${tokens} rows`).padStart(9),
+      `${threeDigits(seconds * 1e6)} us`.padStart(11),
+      `${threeDigits(bytes / seconds / 1e9)} GB/s`.padStart(11),
+      percent(bytes / seconds / this.#bandwidth).padStart(6),
+      (operations === undefined ? "" : `${threeDigits(operations / seconds / 1e12)} TFLOP/s`)
+        .padStart(15),
+    ];
+    console.log(cells.join("  ").trimEnd());
+  }
+}
+
+/** Reads all of `x`, sixteen bytes a thread and time, and writes what nobody needs. */
+function reading({ x, out, bytes }: { x: GPUBuffer; out: GPUBuffer; bytes: number }): Dispatch {
+  const each = 8;
+  const vectors = bytes / 16;
+  return {
+    label: "read",
+    bindings: [
+      { name: "x", buffer: x, type: "array<vec4<f32>>", size: bytes },
+      { name: "out", buffer: out, write: true },
+    ],
+    params: { vectors },
+    workgroups: Math.ceil(vectors / 256 / each),
+    code: `
+@compute @workgroup_size(256) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let first = workgroup * ${256 * each}u + lane;
+  var sum = vec4<f32>();
+  for (var i = 0u; i < ${each}u; i++) { sum += x[min(first + i * 256u, params.vectors - 1u)]; }
+  if (dot(sum, vec4<f32>(1.0)) == 12345.0) { out[0] = sum.x; }
+}`,
+  };
+}
+
+function vectorShapes(tokens: number): VectorShape[] {
+  return ([1, 2, 4] as const).flatMap((rowsEach) =>
+    [1, 2, 4].map((blocksEach) => ({ rowsEach, blocksEach }))
+  ).filter(({ rowsEach, blocksEach }) => rowsEach * blocksEach * tokens <= 32);
+}
+
+export async function main(args: readonly string[]): Promise<void> {
+  const { values, help } = parseFlags(FLAGS, {
+    command: "webgpu_kernels",
+    args,
+    env: () => undefined,
+  });
+  if (help) {
+    const usage = "deno run -A src/bench/webgpu_kernels.ts [flags]";
+    console.log(helpText(FLAGS, { usage, about: "Times the GPU's kernels for products." }));
+    return;
+  }
+  const base = values.small ? SMALL : LARGE;
+  const sizes = { ...base, bytes: values.bytes ?? base.bytes };
+  const types = values.types.length > 0 ? values.types as TensorType[] : ["Q8_0", "Q4_K"] as const;
+  const timer = await GpuTimer.open();
+  try {
+    const { adapter } = timer.gpu;
+    console.log(`${adapter}, ${timer.timestamps ? "its own" : "the host's"} clock`);
+    const bench = new Bench(timer, sizes);
+    await bench.bandwidth();
+    for (const type of types) await bench.vectors(type, values);
+    await bench.matrices("F32", values);
+    for (const type of types) await bench.matrices(type, values);
+    for (const type of types) await bench.layer(type);
+    console.log(JSON.stringify({ adapter, timestamps: timer.timestamps, figures: bench.figures }));
+  } finally {
+    timer.close();
+  }
+}
+
+if (import.meta.main) await main(Deno.args);
