@@ -7,8 +7,10 @@ import type { TensorType } from "../../src/quant/types.ts";
 import { GpuAllocator } from "../../src/backend/webgpu/allocator.ts";
 import { findAdapter, openGpu } from "../../src/backend/webgpu/device.ts";
 import { type Dispatch, Kernels } from "../../src/backend/webgpu/kernel.ts";
-import type { GpuWeight } from "../../src/backend/webgpu/memory.ts";
+import { bufferOf, type GpuWeight } from "../../src/backend/webgpu/memory.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
+import type { OpContext } from "../../src/backend/webgpu/ops/context.ts";
+import { gatedLinear, linear } from "../../src/backend/webgpu/ops/linear.ts";
 import { lanesOf, matrixMatrix } from "../../src/backend/webgpu/ops/matrix_matrix.ts";
 import { matrixVector, type VectorShape } from "../../src/backend/webgpu/ops/matrix_vector.ts";
 import { type Input, type Slice, slicesOf } from "../../src/backend/webgpu/ops/products.ts";
@@ -208,6 +210,44 @@ if (await findAdapter() === null) {
         }));
         const expected = await backend.read(apart);
         assertSameBits(await backend.read(together), expected, `${rows} rows`);
+      }
+    });
+  });
+
+  Deno.test("webgpu products: those of a layer take few dispatches", async () => {
+    await withBackend(createWebGpuBackend, async (backend) => {
+      const [hidden, kv, intermediate] = [64, 32, 96];
+      const upload = (rows: number, cols: number) =>
+        backend.upload(randomWeight(generator(1), { name: "w", type: "Q8_0", rows, cols }).data);
+      const vector = (length: number) => uploadVector(backend, new Float32Array(length));
+      const norm = { weight: await vector(hidden), eps: 1e-6 };
+      const [q, k, v, output] = await Promise.all(
+        [hidden, kv, kv, hidden].map((rows) => upload(rows, hidden)),
+      );
+      const [gate, up] = [await upload(intermediate, hidden), await upload(intermediate, hidden)];
+      const biases = await Promise.all([hidden, kv, kv].map(vector));
+      for (const { rows, expected } of [{ rows: 1, expected: 4 }, { rows: 64, expected: 6 }]) {
+        const create = (width: number) => backend.createBuffer({ kind: "f32", rows, width });
+        const x = create(hidden);
+        const dispatches: Dispatch[] = [];
+        const context: OpContext = {
+          run: (dispatch) => dispatches.push(dispatch),
+          scratch: (_name, bytes) => bufferOf(create(bytes / 4 / rows)).memory,
+          features: new Set<string>(),
+        };
+        const outputs = [q, k, v].map((weight, i) => ({
+          ...{ weight, bias: biases[i], out: create(weight.rows) },
+        }));
+        linear(context, { x, norm, outputs, rows });
+        linear(context, {
+          x: create(hidden),
+          outputs: [{ weight: output, out: x, accumulate: true }],
+          rows,
+        });
+        const out = create(intermediate);
+        gatedLinear(context, { x, norm, gate, up, activation: "silu", out, rows });
+        assertEquals(dispatches.length, expected, dispatches.map(({ label }) => label).join("\n"));
+        for (const { bindings } of dispatches) assert(bindings.length <= 10);
       }
     });
   });

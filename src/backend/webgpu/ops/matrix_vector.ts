@@ -38,9 +38,11 @@ export const VECTOR_ROWS = 8;
 const THREADS = NORM_LANES;
 /** Rows of a matrix that neighbouring threads have: so many share what they load of `x`. */
 const NEIGHBOURS = 8;
-/** Numbers of workgroup memory that take sums, and the sums of a thread that makes. */
-const MOST_SUMS = 32;
+/** Bytes of workgroup memory, and sums of each thread for which they are enough. */
 const WORKGROUP_BYTES = 16384;
+const MOST_SUMS = WORKGROUP_BYTES / 4 / THREADS;
+/** Rows of one matrix, or of two, that a thread has at most. */
+const MOST_ROWS = 4;
 /** Vectors of a block of a normed row there: one more than it has, so that threads use all banks. */
 const BLOCK_VECTORS = 9;
 /** Workgroups that a large GPU should at least have: two for each of its processors. */
@@ -70,10 +72,10 @@ export function matrixVector(
   );
 }
 
-/** Whether the kernels for such products had best norm their input themselves. */
+/** Whether kernels for such products can norm their input themselves, sooner than another dispatch could. */
 export function canNorm(input: Input, slices: readonly Slice[]): boolean {
   const tokens = Math.min(VECTOR_ROWS, input.rows);
-  const sums = 4 * tokens * THREADS * 4;
+  const sums = MOST_ROWS * tokens * THREADS * 4;
   const needed = tokens * (blocksOf(input.cols) * BLOCK_VECTORS * 16 + NORM_BYTES) + sums;
   return isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
     groupSlices(slices, 2).every((group) =>
@@ -86,7 +88,8 @@ export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
   const matrices = slices[0].matrices.length;
   const rowsEach = ([4, 2] as const).find((each) =>
     // Rows of several heads read different values.
-    input.heads === undefined && each * matrices * tokens <= MOST_SUMS && each * matrices <= 4 &&
+    input.heads === undefined && each * matrices * tokens <= MOST_SUMS &&
+    each * matrices <= MOST_ROWS &&
     workgroupsOf(input, slices, each) >= ENOUGH_WORKGROUPS
   ) ?? 1;
   const ahead = Math.floor(BLOCKS_AHEAD / (rowsEach * matrices * tokens));
@@ -101,12 +104,12 @@ function lanesOf(cols: number): number {
 }
 
 /** Matrix rows of a workgroup. */
-function tileRows(cols: number, rowsEach: number): number {
+function workgroupRows(cols: number, rowsEach: number): number {
   return THREADS / lanesOf(cols) * rowsEach;
 }
 
 function workgroupsOf({ cols, rows }: Input, slices: readonly Slice[], rowsEach: number): number {
-  const size = tileRows(cols, rowsEach);
+  const size = workgroupRows(cols, rowsEach);
   const tiles = slices.reduce((sum, { rows }) => sum + Math.ceil(rows / size), 0);
   return tiles * Math.ceil(rows / VECTOR_ROWS);
 }
@@ -119,7 +122,7 @@ function dispatchOf(
   const { width, rows, cols, heads } = input;
   const tokens = Math.min(VECTOR_ROWS, rows);
   const lanes = lanesOf(cols);
-  const size = tileRows(cols, rowsEach);
+  const size = workgroupRows(cols, rowsEach);
   const slots = size / rowsEach;
   const tokenTiles = Math.ceil(rows / tokens);
   let end = 0;
