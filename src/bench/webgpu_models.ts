@@ -1,17 +1,19 @@
 /**
  * Decode and prefill of made-up models of well-known shapes on the GPU, steps alone: no HTTP, no text.
  *
- *     deno run -A src/bench/webgpu_models.ts --model qwen-1.5b,v2-lite --type Q8_0 --streams 1,64
+ *     deno run -A src/bench/webgpu_models.ts --model qwen-1.5b,v2-lite --type Q8_0 --streams 1,64 --profile
  */
 
 import { parseArgs } from "node:util";
-import { createBackend } from "../backend/create.ts";
+import { createWebGpuBackend } from "../backend/webgpu/mod.ts";
+import { Profiler } from "../backend/webgpu/profiler.ts";
 import { BURST_TOKENS } from "../engine/burst.ts";
 import { CHOSEN_THERE, type Step, type StepRow } from "../engine/schedule.ts";
 import { StepRunner } from "../engine/step_runner.ts";
 import { pagesFor } from "../engine/pages.ts";
 import { loadModel } from "../model/registry.ts";
 import { MADE_UP_MODELS, madeUpModel, type MadeUpName, type MadeUpType } from "./made_up_models.ts";
+import { table } from "./report.ts";
 import { formatSummary, summarize } from "./statistics.ts";
 
 const PROMPT = 128;
@@ -23,7 +25,7 @@ const { values } = parseArgs({
     type: { type: "string", default: "Q8_0" },
     streams: { type: "string", default: "1,64" },
     prefill: { type: "string", default: "2048" },
-    backend: { type: "string", default: "webgpu" },
+    profile: { type: "boolean", default: false },
   },
 });
 
@@ -44,11 +46,8 @@ async function measure(
   const slots = Math.max(...streams);
   const contextLength = Math.max(prefill, PROMPT + (RUNS + 2) * BURST_TOKENS);
   const maxRows = Math.max(prefill, slots);
-  const backend = await createBackend({
-    backend: values.backend as "webgpu",
-    threads: 1,
-    activations: "f32",
-  });
+  const profiler = values.profile ? new Profiler() : undefined;
+  const backend = await createWebGpuBackend({ profiler });
   const start = performance.now();
   const model = await loadModel({ source, backend, maxRows, maxLogitRows: slots });
   // Uploads are queued: nothing is there before something is read behind them.
@@ -93,6 +92,7 @@ async function measure(
     if (run >= 0) prefills.push(prefill / took);
   }
   console.log(`prefill of ${prefill}: ${formatSummary(summarize(prefills)!)} tokens/s`);
+  await report(profiler, 1 + RUNS);
 
   for (const count of streams) {
     const each = pagesFor(PROMPT + (RUNS + 2) * BURST_TOKENS);
@@ -100,6 +100,7 @@ async function measure(
       const own = Int32Array.from({ length: each }, (_, i) => slot * each + i);
       await runner.run(step(promptRows(slot, PROMPT), [{ sequence: slot, slot, pages: own }]));
     }
+    await profiler?.take();
     const rates: number[] = [];
     for (let run = -1; run < RUNS; run++) {
       const first = PROMPT + (run + 1) * BURST_TOKENS;
@@ -117,6 +118,22 @@ async function measure(
     console.log(
       `decode of ${count} after ${PROMPT}: ${formatSummary(summarize(rates)!)} tokens/s`,
     );
+    await report(profiler, (1 + RUNS) * BURST_TOKENS);
   }
   runner.close();
+}
+
+/** Prints what the kernels of a step have taken. */
+async function report(profiler: Profiler | undefined, steps: number): Promise<void> {
+  if (profiler === undefined) return;
+  const times = await profiler.take();
+  const all = times.reduce((sum, { seconds }) => sum + seconds, 0);
+  const rows = times.map(({ label, dispatches, seconds }) => [
+    label,
+    `${dispatches / steps}`,
+    `${(seconds / dispatches * 1e6).toFixed(1)} us`,
+    `${(seconds / steps * 1e3).toFixed(3)} ms`,
+    `${(seconds / all * 100).toFixed(0)} %`,
+  ]);
+  console.log(table([["kernel", "a step", "each", "in all", "share"], ...rows]).join("\n"));
 }

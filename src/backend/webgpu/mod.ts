@@ -34,6 +34,7 @@ import { Kernels } from "./kernel.ts";
 import { bufferOf, cacheOf, GpuBuffer, GpuExperts } from "./memory.ts";
 import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
 import { GpuPlan } from "./plan.ts";
+import type { Profiler } from "./profiler.ts";
 import { Reader } from "./reader.ts";
 import { GpuRecorder } from "./recorder.ts";
 import { Uploader } from "./upload.ts";
@@ -43,6 +44,8 @@ export interface WebGpuBackendOptions {
   readonly maxBytes?: number;
   /** What is to fail on purpose. */
   readonly faults?: Faults;
+  /** Takes over running plans, to time them. */
+  readonly profiler?: Profiler;
 }
 
 /** Opens a backend on the best adapter. Throws CapacityError where there is none. */
@@ -58,6 +61,7 @@ class WebGpuBackend implements Backend {
   readonly numerics: string;
   readonly #gpu: Gpu;
   readonly #faults: Faults | undefined;
+  readonly #profiler: Profiler | undefined;
   readonly #allocator: GpuAllocator;
   readonly #kernels: Kernels;
   readonly #uploader: Uploader;
@@ -67,11 +71,12 @@ class WebGpuBackend implements Backend {
   #lost: BackendLostError | null = null;
   #closed = false;
 
-  constructor(gpu: Gpu, { maxBytes = Infinity, faults }: WebGpuBackendOptions) {
+  constructor(gpu: Gpu, { maxBytes = Infinity, faults, profiler }: WebGpuBackendOptions) {
     const { device, adapter, maxBinding } = gpu;
     this.#gpu = gpu;
     this.numerics = `webgpu ${adapter}`;
     this.#faults = faults;
+    this.#profiler = profiler;
     this.#allocator = new GpuAllocator({ device, maxBytes, faults });
     this.#kernels = new Kernels(device, faults);
     this.#uploader = new Uploader(this.#allocator, maxBinding);
@@ -195,6 +200,10 @@ class WebGpuBackend implements Backend {
     this.#checkAlive();
     const { device } = this.#gpu;
     if (faultDue(this.#faults, "gpu")) device.destroy();
+    if (this.#profiler !== undefined) {
+      this.#profiler.run(plan as GpuPlan, device);
+      return;
+    }
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     (plan as GpuPlan).encode(pass);

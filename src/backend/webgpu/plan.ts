@@ -6,7 +6,10 @@ import { type Dispatch, type Kernels, packParams, spread } from "./kernel.ts";
 /** Uniform bindings start at multiples of this. */
 const ALIGNMENT = 256;
 
-interface Command {
+/** A dispatch that is ready to be encoded. */
+export interface Command {
+  /** The kernel's. */
+  readonly label: string;
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
   readonly workgroups: readonly [x: number, y: number];
@@ -14,7 +17,7 @@ interface Command {
 
 export class GpuPlan implements Plan {
   readonly length: number;
-  readonly #commands: readonly Command[];
+  readonly commands: readonly Command[];
 
   constructor(
     dispatches: readonly Dispatch[],
@@ -22,7 +25,7 @@ export class GpuPlan implements Plan {
   ) {
     this.length = length;
     const uniforms = uniformsOf(device, dispatches);
-    this.#commands = dispatches.map((dispatch, i) => {
+    this.commands = dispatches.map((dispatch, i) => {
       const pipeline = kernels.pipelineOf(dispatch);
       const { bindings, params } = dispatch;
       const entries: GPUBindGroupEntry[] = bindings.map(({ buffer, offset, size }, binding) => ({
@@ -35,13 +38,14 @@ export class GpuPlan implements Plan {
         entries.push({ binding: bindings.length, resource });
       }
       const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
-      return { pipeline, group, workgroups: spread(dispatch.workgroups) };
+      const workgroups = spread(dispatch.workgroups);
+      return { label: dispatch.label, pipeline, group, workgroups };
     });
   }
 
   /** Adds the plan's dispatches to a pass. */
   encode(pass: GPUComputePassEncoder): void {
-    for (const { pipeline, group, workgroups } of this.#commands) {
+    for (const { pipeline, group, workgroups } of this.commands) {
       pass.setPipeline(pipeline);
       pass.setBindGroup(0, group);
       pass.dispatchWorkgroups(...workgroups);
