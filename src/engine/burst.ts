@@ -7,22 +7,50 @@
 import type { LiveRequest } from "./live_request.ts";
 import { CHOSEN_THERE, type StepRow } from "./schedule.ts";
 
-/** Tokens of an answer in one burst. */
-export const BURST_TOKENS = 16;
+/** Tokens of an answer in one burst at most. */
+export const BURST_TOKENS = 32;
 
-/**
- * Gives every answer a draft that the backend fills in, if all of them only want the most likely tokens
- * and nobody waits for anything else.
- */
-export function planBurst(
-  requests: Iterable<LiveRequest>,
-  draft: (sequence: number, tokens: readonly number[]) => void,
-): void {
-  const answering = [...requests];
-  if (!answering.every((live) => live.generated > 0 && live.isGreedy)) return;
-  for (const live of answering) {
-    const behind = Math.min(BURST_TOKENS, live.tokensLeft) - 1;
-    if (behind > 0) draft(live.id, Array(behind).fill(CHOSEN_THERE));
+/** Tokens of the first burst, when nothing has been measured. */
+const FIRST_TOKENS = 8;
+
+/** What a burst should take: long beside a wait for the GPU, short for whoever comes meanwhile. */
+const BURST_MS = 80;
+
+/** Weight of the newest measurement. */
+const NEWEST = 0.3;
+
+/** Decides how many tokens a burst has, by what those before it have taken. */
+export class Bursts {
+  readonly #draft: (sequence: number, tokens: readonly number[]) => void;
+  /** Of one token of each answer. */
+  #milliseconds: number | undefined;
+
+  /** `draft` puts rows behind a sequence's newest token into its next step, as far as pages are free. */
+  constructor(draft: (sequence: number, tokens: readonly number[]) => void) {
+    this.#draft = draft;
+  }
+
+  /**
+   * Gives every answer a draft that the backend fills in, if all of them only want the most likely tokens
+   * and nobody waits for anything else.
+   */
+  plan(requests: Iterable<LiveRequest>): void {
+    const answering = [...requests];
+    if (!answering.every((live) => live.generated > 0 && live.isGreedy)) return;
+    const fitting = this.#milliseconds === undefined
+      ? FIRST_TOKENS
+      : Math.round(BURST_MS / this.#milliseconds);
+    for (const live of answering) {
+      const behind = Math.min(fitting, BURST_TOKENS, live.tokensLeft) - 1;
+      if (behind > 0) this.#draft(live.id, Array(behind).fill(CHOSEN_THERE));
+    }
+  }
+
+  /** A burst of some rows has taken so long. */
+  measured(rows: readonly StepRow[], milliseconds: number): void {
+    const each = milliseconds / turnsOf(rows).length;
+    const known = this.#milliseconds ?? each;
+    this.#milliseconds = known + NEWEST * (each - known);
   }
 }
 

@@ -6,7 +6,7 @@
 
 import type { UnitStore } from "../cache/store.ts";
 import { BackendLostError, CapacityError } from "../errors.ts";
-import { isBurst, planBurst } from "./burst.ts";
+import { Bursts, isBurst } from "./burst.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
 import { Guesser } from "./guesser.ts";
@@ -89,6 +89,8 @@ export class LocalEngine implements Engine {
   readonly #results: StepResults;
   /** Null where nothing is guessed. */
   readonly #guesser: Guesser | null;
+  /** Null where the backend leaves choosing tokens to the host. */
+  readonly #bursts: Bursts | null;
   /** Null where there is no store. */
   readonly #kept: KeptPages | null;
   readonly #loop: Promise<void>;
@@ -109,6 +111,7 @@ export class LocalEngine implements Engine {
     const scheduler = new Scheduler({ slots, stepTokens, mixedTokens, maxRows, logitRows, pages });
     const draft = (id: number, tokens: readonly number[]) => scheduler.draft(id, tokens);
     const guesser = speculates ? new Guesser({ draft, draftLength }) : null;
+    this.#bursts = runner.chooses ? new Bursts(draft) : null;
     const onRestored = (result: Restored) => this.#endRestore(result);
     this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
     const roots = new Roots({ rootOf, reusePrefixes });
@@ -218,11 +221,8 @@ export class LocalEngine implements Engine {
 
   /** Lets the next step compute several tokens of each answer, where they can be guessed or chosen there. */
   #draft(): void {
-    if (this.#options.runner.chooses) {
-      planBurst(this.#live.values(), (id, tokens) => this.#scheduler.draft(id, tokens));
-    } else {
-      this.#guesser?.guess(this.#live.values());
-    }
+    if (this.#bursts !== null) this.#bursts.plan(this.#live.values());
+    else this.#guesser?.guess(this.#live.values());
   }
 
   #endRestore({ sequence, tokens, milliseconds, error }: Restored): void {
@@ -252,6 +252,7 @@ export class LocalEngine implements Engine {
     const filled = this.#scheduler.settle();
     this.#kept?.add(filled);
     const milliseconds = performance.now() - begin;
+    if (result.chosen !== null) this.#bursts?.measured(step.rows, milliseconds);
     if (this.#results.take(step, result)) {
       this.#guesser?.measured({ rows: step.rows.length, milliseconds });
     }

@@ -29,9 +29,10 @@ Deno.test("a greedy answer is that of single steps, and the host waits once for 
     waits++;
     return read(buffer, options);
   };
-  const count = 3 * BURST_TOKENS + 5;
+  const count = 3 * BURST_TOKENS + 9;
   const events = await collect(engine.generate(toyRequest(PROMPT, { maxTokens: count })));
   assertEquals(tokensOf(events), toyAnswer(PROMPT, count));
+  // A token with the prompt, a first burst of 8, and longer ones.
   assertEquals(waits, 4);
   await engine.close({ graceMs: 0 });
 });
