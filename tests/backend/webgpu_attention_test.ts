@@ -3,6 +3,7 @@
  * the kernels that share the work, all of which must give the same bits.
  */
 
+import { assertThrows } from "@std/assert";
 import {
   type Backend,
   type Buffer,
@@ -13,6 +14,7 @@ import {
 import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
 import { findAdapter } from "../../src/backend/webgpu/device.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
+import { UnsupportedOpError } from "../../src/errors.ts";
 import { rowOf } from "./_expected.ts";
 import { assertSameBits, filled, uploadVector, withBackend } from "./_harness.ts";
 import { KV_TYPES } from "./_kept.ts";
@@ -258,6 +260,20 @@ async function checkBits(backend: Backend, inputs: Inputs, type: KvType): Promis
   }
 }
 
+function recordWide(backend: Backend): void {
+  const create = (kind: "f32" | "i32", width: number) =>
+    backend.createBuffer({ kind, rows: 1, width });
+  const size = { type: "f32", layers: 1, pages: 1, kvHeads: 1 } as const;
+  const cache = backend.createKvCache({ ...size, keyDim: 8, valueDim: 520 });
+  const batch = {
+    positions: create("i32", 1),
+    sequences: create("i32", 1),
+    pageTables: create("i32", 1),
+  };
+  const op = { heads: 1, scale: 1, cache, layer: 0, batch, rows: 1 };
+  backend.record((ops) => ops.attention({ ...op, q: create("f32", 8), out: create("f32", 520) }));
+}
+
 if (await findAdapter() === null) {
   Deno.test.ignore("webgpu: no adapter here for attention over segments", () => {});
 } else {
@@ -275,4 +291,12 @@ if (await findAdapter() === null) {
       });
     });
   }
+
+  Deno.test("webgpu: attention over values wider than a workgroup's sums is refused", async () => {
+    await withBackend(createWebGpuBackend, (backend) => {
+      const message = "values are 520 numbers wide, must be at most 512";
+      assertThrows(() => recordWide(backend), UnsupportedOpError, message);
+      return Promise.resolve();
+    });
+  });
 }

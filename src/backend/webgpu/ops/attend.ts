@@ -37,6 +37,7 @@ export function attend(context: OpContext, attention: Attention): void {
   }
   const { rows, kvHeads } = attention;
   const tiles = tileShape(attention);
+  const split = splitOf(context, attention);
   const isTiled = tiles.rows === 1
     ? rows * kvHeads * tiles.chunks >= MIN_SINGLE_TILES
     : rows >= MIN_TILED_ROWS;
@@ -44,7 +45,6 @@ export function attend(context: OpContext, attention: Attention): void {
   if (isTiled && tiles.rows === 1) return;
   // Rows of tiles are left to them.
   const tileRows = isTiled ? tiles.rows : 0;
-  const split = splitOf(context, attention);
   context.run(attendRows(attention, { tileRows, split }));
   if (split !== null) context.run(mergeSegments(attention, { tileRows, split }));
 }
@@ -53,23 +53,19 @@ export function attend(context: OpContext, attention: Attention): void {
 function splitOf(context: OpContext, attention: Attention): Split | null {
   const { rows, heads, batch, value } = attention;
   const segments = segmentsOf(attention);
-  const segmentBytes = (of: number) => of * heads * segments * unitsOf(value.dim) * UNIT * 4;
-  const slotsOf = (of: number) => {
-    if (segmentBytes(of) > MAX_PARTIAL_BYTES) return 1;
-    const wanted = Math.ceil(ENOUGH_WORKGROUPS / (of * rowShape(attention).workgroups));
-    return Math.min(segments, wanted);
+  const rowBytes = heads * segments * unitsOf(value.dim) * UNIT * 4;
+  const slotsOf = (rows: number) => {
+    if (rows * rowBytes > MAX_PARTIAL_BYTES) return 1;
+    const { workgroups } = rowShape({ ...attention, rows });
+    return Math.min(segments, Math.ceil(ENOUGH_WORKGROUPS / (rows * workgroups)));
   };
-  const slots = slotsOf(rows);
-  if (slots === 1) return null;
-  // Room for any step of these buffers, so that the first one recorded allocates for all.
-  let most = rows;
+  // Room for any step of these buffers: the first one recorded allocates for all.
+  let most = 0;
   while (most < batch.positions.rows && slotsOf(most + 1) > 1) most++;
-  return {
-    slots,
-    segments,
-    sums: context.scratch("attention sums", segmentBytes(most)),
-    stats: context.scratch("attention stats", most * heads * segments * 8),
-  };
+  if (most === 0) return null;
+  const sums = context.scratch("attention sums", most * rowBytes);
+  const stats = context.scratch("attention stats", most * heads * segments * 8);
+  return rows > most ? null : { slots: slotsOf(rows), segments, sums, stats };
 }
 
 /** Segments that a row may see. */

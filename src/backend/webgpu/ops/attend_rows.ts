@@ -27,13 +27,16 @@ import {
 
 /** Threads of a workgroup, one for each token of a segment. */
 const THREADS = SEGMENT_TOKENS;
-/** Heads of one workgroup. */
-const MAX_HEADS = 8;
 /** Bytes of workgroup memory for queries, scores and sums of pages; the rest is for a few numbers. */
 const ROOM_BYTES = 15 * 1024;
 /** Units of keys that a thread has under way at once, and tokens whose values it has. */
 const KEYS_AHEAD = 4;
 const VALUES_AHEAD = 8;
+/** Scores of a page that a thread has under way. */
+const SCORES_AHEAD = 16;
+/** Scores from page to page: threads that read one of each page read different banks. */
+const PAGE_STRIDE = PAGE_TOKENS + 1;
+const HEAD_STRIDE = SEGMENT_PAGES * PAGE_STRIDE;
 
 /** How the work on a row is shared out among workgroups and their threads. */
 interface RowShape {
@@ -49,13 +52,19 @@ interface RowShape {
   readonly foldHeads: number;
 }
 
+/** Heads of one workgroup: fewer where rows are so few that most of a large GPU would idle. */
+function maxHeads({ rows, kvHeads }: Attention): number {
+  if (rows * kvHeads <= 2) return 2;
+  return rows * kvHeads <= 16 ? 4 : 8;
+}
+
 export function rowShape(attention: Attention): RowShape {
   const { kvHeads, value } = attention;
   const group = attention.heads / kvHeads;
   const queryBytes = queryUnits(attention) * 32;
   const foldBytes = SEGMENT_PAGES * unitsOf(value.dim) * 32;
-  const scoreBytes = SEGMENT_TOKENS * 4;
-  let most = Math.min(MAX_HEADS, group);
+  const scoreBytes = HEAD_STRIDE * 4;
+  let most = Math.min(maxHeads(attention), group);
   const fits = (heads: number) =>
     Math.max(heads * queryBytes, foldBytes) + heads * scoreBytes <= ROOM_BYTES;
   while (most > 1 && !fits(most)) most--;
@@ -101,10 +110,12 @@ const HEADS = ${H}u;
 // Queries, then sums of pages of some heads.
 var<workgroup> room: array<vec4<f32>, ${Math.max(H * units * 2, fold)}>;
 // Scores, then weights.
-var<workgroup> scores: array<f32, ${H * SEGMENT_TOKENS}>;
+var<workgroup> scores: array<f32, ${H * HEAD_STRIDE}>;
 // Of each head and page.
 var<workgroup> largest: array<f32, ${H * SEGMENT_PAGES}>;
 var<workgroup> totals: array<f32, ${H * SEGMENT_PAGES}>;
+// What sums of earlier pages are worth beside those of a page.
+var<workgroup> keeps: array<f32, ${H * SEGMENT_PAGES}>;
 ${split === null ? running(attention, H) : apart(attention)}
 fn dot_8(q: Eight, k: Eight, start: f32) -> f32 {
   var sum = fma(q.a.x, k.a.x, start);
@@ -119,13 +130,15 @@ fn dot_8(q: Eight, k: Eight, start: f32) -> f32 {
 // The largest score of a head in the first so many pages of the segment.
 fn peak_of(h: u32, pages: u32) -> f32 {
   var peak = LOWEST;
-  for (var page = 0u; page < pages; page++) {
-    peak = max(peak, largest[h * ${SEGMENT_PAGES}u + page]);
-  }
+  ${
+      repeat(
+        SEGMENT_PAGES,
+        (page) =>
+          `if (pages > ${page}u) { peak = max(peak, largest[h * ${SEGMENT_PAGES}u + ${page}u]); }`,
+      )
+    }
   return peak;
 }
-// What sums of earlier pages are worth beside those of a page.
-fn keep_of(h: u32, page: u32) -> f32 { return power(peak_of(h, page) - peak_of(h, page + 1u)); }
 @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let chunk = workgroup % ${workgroups}u;
@@ -159,28 +172,28 @@ fn keep_of(h: u32, page: u32) -> f32 { return power(peak_of(h, page) - peak_of(h
 function scoring(attention: Attention, heads: number): string {
   const units = queryUnits(attention);
   const add = (j: number) =>
-    repeat(heads, (h) => `
-        s${h} = dot_8(
-          Eight(room[${h * units * 2}u + (unit + ${j}u) * 2u], room[${
-      h * units * 2 + 1
-    }u + (unit + ${j}u) * 2u]),
-          k${j},
-          s${h},
-        );`, "");
+    repeat(heads, (h) => {
+      const at = `${h * units * 2}u + (unit + ${j}u) * 2u`;
+      return `s${h} = dot_8(Eight(room[${at}], room[${at} + 1u]), k${j}, s${h});`;
+    });
   let first = 0;
   const loops = attention.parts.map(({ name, dim }) => {
     const [from, end] = [first, first + unitsOf(dim)];
     first = end;
+    const load = (j: number) => `let k${j} = ${name}_8(slot, kv_head, unit - ${from}u + ${j}u);`;
     const loop = (start: number, stop: number, step: number) =>
       start === stop ? "" : `
       for (var unit = ${start}u; unit < ${stop}u; unit += ${step}u) {
-        ${
-        repeat(step, (j) => `let k${j} = ${name}_8(token_slot, kv_head, unit - ${from}u + ${j}u);`)
-      }${repeat(step, add, "")}
+        ${repeat(step, load)}
+        ${repeat(step, add)}
       }`;
     const whole = end - (end - from) % KEYS_AHEAD;
     return loop(from, whole, KEYS_AHEAD) + loop(whole, end, 1);
   });
+  const scoreAt = (h: number) => `scores[${h * HEAD_STRIDE}u + at]`;
+  const store = (h: number) => `${scoreAt(h)} = select(LOWEST, s${h}, is_seen);`;
+  const weigh = (h: number) =>
+    `${scoreAt(h)} = select(0.0, power(s${h} - peak_of(${h}u, lane_page + 1u)), is_seen);`;
   return `for (var i = lane; i < ${heads * units}u; i += ${THREADS}u) {
       let head = first_head + min(i / ${units}u, count - 1u);
       let eight = queries_8(row, head, i % ${units}u);
@@ -190,36 +203,42 @@ function scoring(attention: Attention, heads: number): string {
     workgroupBarrier();
     let token = start + lane;
     let is_seen = token >= begin && token < end;
-    ${repeat(heads, (h) => `var s${h} = 0.0;`, " ")}
+    let lane_page = lane / ${PAGE_TOKENS}u;
+    let at = lane + lane_page * ${PAGE_STRIDE - PAGE_TOKENS}u;
+    ${repeat(heads, (h) => `var s${h} = 0.0;`)}
     if (is_seen) {
-      let token_slot = page_of(row, token / ${PAGE_TOKENS}u) + token % ${PAGE_TOKENS}u;${
-    loops.join("")
-  }
+      let slot = page_of(row, token / ${PAGE_TOKENS}u) + token % ${PAGE_TOKENS}u;${loops.join("")}
     }
-    ${repeat(heads, (h) => `scores[${h * THREADS}u + lane] = select(LOWEST, s${h}, is_seen);`)}
+    ${repeat(heads, store)}
     workgroupBarrier();
     if (lane < ${heads * SEGMENT_PAGES}u) {
       var peak = LOWEST;
-      for (var i = 0u; i < ${PAGE_TOKENS}u; i++) { peak = max(peak, scores[lane * ${PAGE_TOKENS}u + i]); }
+      ${overPage((score) => `peak = max(peak, ${score});`)}
       largest[lane] = peak;
     }
     workgroupBarrier();
-    ${
-    repeat(heads, (h) =>
-      `scores[${
-        h * THREADS
-      }u + lane] = select(0.0, power(s${h} - peak_of(${h}u, lane / ${PAGE_TOKENS}u + 1u)), is_seen);`)
-  }
+    ${repeat(heads, weigh)}
     workgroupBarrier();`;
 }
 
-/** Sums of weights of each page, token by token. */
+/** Sums of weights of each page, token by token, and what earlier pages are worth beside it. */
 function weighing(heads: number): string {
   return `if (lane < ${heads * SEGMENT_PAGES}u) {
       var total = 0.0;
-      for (var i = 0u; i < ${PAGE_TOKENS}u; i++) { total += scores[lane * ${PAGE_TOKENS}u + i]; }
+      ${overPage((score) => `total += ${score};`)}
       totals[lane] = total;
+      let h = lane / ${SEGMENT_PAGES}u;
+      let page = lane % ${SEGMENT_PAGES}u;
+      keeps[lane] = power(peak_of(h, page) - peak_of(h, page + 1u));
     }`;
+}
+
+/** WGSL that goes through the scores of a thread's head and page in order. */
+function overPage(use: (score: string) => string): string {
+  return `for (var i = 0u; i < ${PAGE_TOKENS}u; i += ${SCORES_AHEAD}u) {
+        let from_here = lane * ${PAGE_STRIDE}u + i;
+        ${repeat(SCORES_AHEAD, (j) => use(`scores[from_here + ${j}u]`))}
+      }`;
 }
 
 /** Sums of values of each page, token by token, and of the pages in order. */
@@ -245,7 +264,7 @@ function adding({ value }: Attention, shape: RowShape): string {
         var sum = vec4<f32>();
         for (var p = first_page; p < end_page; p++) {
           let next = room[(i / ${quads}u * ${SEGMENT_PAGES}u + p) * ${quads}u + i % ${quads}u];
-          sum = fma(sum, vec4<f32>(keep_of(h, p)), next);
+          sum = fma(sum, vec4<f32>(keeps[h * ${SEGMENT_PAGES}u + p]), next);
         }
         store(row, first_head + h, h, i % ${quads}u, segment - first_segment, sum);
       }
@@ -257,7 +276,9 @@ function adding({ value }: Attention, shape: RowShape): string {
     let head_slot = lane / ${units * SEGMENT_PAGES}u;
     // Pages of the segment that the row sees, and the tokens it sees of the thread's page.
     let first_page = (max(begin, start) - start) / ${PAGE_TOKENS}u;
-    let end_page = (min(end, start + ${SEGMENT_TOKENS}u) - start + 63u) / ${PAGE_TOKENS}u;
+    let end_page = (min(end, start + ${SEGMENT_TOKENS}u) - start + ${
+    PAGE_TOKENS - 1
+  }u) / ${PAGE_TOKENS}u;
     let page_start = start + page * ${PAGE_TOKENS}u;
     let page_end = min(end, page_start + ${PAGE_TOKENS}u);
     ${repeat(headsEach, (j) => `var a${j} = vec4<f32>(); var b${j} = vec4<f32>();`)}
@@ -274,7 +295,7 @@ function adding({ value }: Attention, shape: RowShape): string {
         ${
     repeat(headsEach, (j) => `
         {
-          let at = ${headOf(j)} * ${SEGMENT_TOKENS}u + page * ${PAGE_TOKENS}u + t;${
+          let at = ${headOf(j)} * ${HEAD_STRIDE}u + page * ${PAGE_STRIDE}u + t;${
       repeat(ahead, (i) => `
           let w${i} = vec4<f32>(scores[at + ${i}u]);
           a${j} = fma(w${i}, v${i}.a, a${j});
@@ -333,7 +354,7 @@ function keepStats(attention: Attention, { isSplit }: { isSplit: boolean }): str
   return `if (lane < count) {
       var total = 0.0;
       for (var p = first_page; p < end_page; p++) {
-        total = fma(total, keep_of(lane, p), totals[lane * ${SEGMENT_PAGES}u + p]);
+        total = fma(total, keeps[lane * ${SEGMENT_PAGES}u + p], totals[lane * ${SEGMENT_PAGES}u + p]);
       }
       let here = peak_of(lane, ${SEGMENT_PAGES}u);
       ${keep}

@@ -32,6 +32,10 @@ const STAGED_UNITS = 4;
 const STAGED_STRIDE = 2 * STAGED_UNITS + 1;
 /** Tokens whose values a thread has under way at once. */
 const VALUES_AHEAD = 4;
+/** Scores or weights that a thread has under way; divides the least number of columns. */
+const SCORES_AHEAD = 8;
+/** Products of four queries and a token, in vectors of four, between two steps of a loop. */
+const UNROLLED = 8;
 
 export interface TileShape {
   /** Rows and heads of a tile; workgroups that share a head of the cache. */
@@ -78,12 +82,15 @@ const COLUMNS = ${columns}u;
 const KEYS = ${queries * STAGED_STRIDE}u;
 // Some units of queries, then of keys. Later weights by token, then the columns' largest scores.
 var<workgroup> room: array<vec4<f32>, ${room}>;
-const COLUMN_PEAKS = ${PAGE_TOKENS * queries / QUADS}u;
+const COLUMN_PEAKS = ${PAGE_TOKENS}u * GROUPS;
 // The largest scores of a page of four queries.
 fn page_peaks(quad: u32) -> vec4<f32> {
   var peaks = vec4<f32>(LOWEST);
-  for (var x = 0u; x < COLUMNS; x++) {
-    peaks = max(peaks, room[COLUMN_PEAKS + x * GROUPS + quad]);
+  for (var x = 0u; x < COLUMNS; x += ${SCORES_AHEAD}u) {
+    ${
+      repeat(SCORES_AHEAD, (i) =>
+        `peaks = max(peaks, room[COLUMN_PEAKS + (x + ${i}u) * GROUPS + quad]);`)
+    }
   }
   return peaks;
 }
@@ -107,28 +114,26 @@ fn page_peaks(quad: u32) -> vec4<f32> {
     end = max(end, position + 1u);
   }
   // This thread's queries.
-  let column = lane % COLUMNS;
-  let quad = lane / COLUMNS;
+  let column = lane / GROUPS;
+  let quad = lane % GROUPS;
   var begins = vec4<u32>();
   var ends = vec4<u32>();
   var vectors = vec4<u32>();
   for (var i = 0u; i < 4u; i++) {
-    let row = (quad * 4u + i) / ${shape.heads}u;
-    let head = (quad * 4u + i) % ${shape.heads}u;
+    let row = (i * GROUPS + quad) / ${shape.heads}u;
+    let head = (i * GROUPS + quad) % ${shape.heads}u;
     if (row >= row_count || head >= head_count) { continue; }
     let position = u32(positions[first_row + row]);
     begins[i] = first_seen(position);
     ends[i] = position + 1u;
     vectors[i] = (first_row + row) * ${heads}u + first_head + head;
   }
-  // Of all segments so far, and of the pages of this one: largest scores and, in the first threads,
-  // sums of weights of the queries that the thread's number stands for.
+  // Of all segments so far, and of the pages of this one: largest scores and, in threads of the first
+  // column, sums of weights.
   var all_peaks = vec4<f32>(LOWEST);
   var peaks = vec4<f32>(LOWEST);
   var all_totals = vec4<f32>();
   var totals = vec4<f32>();
-  var all_total_peaks = vec4<f32>(LOWEST);
-  var total_peaks = vec4<f32>(LOWEST);
   ${repeat(QUADS, (q) => `var a${q} = vec4<f32>(); var b${q} = vec4<f32>();`)}
   for (var page = begin / ${PAGE_TOKENS}u; page * ${PAGE_TOKENS}u < end; page++) {
     let page_slot = page_of(first_row, page);
@@ -141,8 +146,7 @@ fn page_peaks(quad: u32) -> vec4<f32> {
       ${merge()}
     }
   }
-  // Sums of weights come from the first threads.
-  if (lane < GROUPS) { room[lane] = all_totals; }
+  if (column == 0u) { room[quad] = all_totals; }
   workgroupBarrier();
   let sums = room[quad];
   ${repeat(QUADS, finish)}
@@ -158,6 +162,18 @@ function scoring(attention: Attention, { queries, columns, heads }: TileShape): 
   const tokens = PAGE_TOKENS / columns;
   const units = STAGED_UNITS;
   const stride = STAGED_STRIDE;
+  const steps = Math.max(1, UNROLLED / tokens);
+  const multiply = (step: number) =>
+    `{
+        let at = i + ${step}u;
+        ${repeat(QUADS, (q) => `let q${q} = room[(${q}u * GROUPS + quad) * ${stride}u + at];`)}
+        ${repeat(tokens, (t) => `let k${t} = room[${keyAt(t)} * ${stride}u + at];`)}
+        ${COMPONENTS.map(addProducts).join("\n")}
+      }`;
+  const keyAt = (t: number) => `KEYS + (column + ${t * columns}u)`;
+  const addProducts = (c: string) => `
+        let of_${c} = vec4<f32>(q0.${c}, q1.${c}, q2.${c}, q3.${c});
+        ${repeat(tokens, (t) => `s${t} = fma(of_${c}, vec4<f32>(k${t}.${c}), s${t});`)}`;
   return `${repeat(tokens, (i) => `var s${i} = vec4<f32>();`, " ")}
     for (var first = 0u; first < ${queryUnits(attention)}u; first += ${units}u) {
       for (var i = lane; i < ${queries * units}u; i += ${threads}u) {
@@ -176,16 +192,7 @@ function scoring(attention: Attention, { queries, columns, heads }: TileShape): 
         room[at + 1u] = eight.b;
       }
       workgroupBarrier();
-      for (var i = 0u; i < ${2 * units}u; i++) {
-        ${repeat(QUADS, (q) => `let q${q} = room[(quad * 4u + ${q}u) * ${stride}u + i];`)}
-        ${
-    repeat(tokens, (t) => `let k${t} = room[KEYS + (column + ${t * columns}u) * ${stride}u + i];`)
-  }
-        ${
-    COMPONENTS.map((c) => `
-        let of_${c} = vec4<f32>(q0.${c}, q1.${c}, q2.${c}, q3.${c});
-        ${repeat(tokens, (t) => `s${t} = fma(of_${c}, vec4<f32>(k${t}.${c}), s${t});`)}`).join("")
-  }
+      for (var i = 0u; i < ${2 * units}u; i += ${steps}u) {${repeat(steps, multiply)}
       }
       workgroupBarrier();
     }
@@ -216,12 +223,12 @@ function weighing({ columns }: TileShape): string {
     );`, "")
   }
     workgroupBarrier();
-    if (lane < GROUPS) {
-      let earlier = total_peaks;
-      total_peaks = max(earlier, page_peaks(lane));
+    if (column == 0u) {
       var total = vec4<f32>();
-      for (var t = 0u; t < ${PAGE_TOKENS}u; t++) { total += room[t * GROUPS + lane]; }
-      totals = fma(totals, power4(earlier - total_peaks), total);
+      for (var t = 0u; t < ${PAGE_TOKENS}u; t += ${SCORES_AHEAD}u) {
+        ${repeat(SCORES_AHEAD, (i) => `total += room[(t + ${i}u) * GROUPS + quad];`)}
+      }
+      totals = fma(totals, keep, total);
     }`;
 }
 
@@ -276,17 +283,8 @@ function merge(): string {
       b${q} = vec4<f32>();`;
     })
   }
-      if (lane < GROUPS) {
-        let before = all_total_peaks;
-        all_total_peaks = max(before, total_peaks);
-        all_totals = fma(
-          all_totals,
-          power4(before - all_total_peaks),
-          totals * power4(total_peaks - all_total_peaks),
-        );
-        totals = vec4<f32>();
-        total_peaks = vec4<f32>(LOWEST);
-      }
+      all_totals = fma(all_totals, keep_all, totals * take);
+      totals = vec4<f32>();
       peaks = vec4<f32>(LOWEST);`;
 }
 
