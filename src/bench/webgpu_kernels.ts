@@ -7,14 +7,14 @@
 
 import { BUILTINS, type Dispatch, WORKGROUP } from "../backend/webgpu/kernel.ts";
 import type { GpuWeight } from "../backend/webgpu/memory.ts";
-import { lanesOf, matrixMatrix } from "../backend/webgpu/ops/matrix_matrix.ts";
+import { matrixMatrix } from "../backend/webgpu/ops/matrix_matrix.ts";
 import {
   canNorm,
   matrixVector,
   VECTOR_ROWS,
   type VectorShape,
 } from "../backend/webgpu/ops/matrix_vector.ts";
-import type { Input, Slice } from "../backend/webgpu/ops/products.ts";
+import { type Input, lanesOf, type Slice } from "../backend/webgpu/ops/products.ts";
 import { shapesFor, tileRows, tileTokens } from "../backend/webgpu/ops/tile_shapes.ts";
 import { formatOf } from "../backend/webgpu/weights/formats.ts";
 import { rowQuantWords } from "../backend/webgpu/weights/format.ts";

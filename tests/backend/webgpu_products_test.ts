@@ -11,9 +11,14 @@ import { bufferOf, type GpuWeight } from "../../src/backend/webgpu/memory.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
 import type { OpContext } from "../../src/backend/webgpu/ops/context.ts";
 import { gatedLinear, linear } from "../../src/backend/webgpu/ops/linear.ts";
-import { lanesOf, matrixMatrix } from "../../src/backend/webgpu/ops/matrix_matrix.ts";
+import { matrixMatrix } from "../../src/backend/webgpu/ops/matrix_matrix.ts";
 import { matrixVector, type VectorShape } from "../../src/backend/webgpu/ops/matrix_vector.ts";
-import { type Input, type Slice, slicesOf } from "../../src/backend/webgpu/ops/products.ts";
+import {
+  type Input,
+  lanesOf,
+  type Slice,
+  slicesOf,
+} from "../../src/backend/webgpu/ops/products.ts";
 import { shapesFor, tileRows, tileTokens } from "../../src/backend/webgpu/ops/tile_shapes.ts";
 import { GpuPlan } from "../../src/backend/webgpu/plan.ts";
 import { Reader } from "../../src/backend/webgpu/reader.ts";
@@ -129,6 +134,8 @@ if (await findAdapter() === null) {
   const cases: Case[] = [
     { types: ["Q8_0"], cols: 1024, rows: 37 },
     { types: ["Q4_K"], cols: 768, rows: 70 },
+    { types: ["Q8_0"], cols: 2464, rows: 9 },
+    { types: ["Q4_K"], cols: 4352, rows: 9 },
     { types: ["F32"], cols: 130, rows: 37 },
     { types: ["Q8_0", "Q4_0"], cols: 608, rows: 37 },
   ];
@@ -226,7 +233,7 @@ if (await findAdapter() === null) {
       );
       const [gate, up] = [await upload(intermediate, hidden), await upload(intermediate, hidden)];
       const biases = await Promise.all([hidden, kv, kv].map(vector));
-      for (const { rows, expected } of [{ rows: 1, expected: 4 }, { rows: 64, expected: 6 }]) {
+      for (const { rows, expected } of [{ rows: 1, expected: 5 }, { rows: 64, expected: 6 }]) {
         const create = (width: number) => backend.createBuffer({ kind: "f32", rows, width });
         const x = create(hidden);
         const dispatches: Dispatch[] = [];

@@ -2,7 +2,7 @@
 
 import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, expertsOf } from "../memory.ts";
-import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
+import { DECODE_COMMON } from "../weights/format.ts";
 import {
   ACTIVATIONS,
   biasOf,
@@ -12,7 +12,7 @@ import {
   wholeRows,
 } from "./expert_ranges.ts";
 import type { ExpertRows } from "./experts.ts";
-import { laneBlocks, loadEight, ROW_LANES, unrolled } from "./products.ts";
+import { addLanes, lanesOf, loadEight, overBlocks, unrolled } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */
@@ -20,12 +20,15 @@ const THREADS = 128;
 const MOST_THREADS = 256;
 /** Rows of a thread of the second product, which share what it loads of the activations. */
 const ROWS_EACH = 4;
+/** Blocks of each matrix that a thread of either product asks for at once. */
+const PAIRS_AHEAD = 4;
+const ROWS_AHEAD = 2;
 
-/** `middle[pair] = activation(gate x, up x)`: each thread has the same run of a row of gate and of up. */
+/** `middle[pair] = activation(gate x, up x)`: each thread has the same blocks of a row of gate and of up. */
 export function activatedPairs(step: ExpertRows): Dispatch[] {
   const { x, expertIds, topK, activation, rows, middle } = step;
   const { hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
-  const rowsEach = THREADS / ROW_LANES;
+  const rowsEach = THREADS / lanesOf(hidden);
   const tiles = Math.ceil(intermediate / rowsEach);
   const whole = wholeRows(hidden);
   const gateBias = biasOf("gateBias", biases?.gate);
@@ -69,17 +72,21 @@ var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
     let gateRow = (params.gateBefore + expert) * ${intermediate}u + row;
     let upRow = (params.upBefore + expert) * ${intermediate}u + row;
     let base = pair / ${topK}u * ${hidden}u;
-    let start = lane / ${rowsEach}u * ${laneBlocks(hidden)}u;
-    let end = min(start + ${laneBlocks(hidden)}u, ${blocksOf(hidden)}u);
-    for (var block = start; block < end; block++) {
-      let gateBlock = g_load(gateRow, block);
-      let upBlock = u_load(upRow, block);
+    let part = lane / ${rowsEach}u;
 ${
-      unrolled(4, (j) =>
-        `      let v${j} = x_8(base, block * 4u + ${j}u);
-      g = dot_8(g_unit(gateBlock, ${j}u), v${j}, g);
-      u = dot_8(u_unit(upBlock, ${j}u), v${j}, u);`)
-    }
+      overBlocks({
+        cols: hidden,
+        ahead: PAIRS_AHEAD,
+        sums: ["g", "u"],
+        load: (k) => `let gate${k} = g_load(gateRow, at${k}); let up${k} = u_load(upRow, at${k});`,
+        add: (k) =>
+          unrolled(4, (j) =>
+            `{
+        let v = x_8(base, at${k} * 4u + ${j}u);
+        g = dot_8(g_unit(gate${k}, ${j}u), v, g);
+        u = dot_8(u_unit(up${k}, ${j}u), v, u);
+      }`),
+      })
     }
   }
   sums[lane] = vec2<f32>(g, u);
@@ -87,7 +94,7 @@ ${
   let column = firstRow + lane;
   if (lane >= ${rowsEach}u || column >= ${intermediate}u) { return; }
   var sum = vec2<f32>();
-  for (var i = 0u; i < ${ROW_LANES}u; i++) { sum += sums[i * ${rowsEach}u + lane]; }
+  ${addLanes(hidden, "sum", (l) => `sums[${l} * ${rowsEach}u + lane]`)}
   middle[pair * ${intermediate}u + column] =
     activated(sum.x${gateBias.plus("id", "column")}, sum.y${upBias.plus("id", "column")});
 }`,
@@ -102,11 +109,12 @@ ${
 export function addedPairs(step: ExpertRows): Dispatch[] {
   const { expertIds, weights, topK, scale = 1, out, rows, middle } = step;
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
-  const mostSlots = Math.floor(MOST_THREADS / ROW_LANES);
+  const lanes = lanesOf(intermediate);
+  const mostSlots = MOST_THREADS / lanes;
   const slots = Math.max(1, Math.floor(mostSlots / topK));
   const rowsEach = topK <= mostSlots ? ROWS_EACH : 1;
   const tileRows = slots * rowsEach;
-  const work = slots * topK * ROW_LANES;
+  const work = slots * topK * lanes;
   const threads = Math.min(work, MOST_THREADS);
   const tiles = Math.ceil(hidden / tileRows);
   const whole = wholeRows(intermediate);
@@ -134,7 +142,7 @@ ${loadEight(whole, intermediate)}${placeOf(topK)}
 const TOP_K = ${topK}u;
 // Products: row r of slot j is number j * ${tileRows} + r.
 const ITEMS = ${tileRows * topK}u;
-var<workgroup> sums: array<f32, ${tileRows * topK * ROW_LANES}>;
+var<workgroup> sums: array<f32, ${tileRows * topK * lanes}>;
 var<workgroup> values: array<f32, ${tileRows * topK}>;
 var<workgroup> order: array<u32, ${topK}>;
 @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
@@ -145,8 +153,8 @@ var<workgroup> order: array<u32, ${topK}>;
   for (var j = lane; j < TOP_K; j += ${threads}u) { order[place_of(t, j)] = j; }
   for (var i = lane; i < ${work}u; i += ${threads}u) {
     let slot = i % ${slots}u;
-    let run = i / ${slots}u % ${ROW_LANES}u;
-    let j = i / ${slots * ROW_LANES}u;
+    let part = i / ${slots}u % ${lanes}u;
+    let j = i / ${slots * lanes}u;
     let pair = t * TOP_K + j;
     let expert = u32(expertIds[pair]) - params.first;
 ${unrolled(rowsEach, (r) => `    var sum${r} = 0.0;`)}
@@ -157,31 +165,30 @@ ${
           hidden - 1
         }u);`)
     }
-      let start = run * ${laneBlocks(intermediate)}u;
-      let end = min(start + ${laneBlocks(intermediate)}u, ${blocksOf(intermediate)}u);
-      for (var block = start; block < end; block++) {
-${unrolled(rowsEach, (r) => `        let weights${r} = w_load(row${r}, block);`)}
 ${
-      unrolled(4, (j) =>
-        `        let v${j} = x_8(pair * ${intermediate}u, block * 4u + ${j}u);
-${
-          unrolled(
-            rowsEach,
-            (r) => `        sum${r} = dot_8(w_unit(weights${r}, ${j}u), v${j}, sum${r});`,
-          )
-        }`)
+      overBlocks({
+        cols: intermediate,
+        ahead: ROWS_AHEAD,
+        sums: Array.from({ length: rowsEach }, (_, r) => `sum${r}`),
+        load: (k) => unrolled(rowsEach, (r) => `let w${k}${r} = w_load(row${r}, at${k});`),
+        add: (k) =>
+          unrolled(4, (j) =>
+            `{
+        let v = x_8(pair * ${intermediate}u, at${k} * 4u + ${j}u);
+${unrolled(rowsEach, (r) => `sum${r} = dot_8(w_unit(w${k}${r}, ${j}u), v, sum${r});`)}
+      }`),
+      })
     }
-      }
     }
 ${
       unrolled(rowsEach, (r) =>
-        `    sums[run * ITEMS + j * ${tileRows}u + ${r * slots}u + slot] = sum${r};`)
+        `    sums[part * ITEMS + j * ${tileRows}u + ${r * slots}u + slot] = sum${r};`)
     }
   }
   workgroupBarrier();
   for (var item = lane; item < ITEMS; item += ${threads}u) {
     var value = 0.0;
-    for (var run = 0u; run < ${ROW_LANES}u; run++) { value += sums[run * ITEMS + item]; }
+    ${addLanes(intermediate, "value", (l) => `sums[${l} * ITEMS + item]`)}
     values[item] = value;
   }
   workgroupBarrier();

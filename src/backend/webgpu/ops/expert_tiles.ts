@@ -18,7 +18,7 @@ import {
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
 import type { ExpertRows } from "./experts.ts";
-import { laneBlocks, loadEight, unrolled } from "./products.ts";
+import { lanesOf, loadEight, unrolled } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 const THREADS = 128;
@@ -171,6 +171,7 @@ ${
     },
     workgroups: schedule.tiles * groups,
     code: `${DECODE_COMMON}${decode.join("")}${loadEight(whole, cols)}${options.helpers}
+${blockOrder(cols)}
 // [value][quad of pairs]
 var<workgroup> staged: array<vec4<f32>, ${STAGED / 4}>;
 var<workgroup> pairs: array<u32, ${tokens}>;
@@ -188,13 +189,15 @@ var<workgroup> pairs: array<u32, ${tokens}>;
     pairs[lane] = schedule[params.tiles * ${TILE_WORDS}u + place];
   }${rows.declare}
 ${sums((name) => `var ${name} = vec4<f32>(); var total_${name} = vec4<f32>();`)}
+  // Places among the row's blocks in the order in which its sums have them.
   for (var first = 0u; first < ${blocks}u; first += ${staged}u) {
     let end = min(first + ${staged}u, ${blocks}u);
     workgroupBarrier();
     for (var i = lane; i < (end - first) * ${4 * quads}u; i += ${THREADS}u) {
       let unit = i / ${quads}u;
+      let source = block_at(first + unit / 4u).x * 4u + unit % 4u;
       let token = i % ${quads}u * 4u;
-${unrolled(4, (t) => `      let v${t} = x_8(${base(`pairs[token + ${t}u]`)}, first * 4u + unit);`)}
+${unrolled(4, (t) => `      let v${t} = x_8(${base(`pairs[token + ${t}u]`)}, source);`)}
 ${
       unrolled(8, (k) => {
         const value = EIGHT[k];
@@ -204,14 +207,15 @@ ${
     }
     }
     workgroupBarrier();
-    for (var block = first; block < end; block++) {
-      // Where the run of one of a row's lanes ends, its sum is added to those before.
-      if (block % ${laneBlocks(cols)}u == 0u) {
+    for (var place = first; place < end; place++) {
+      let block = block_at(place);
+      // Where a sum starts, the one before is added to those before it.
+      if (block.y == 0u) {
 ${sums((name) => `total_${name} += ${name}; ${name} = vec4<f32>();`)}
       }
-      let blockA = ${rows.a}_load(rowA, block);
-      let blockB = ${rows.b}_load(rowB, block);
-      let at = (block - first) * ${BLOCK * quads}u;
+      let blockA = ${rows.a}_load(rowA, block.x);
+      let blockB = ${rows.b}_load(rowB, block.x);
+      let at = (place - first) * ${BLOCK * quads}u;
 ${
       // A tile of few pairs waits for weights: all of a block are asked for at once.
       quads <= 2
@@ -230,6 +234,29 @@ ${
     }
 }`,
   };
+}
+
+/**
+ * WGSL of `block_at(place)`: of a row's blocks, one sum's after the other's, number `place`, and which of
+ * its sum's it is.
+ */
+function blockOrder(cols: number): string {
+  const blocks = blocksOf(cols);
+  const lanes = lanesOf(cols);
+  const [least, longer] = [Math.floor(blocks / lanes), blocks % lanes];
+  const most = least + 1;
+  const short = least === 0 ? "" : `
+  let behind = place - ${longer * most}u;
+  return vec2<u32>(${longer}u + behind / ${least}u + behind % ${least}u * ${lanes}u, behind % ${least}u);`;
+  const long =
+    `return vec2<u32>(place / ${most}u + place % ${most}u * ${lanes}u, place % ${most}u);`;
+  return `fn block_at(place: u32) -> vec2<u32> {
+  ${
+    least === 0
+      ? long
+      : `${longer === 0 ? "" : `if (place < ${longer * most}u) { ${long} }`}${short}`
+  }
+}`;
 }
 
 /** `out[t] += scale * sum_j weights[t, j] * values[t, j]`, in ascending order of the experts' ids. */

@@ -1,9 +1,8 @@
 /**
  * The routed experts. A few pairs of a row and one of its experts are computed each by itself
  * (`expert_pairs.ts`); many are sorted by expert on the device, and rows share loads of its weights
- * (`expert_tiles.ts`). Both give the same bits: a product is the sum, in order, of ROW_LANES sums, each of
- * a run of `laneBlocks` neighbouring blocks added value by value, and a row's experts are added in the
- * order of their ids.
+ * (`expert_tiles.ts`). Both give the same bits: products are added as `products.ts` says, and a row's
+ * experts in the order of their ids.
  */
 
 import type { ExpertsParams } from "../../backend.ts";

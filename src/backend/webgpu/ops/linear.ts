@@ -8,8 +8,6 @@ import { canNorm, matrixVector, VECTOR_ROWS } from "./matrix_vector.ts";
 import { type Input, type Slice, slicesOf } from "./products.ts";
 import { normedRows } from "./rows.ts";
 
-export { laneBlocks, loadEight, ROW_LANES } from "./products.ts";
-
 export function linear(context: OpContext, params: LinearParams): void {
   const slices = params.outputs.flatMap(({ weight, bias, out, accumulate, scale = 1 }) =>
     slicesOf([weightOf(weight)], {

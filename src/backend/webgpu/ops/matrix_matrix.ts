@@ -16,10 +16,9 @@ import {
   type Input,
   inputBinding,
   isWhole,
-  laneBlocks,
+  lanesOf,
   loadEight,
   paramsOf,
-  ROW_LANES,
   type Slice,
   unrolled,
 } from "./products.ts";
@@ -55,11 +54,6 @@ export function matrixMatrix(
   );
 }
 
-/** Sums of an output that have a block. */
-export function lanesOf(cols: number): number {
-  return Math.min(ROW_LANES, blocksOf(cols));
-}
-
 function shapeOf({ rows, cols, heads }: Input, slices: readonly Slice[]): TileShape {
   return bestShape({
     outputs: heads
@@ -84,19 +78,22 @@ function dispatchOf(input: Input, slices: readonly Slice[], shape: TileShape): D
   let end = 0;
   const params = slices.map((slice, i) => paramsOf(slice, i, end += tilesOf(slice.rows)));
 
+  const blocks = blocksOf(cols);
+  const lanes = lanesOf(cols);
   const turnsOfBlock = 4 / units;
-  /** Turns in which each group brings all of a sum. */
-  const turnsOfSum = laneBlocks(cols) * turnsOfBlock;
-  const turns = Math.ceil(lanesOf(cols) / groups) * turnsOfSum;
+  // Blocks that the first group has of the sums that are its own.
+  let groupBlocks = 0;
+  for (let first = 0; first < lanes && first < blocks; first += groups) {
+    groupBlocks += Math.ceil((blocks - first) / lanes);
+  }
+  const turns = groupBlocks * turnsOfBlock;
   const weightLoads = loadsOf(tileRows(shape), shape);
   const inputLoads = loadsOf(tokens, shape);
   const load = (call: string) =>
-    blocksOf(cols) % ROW_LANES === 0
+    blocks % groups === 0
       ? `      ${call}`
       // Zeros change no sum.
-      : `      if (block < ${blocksOf(cols)}u) { ${call} } else { ${
-        call.split(" ")[0]
-      } = Eight(); }`;
+      : `      if (block < ${blocks}u) { ${call} } else { ${call.split(" ")[0]} = Eight(); }`;
 
   return {
     label: `matrixMatrix ${weight.type} ${slices.map(({ rows }) => rows).join("+")}x${cols}`,
@@ -123,7 +120,9 @@ ${unrolled(weightLoads.count, (k) => declareWeight(k, { loads: weightLoads, shap
 ${unrolled(inputLoads.count, (k) => declareInput(k, { loads: inputLoads, shape, input }))}
 ${unrolled(sumVectors(shape), (i) => `  var sum${i} = vec4<f32>();`)}
 ${unrolled(ownVectors(shape), (i) => `  var total${i} = vec4<f32>();`)}
-  var block = group;
+  // Number of the first group's sum, and of its block.
+  var sumNumber = 0u;
+  var first = 0u;
   for (var turn = 0u; turn <= ${turns}u; turn++) {
     if (turn > 0u) {
       workgroupBarrier();
@@ -137,10 +136,17 @@ ${
     }
       workgroupBarrier();
     }
-    let complete = turn % ${turnsOfSum}u == 0u;
+    var complete = false;
+    if (turn > 0u && turn % ${turnsOfBlock}u == 0u) {
+      first += ${lanes}u;
+      complete = first >= ${blocks}u;
+      if (complete) {
+        sumNumber += ${groups}u;
+        first = sumNumber;
+      }
+    }
     if (turn < ${turns}u) {
-      if (complete) { block = turn / ${turnsOfSum}u * ${groups}u + group; }
-      else if (turn % ${turnsOfBlock}u == 0u) { block += ${ROW_LANES}u; }
+      let block = first + group;
       let unit = block * 4u + turn % ${turnsOfBlock}u * ${units}u;
 ${
       unrolled(weightLoads.count, (k) =>

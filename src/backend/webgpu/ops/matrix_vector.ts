@@ -17,6 +17,7 @@ import {
   normParams,
 } from "./norm.ts";
 import {
+  addLanes,
   bindingsOf,
   bySlice,
   decoders,
@@ -26,9 +27,10 @@ import {
   inputBinding,
   isWhole,
   laneBlocks,
+  lanesOf,
   loadEight,
+  overBlocks,
   paramsOf,
-  ROW_LANES,
   type Slice,
   unrolled,
 } from "./products.ts";
@@ -36,7 +38,7 @@ import {
 /** Rows of `x` that share a load of weights. */
 export const VECTOR_ROWS = 8;
 const THREADS = NORM_LANES;
-/** Rows of a matrix that neighbouring threads have: so many share what they load of `x`. */
+/** Rows of a matrix that neighbouring threads have at most: so many share what they load of `x`. */
 const NEIGHBOURS = 8;
 /** Bytes of workgroup memory, and sums of each thread for which they are enough. */
 const WORKGROUP_BYTES = 16384;
@@ -45,18 +47,23 @@ const MOST_SUMS = WORKGROUP_BYTES / 4 / THREADS;
 const MOST_ROWS = 4;
 /** Vectors of a block of a normed row there: one more than it has, so that threads use all banks. */
 const BLOCK_VECTORS = 9;
-/** Workgroups that a large GPU should at least have: two for each of its processors. */
-const ENOUGH_WORKGROUPS = 264;
+/**
+ * Workgroups that a large GPU should at least have. Those of one row wait for memory, and many hide that;
+ * those of several read more of `x` than of weights, which threads with several matrix rows share.
+ */
+const ENOUGH_WORKGROUPS = 132;
+const ENOUGH_OF_ONE = 512;
 /** Above it, a norm in each workgroup takes longer than a dispatch for it. */
 const MOST_NORMING = 1056;
-/** Blocks of weights that a thread asks for at once. */
-const BLOCKS_AHEAD = 4;
+/** Blocks of weights that a thread asks for at once, and where it has several rows' sums. */
+const BLOCKS_AHEAD = 8;
+const FEWER_AHEAD = 4;
 
 /** How a kernel shares its work; has no influence on sums. */
 export interface VectorShape {
   /** Matrix rows of a thread. */
   readonly rowsEach: 1 | 2 | 4;
-  /** Blocks of each of them in a turn of its loop. */
+  /** Blocks of each of them that it asks for at once. */
   readonly blocksEach: number;
 }
 
@@ -72,12 +79,15 @@ export function matrixVector(
   );
 }
 
-/** Whether kernels for such products can norm their input themselves, sooner than another dispatch could. */
+/**
+ * Whether kernels for such products can norm their input themselves, sooner than another dispatch could.
+ * Those of several outputs took 8 us longer with it on an H200, those of one output 1 to 3 us.
+ */
 export function canNorm(input: Input, slices: readonly Slice[]): boolean {
   const tokens = Math.min(VECTOR_ROWS, input.rows);
   const sums = MOST_ROWS * tokens * THREADS * 4;
   const needed = tokens * (blocksOf(input.cols) * BLOCK_VECTORS * 16 + NORM_BYTES) + sums;
-  return isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
+  return slices.length === 1 && isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
     groupSlices(slices, 2).every((group) =>
       workgroupsOf(input, group, shapeOf(input, group).rowsEach) <= MOST_NORMING
     );
@@ -90,17 +100,10 @@ export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
     // Rows of several heads read different values.
     input.heads === undefined && each * matrices * tokens <= MOST_SUMS &&
     each * matrices <= MOST_ROWS &&
-    workgroupsOf(input, slices, each) >= ENOUGH_WORKGROUPS
+    workgroupsOf(input, slices, each) >= (tokens === 1 ? ENOUGH_OF_ONE : ENOUGH_WORKGROUPS)
   ) ?? 1;
-  const ahead = Math.floor(BLOCKS_AHEAD / (rowsEach * matrices * tokens));
+  const ahead = Math.floor((tokens <= 2 ? BLOCKS_AHEAD : FEWER_AHEAD) / (rowsEach * matrices));
   return { rowsEach, blocksEach: Math.max(1, Math.min(ahead, laneBlocks(input.cols))) };
-}
-
-/** Threads that share a matrix row: fewer than ROW_LANES where it has fewer blocks. */
-function lanesOf(cols: number): number {
-  let lanes = 1;
-  while (lanes < ROW_LANES && lanes < blocksOf(cols)) lanes *= 2;
-  return lanes;
 }
 
 /** Matrix rows of a workgroup. */
@@ -124,6 +127,7 @@ function dispatchOf(
   const lanes = lanesOf(cols);
   const size = workgroupRows(cols, rowsEach);
   const slots = size / rowsEach;
+  const neighbours = Math.min(NEIGHBOURS, slots);
   const tokenTiles = Math.ceil(rows / tokens);
   let end = 0;
   const params = slices.map((slice, i) => paramsOf(slice, i, end += Math.ceil(slice.rows / size)));
@@ -132,45 +136,37 @@ function dispatchOf(
   const value = (t: number, unit: string) =>
     norm ? `staged_8(${t}u, ${unit})` : `x_8(base${t}, ${unit})`;
 
-  /** Adds a block of each of the thread's rows of slice i. */
-  const addBlock = (i: number, block: string) => {
-    const weights = slices[i].matrices.flatMap((_, m) =>
-      Array.from({ length: rowsEach }, (_, row) => ({ name: `w${i}${m}`, m, row }))
-    );
-    return `      {
-        let at = ${block};
-${
-      weights.map(({ name, m, row }) =>
-        `        let b${m}${row} = ${name}_load(row${row} + params.offset${i}${m}, at);`
-      ).join("\n")
-    }
-${
-      unrolled(4, (j) =>
-        `        {
-${
-          weights.map(({ name, m, row }) =>
-            `          let u${m}${row} = ${name}_unit(b${m}${row}, ${j}u);`
-          ).join("\n")
-        }
-${
-          unrolled(tokens, (t) =>
-            `          let v${t} = ${value(t, `at * 4u + ${j}u`)};
-${
-              weights.map(({ m, row }) => {
-                const name = `sum${sum(m, row, t)}`;
-                return `          ${name} = dot_8(u${m}${row}, v${t}, ${name});`;
-              }).join("\n")
-            }`)
-        }
-        }`)
-    }
-      }`;
-  };
-
   /** Adds all blocks of the thread's rows of slice i. */
   const addRows = (i: number) => {
     const first = i === 0 ? "tile" : `(tile - params.end${i - 1})`;
-    const turn = lanes * blocksEach;
+    const weights = slices[i].matrices.flatMap((_, m) =>
+      Array.from({ length: rowsEach }, (_, row) => ({ name: `w${i}${m}`, m, row }))
+    );
+    const load = (k: number) =>
+      weights.map(({ name, m, row }) =>
+        `let b${k}${m}${row} = ${name}_load(row${row} + params.offset${i}${m}, at${k});`
+      ).join("\n");
+    const add = (k: number) =>
+      unrolled(4, (j) =>
+        `{
+${
+          weights.map(({ name, m, row }) =>
+            `let u${m}${row} = ${name}_unit(b${k}${m}${row}, ${j}u);`
+          )
+            .join("\n")
+        }
+${
+          unrolled(tokens, (t) =>
+            `let v${t} = ${value(t, `at${k} * 4u + ${j}u`)};
+${
+              weights.map(({ m, row }) => {
+                const name = `sum${sum(m, row, t)}`;
+                return `${name} = dot_8(u${m}${row}, v${t}, ${name});`;
+              }).join("\n")
+            }`)
+        }
+}`);
+    const sums = Array.from({ length: weights.length * tokens }, (_, n) => `sum${n}`);
     return `    let firstRow = ${first} * ${size}u + slot;
 ${
       unrolled(rowsEach, (row) =>
@@ -184,17 +180,7 @@ ${
         return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${width}u${head};`;
       })
     }
-    var block = part;
-    for (; block + ${turn - lanes}u < ${blocksOf(cols)}u; block += ${turn}u) {
-${unrolled(blocksEach, (k) => addBlock(i, `block + ${k * lanes}u`))}
-    }
-${
-      blocksEach === 1 || blocksOf(cols) % turn === 0
-        ? ""
-        : `    for (; block < ${blocksOf(cols)}u; block += ${lanes}u) {\n${
-          addBlock(i, "block")
-        }\n    }`
-    }`;
+${overBlocks({ cols, ahead: blocksEach, sums, load, add })}`;
   };
 
   /** Adds the sums that share a row of slice i, and writes the result. */
@@ -206,15 +192,15 @@ ${
       let row = ${first} * ${size}u + place;
       let t = o / ${size}u;
       if (row >= params.rows${i} || first + t >= params.rows) { continue; }
-      let start = place % ${slots}u / 8u * ${8 * lanes}u + place % 8u;
+      let start = place % ${slots}u / ${neighbours}u * ${
+      neighbours * lanes
+    }u + place % ${neighbours}u;
 ${
-      names.map((name, m) =>
-        `      var ${name} = 0.0;
-      for (var l = 0u; l < ${lanes}u; l++) {
-        ${name} += sums[(${m * rowsEach * tokens}u + place / ${slots}u * ${tokens}u + t) * ` +
-        `${THREADS}u + start + l * 8u];
-      }`
-      ).join("\n")
+      names.map((name, m) => {
+        const first = `${m * rowsEach * tokens}u + place / ${slots}u * ${tokens}u + t`;
+        return `      var ${name} = 0.0;
+${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${neighbours}u]`)}`;
+      }).join("\n")
     }
       finish${i}(first + t, row, ${names.join(", ")});
     }`;
@@ -243,8 +229,8 @@ ${norm ? stagedMemory(tokens, cols) : ""}
   ${WORKGROUP}
   let first = workgroup % params.tokenTiles * ${tokens}u;
   let tile = workgroup / params.tokenTiles;
-  let part = lane / ${NEIGHBOURS}u % ${lanes}u;
-  let slot = lane / ${NEIGHBOURS * lanes}u * ${NEIGHBOURS}u + lane % ${NEIGHBOURS}u;
+  let part = lane / ${neighbours}u % ${lanes}u;
+  let slot = lane / ${neighbours * lanes}u * ${neighbours}u + lane % ${neighbours}u;
 ${norm ? stage(tokens, cols) : ""}
 ${unrolled(mostMatrices * rowsEach * tokens, (i) => `  var sum${i} = 0.0;`)}
   ${bySlice(slices, addRows)}

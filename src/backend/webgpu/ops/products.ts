@@ -2,19 +2,17 @@
  * What the kernels for products share: which rows of which matrices a dispatch computes, the order of
  * sums, and what becomes of a sum.
  *
- * A row's values come in blocks of 32. ROW_LANES sums share them: sum l adds blocks l, l + 16, l + 32,
- * .. value by value, and then the sums are added in their order, from zero. Every kernel here keeps to
- * that order, so that an output has the same bits whichever computed it. Neighbouring sums read
- * neighbouring blocks, which is what memory is fast at.
+ * A row's values come in blocks of 32. L sums share them: sum l adds blocks l, l + L, l + 2 L, .. value by
+ * value, and then the sums are added in their order, from zero. L depends on the number of blocks alone,
+ * and every kernel keeps to that order, so that an output has the same bits whichever computed it.
+ * Neighbouring sums read neighbouring blocks, which is what memory is fast at, and a long row has more of
+ * them, so that none takes long.
  */
 
 import type { Binding, Dispatch } from "../kernel.ts";
 import type { GpuWeight, WeightPart } from "../memory.ts";
 import { blocksOf } from "../weights/format.ts";
 import { partBindings } from "./weights.ts";
-
-/** Sums that share a row's blocks. */
-export const ROW_LANES = 16;
 
 /** Storage buffers of a kernel: what every adapter has. */
 const MAX_BINDINGS = 10;
@@ -158,9 +156,79 @@ export function inputBinding(input: Input): Binding {
   return { name: "x", buffer: input.x, type: isWhole(input) ? "array<vec4<f32>>" : "array<f32>" };
 }
 
+/** Sums that share a row's blocks: a power of two, of which some may have none. */
+export function lanesOf(cols: number): number {
+  const blocks = blocksOf(cols);
+  const most = blocks <= 64 ? 16 : blocks <= 128 ? 32 : 64;
+  let lanes = 1;
+  while (lanes < most && lanes < blocks) lanes *= 2;
+  return lanes;
+}
+
 /** Blocks that the longest of a row's sums has. */
 export function laneBlocks(cols: number): number {
-  return Math.ceil(blocksOf(cols) / ROW_LANES);
+  return Math.ceil(blocksOf(cols) / lanesOf(cols));
+}
+
+/**
+ * WGSL statements that add all blocks of sum `part` to the variables `sums`. `load(k)` is WGSL that asks
+ * for what is needed of block `atK`, and `add(k)` adds it. Up to `ahead` blocks are asked for at once.
+ */
+export function overBlocks(
+  { cols, ahead, sums, load, add }: {
+    cols: number;
+    ahead: number;
+    sums: readonly string[];
+    load: (k: number) => string;
+    add: (k: number) => string;
+  },
+): string {
+  const blocks = blocksOf(cols);
+  const lanes = lanesOf(cols);
+  const longest = laneBlocks(cols);
+  const turn = (count: number) =>
+    `${unrolled(count, (k) => `let at${k} = block + ${k * lanes}u;\n${load(k)}`)}
+${unrolled(count, add)}`;
+  if (longest <= ahead) {
+    const last = longest - 1;
+    const list = (text: (k: number) => string) => unrolled(last, text);
+    const at = `part + ${last * lanes}u`;
+    const some = blocks % lanes > 0;
+    // A block beyond the last one is read where that one is, and not kept.
+    return `    {
+${list((k) => `let at${k} = part + ${k * lanes}u;\n${load(k)}`)}
+let at${last} = ${some ? `min(${at}, ${blocks - 1}u)` : at};
+${load(last)}
+${list(add)}
+${some ? sums.map((sum) => `let before_${sum} = ${sum};`).join("\n") : ""}
+${add(last)}
+${
+      some
+        ? sums.map((sum) => `${sum} = select(before_${sum}, ${sum}, ${at} < ${blocks}u);`).join(
+          "\n",
+        )
+        : ""
+    }
+    }`;
+  }
+  return `    var block = part;
+    for (; block + ${(ahead - 1) * lanes}u < ${blocks}u; block += ${ahead * lanes}u) {
+${turn(ahead)}
+    }
+${
+    blocks % (ahead * lanes) === 0 || ahead === 1
+      ? ""
+      : `    for (; block < ${blocks}u; block += ${lanes}u) {\n${turn(1)}\n    }`
+  }`;
+}
+
+/** WGSL statements that add `value(l)`, a row's sums, to `total` in their order, `l` a WGSL expression. */
+export function addLanes(cols: number, total: string, value: (l: string) => string): string {
+  const lanes = lanesOf(cols);
+  const step = Math.min(8, lanes);
+  return `for (var l = 0u; l < ${lanes}u; l += ${step}u) {
+${unrolled(step, (i) => `  ${total} += ${value(`(l + ${i}u)`)};`)}
+}`;
 }
 
 /** WGSL text for each number below `count`. */
