@@ -1,7 +1,7 @@
 /**
  * Every weight format on the device: what a table's rows are after packing and decoding, against
- * `src/quant/dequantize.ts`. Formats of one term have the same numbers. Those that add a minimum do it in
- * one rounding where the GPU can, so they may be off by a unit in the last place of the larger term.
+ * `src/quant/dequantize.ts`. Formats of one term have the same numbers. Those that add a minimum may be off
+ * by a unit in the last place of the largest term that a value of the block can have.
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
@@ -114,13 +114,20 @@ function without(type: TensorType, { bytes, offset }: { bytes: Uint8Array; offse
   return valuesOf(type, copy);
 }
 
+/** Values of which about the largest one occurs among as many, with the same scale. */
+const NEIGHBOURS = 16;
+
 /** How far each value may be off. */
 function tolerances(type: TensorType, bytes: Uint8Array): (i: number) => number {
   const halves = HALVES[type];
   if (halves?.minimum === undefined) return () => 0;
   const products = without(type, { bytes, offset: halves.minimum });
   const minima = without(type, { bytes, offset: halves.scale });
-  return (i) => 2 ** -23 * Math.max(Math.abs(products[i]), Math.abs(minima[i]));
+  return (i) => {
+    const first = i - i % NEIGHBOURS;
+    const largest = Math.max(...products.subarray(first, first + NEIGHBOURS).map(Math.abs));
+    return 2 ** -22 * Math.max(largest, Math.abs(minima[i]));
+  };
 }
 
 function assertDecoded(

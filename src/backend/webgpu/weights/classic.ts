@@ -60,7 +60,7 @@ export const FIVE_BITS = `
 /** WGSL that returns bytes less `zero` times a scale. */
 export function scaled(scale: string, zero: string): string {
   return `
-  return Eight(${scale} * bytes_f32(low, ${zero}), ${scale} * bytes_f32(high, ${zero}));`;
+  return Eight(scaled_bytes(low, ${scale}, ${zero}), scaled_bytes(high, ${scale}, ${zero}));`;
 }
 
 /** WGSL that returns bytes times a scale and an offset, in one rounding where the GPU can. */
@@ -69,6 +69,12 @@ export function shifted(scale: string, offset: string): string {
   let scale = vec4<f32>(${scale});
   let offset = vec4<f32>(${offset});
   return Eight(fma(scale, bytes_f32(low, 0.0), offset), fma(scale, bytes_f32(high, 0.0), offset));`;
+}
+
+/** WGSL that returns a word's eight nibbles times a scale and an offset. */
+export function nibbles(scale: string, offset: string): string {
+  return `
+  return shifted_nibbles(block.quad[j], ${scale}, ${offset});`;
 }
 
 /** Nibbles; two blocks' scales share a word. */
@@ -99,7 +105,7 @@ export const Q4_0: WeightFormat = {
       load: `
   let quad = ${name}_q[row * ${blocksOf(cols)}u + block];
   return ${name}_Block(quad, ${halfOf(name, `row * ${halfWords(cols)}u`)});`,
-      unit: `${NIBBLES}${scaled("block.scale", "8.0")}`,
+      unit: nibbles("block.scale", "-8.0 * block.scale"),
     }),
 };
 
@@ -126,7 +132,7 @@ export const Q4_1: WeightFormat = {
   let at = row * ${blocksOf(cols)}u + block;
   let halves = ${name}_s[at];
   return ${name}_Block(${name}_q[at], half_f32(halves), half_f32(halves >> 16u));`,
-      unit: `${NIBBLES}${shifted("block.scale", "block.minimum")}`,
+      unit: nibbles("block.scale", "block.minimum"),
     }),
 };
 
@@ -227,7 +233,8 @@ export const Q8_0: WeightFormat = {
       unit: `
   let quad = ${name}_q[block.at + j / 2u];
   let words = select(quad.xy, quad.zw, (j & 1u) == 1u);
+  let bytes = words ^ vec2<u32>(0x80808080u);
   return Eight(
-    block.scale * signed_bytes_f32(words.x), block.scale * signed_bytes_f32(words.y));`,
+    scaled_bytes(bytes.x, block.scale, 128.0), scaled_bytes(bytes.y, block.scale, 128.0));`,
     }),
 };

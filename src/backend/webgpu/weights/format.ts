@@ -86,6 +86,10 @@ fn ${name}_8(row: u32, unit: u32) -> Eight {
  * subnormal numbers: none occurs, not even where a half is one.
  *
  * `bytes_f32`: bytes less `zero`. Conversions are slow on many GPUs; 2^23 + n has n as its last bits.
+ * `scaled_bytes`: scale (n - zero) of each byte n, in one operation for it: 256 + n has n as the first bits
+ * of its mantissa, and what is too much goes with the addition. Scales have few enough bits for all of that.
+ * `shifted_nibbles`: scale n + offset of a word's low nibbles and its high ones likewise, from 16 + n; the
+ * offset is rounded together with 16 scale.
  * `widen`: floats of few bits, their exponents and mantissas at float32's place; `least` is the smallest
  * normal number. Below it, (1 + m) least / 2 is read where m least is meant.
  * `e2m1_f32`: a quarter of the numbers in the low nibbles.
@@ -101,7 +105,20 @@ fn bytes_f32(word: u32, zero: f32) -> vec4<f32> {
   let last = bytes_of(word, 0xffu) | vec4<u32>(0x4b000000u);
   return bitcast<vec4<f32>>(last) - vec4<f32>(8388608.0 + zero);
 }
-fn signed_bytes_f32(word: u32) -> vec4<f32> { return bytes_f32(word ^ 0x80808080u, 128.0); }
+fn scaled_bytes(word: u32, scale: f32, zero: f32) -> vec4<f32> {
+  let bytes = vec4<u32>(word << 15u, word << 7u, word >> 1u, word >> 9u) & vec4<u32>(0x007f8000u);
+  let values = bitcast<vec4<f32>>(bytes | vec4<u32>(0x43800000u));
+  return fma(vec4<f32>(scale), values, vec4<f32>(-scale * (256.0 + zero)));
+}
+fn sixteen_and(nibbles: vec4<u32>) -> vec4<f32> {
+  return bitcast<vec4<f32>>((nibbles & vec4<u32>(0x00780000u)) | vec4<u32>(0x41800000u));
+}
+fn shifted_nibbles(word: u32, scale: f32, offset: f32) -> Eight {
+  let low = sixteen_and(vec4<u32>(word << 19u, word << 11u, word << 3u, word >> 5u));
+  let high = sixteen_and(vec4<u32>(word << 15u, word << 7u, word >> 1u, word >> 9u));
+  let rest = vec4<f32>(fma(-16.0, scale, offset));
+  return Eight(fma(vec4<f32>(scale), low, rest), fma(vec4<f32>(scale), high, rest));
+}
 fn widen(magnitudes: vec4<u32>, signs: vec4<u32>, least: f32) -> vec4<f32> {
   let values = bitcast<vec4<f32>>(magnitudes + vec4<u32>(bitcast<u32>(least) - 0x00800000u));
   let right = min(values, fma(values, vec4<f32>(2.0), vec4<f32>(-least)));

@@ -8,7 +8,7 @@
  */
 
 import { f16ToF32 } from "../../../quant/half.ts";
-import { FIVE_BITS, NIBBLES, scaled, shifted } from "./classic.ts";
+import { FIVE_BITS, nibbles, scaled, shifted } from "./classic.ts";
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
 import {
   moveBits,
@@ -115,7 +115,7 @@ export const Q4_K: WeightFormat = superblocks("Q4_K", {
   let factors = halves_f32(vec2<u32>(${name}_s[base], 0u));
   let products = factors.xy * vec2<f32>(vec2<u32>(own, own >> 8u) & vec2<u32>(255u));
   return ${name}_Block(${name}_q[at], products.x, products.y);`,
-  unit: `${NIBBLES}${shifted("block.scale", "-block.minimum")}`,
+  unit: nibbles("block.scale", "-block.minimum"),
 });
 
 /** As Q4_K, and fifth bits. */
@@ -171,7 +171,9 @@ export const Q6_K: WeightFormat = superblocks("Q6_K", {
   let uppers = block.uppers[j / 2u] >> (4u * (j & 1u));
   let low = (word & 0x0f0f0f0fu) | ((uppers << 4u) & 0x30303030u);
   let high = ((word >> 4u) & 0x0f0f0f0fu) | ((uppers << 2u) & 0x30303030u);
-  ${scaled("block.scales[j / 2u]", "32.0")}`,
+  // Scales have too many bits for \`scaled_bytes\`.
+  let scale = block.scales[j / 2u];
+  return Eight(scale * bytes_f32(low, 32.0), scale * bytes_f32(high, 32.0));`,
 });
 
 interface Superblock {
