@@ -1,5 +1,5 @@
 /**
- * Matrices times one to eight rows, where reading the weights is what takes time. A workgroup has a tile
+ * Matrices times a few rows, up to eight at a time, where reading the weights is what takes time. A workgroup has a tile
  * of matrix rows. Each of its threads has one of the sums that share a row's blocks, of one to four of
  * the rows, so that a value of `x` that it loads serves them all; neighbouring threads have neighbouring
  * rows, which read the same values of `x`.

@@ -35,7 +35,7 @@ const SHAPES: readonly Candidate[] = [
   shape([8, 8], [4, 8], { groups: 4, units: 1, alone: 40, further: 29 }),
   shape([8, 4], [8, 8], { groups: 4, units: 1, alone: 39, further: 32 }),
   shape([8, 4], [4, 8], { groups: 8, units: 1, alone: 21, further: 17 }),
-  shape([8, 4], [4, 8], { groups: 4, units: 1, alone: 28, further: 15 }),
+  shape([8, 4], [4, 8], { groups: 4, units: 2, alone: 28, further: 15 }),
   shape([8, 4], [8, 4], { groups: 4, units: 1, alone: 33, further: 18 }),
   shape([4, 4], [8, 4], { groups: 4, units: 1, alone: 24, further: 11.3 }),
 ];
