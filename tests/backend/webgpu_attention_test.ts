@@ -12,7 +12,6 @@ import {
   type Weight,
 } from "../../src/backend/backend.ts";
 import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
-import { findAdapter } from "../../src/backend/webgpu/device.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
 import { UnsupportedOpError } from "../../src/errors.ts";
 import { rowOf } from "./_expected.ts";
@@ -20,6 +19,7 @@ import { assertSameBits, filled, uploadVector, withBackend } from "./_harness.ts
 import { KV_TYPES } from "./_kept.ts";
 import { generator, normals } from "./_random.ts";
 import { ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
+import { GPU_SKIPPED } from "../support/gpu.ts";
 
 /** Two sequences of so many tokens each. */
 interface Shape {
@@ -274,8 +274,8 @@ function recordWide(backend: Backend): void {
   backend.record((ops) => ops.attention({ ...op, q: create("f32", 8), out: create("f32", 520) }));
 }
 
-if (await findAdapter() === null) {
-  Deno.test.ignore("webgpu: no adapter here for attention over segments", () => {});
+if (GPU_SKIPPED !== undefined) {
+  Deno.test.ignore(`webgpu attention (skipped: ${GPU_SKIPPED})`, () => {});
 } else {
   for (const [index, shape] of SHAPES.entries()) {
     Deno.test(`webgpu: attention over segments is right, ${shape.name}`, async () => {

@@ -6,7 +6,7 @@
 import { assert } from "@std/assert";
 import type { Buffer, ExpertsParams } from "../../src/backend/backend.ts";
 import { GpuAllocator } from "../../src/backend/webgpu/allocator.ts";
-import { findAdapter, openGpu } from "../../src/backend/webgpu/device.ts";
+import { openGpu } from "../../src/backend/webgpu/device.ts";
 import { type Dispatch, Kernels } from "../../src/backend/webgpu/kernel.ts";
 import { GpuBuffer, GpuExperts } from "../../src/backend/webgpu/memory.ts";
 import { tokensOfTile } from "../../src/backend/webgpu/ops/expert_sort.ts";
@@ -17,6 +17,7 @@ import { Uploader } from "../../src/backend/webgpu/upload.ts";
 import type { TensorType } from "../../src/quant/types.ts";
 import { assertSameBits } from "./_harness.ts";
 import { generator, normals, randomWeight } from "./_random.ts";
+import { GPU_SKIPPED } from "../support/gpu.ts";
 
 interface Case {
   readonly count: number;
@@ -161,8 +162,8 @@ async function checkRows(test: Case, alone: readonly number[]): Promise<void> {
   }
 }
 
-if (await findAdapter() === null) {
-  Deno.test.ignore("webgpu experts: no adapter here", () => {});
+if (GPU_SKIPPED !== undefined) {
+  Deno.test.ignore(`webgpu experts (skipped: ${GPU_SKIPPED})`, () => {});
 } else {
   const PLAIN = { hidden: 64, intermediate: 96, topK: 3, types: ["Q8_0", "Q8_0"] } as const;
 

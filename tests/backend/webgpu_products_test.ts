@@ -5,7 +5,7 @@
 
 import type { TensorType } from "../../src/quant/types.ts";
 import { GpuAllocator } from "../../src/backend/webgpu/allocator.ts";
-import { findAdapter, openGpu } from "../../src/backend/webgpu/device.ts";
+import { openGpu } from "../../src/backend/webgpu/device.ts";
 import { type Dispatch, Kernels } from "../../src/backend/webgpu/kernel.ts";
 import { bufferOf, type GpuWeight } from "../../src/backend/webgpu/memory.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
@@ -26,6 +26,7 @@ import { Uploader } from "../../src/backend/webgpu/upload.ts";
 import { assert, assertEquals } from "@std/assert";
 import { assertSameBits, filled, uploadVector, withBackend } from "./_harness.ts";
 import { generator, normals, randomWeight } from "./_random.ts";
+import { GPU_SKIPPED } from "../support/gpu.ts";
 
 /** A device with what runs dispatches on it. */
 class Machine {
@@ -128,8 +129,8 @@ function ways({ types, cols, rows }: Case): Way[] {
   return [...vectors, ...tiles];
 }
 
-if (await findAdapter() === null) {
-  Deno.test.ignore("webgpu products: no adapter here", () => {});
+if (GPU_SKIPPED !== undefined) {
+  Deno.test.ignore(`webgpu products (skipped: ${GPU_SKIPPED})`, () => {});
 } else {
   const cases: Case[] = [
     { types: ["Q8_0"], cols: 1024, rows: 37 },

@@ -1,7 +1,6 @@
 /** Faults of a GPU below an engine in a worker: streams end or go on by WASM, and the next one is right. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { findAdapter } from "../../src/backend/webgpu/device.ts";
 import { openEngine } from "../../src/engine/open_engine.ts";
 import type { Engine, EngineOptions } from "../../src/engine/types.ts";
 import { CapacityError } from "../../src/errors.ts";
@@ -9,6 +8,7 @@ import { parseFaults } from "../../src/faults.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 import { ROOT } from "../support/fixtures.ts";
 import { within } from "./_streams.ts";
+import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
 const OPTIONS = {
   model: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
@@ -48,7 +48,7 @@ async function withEngine(
   }
 }
 
-const ignore = await findAdapter() === null;
+const ignore = GPU_SKIPPED !== undefined;
 
 /** What the WASM kernels answer. */
 async function wasmAnswer(): Promise<number[]> {
@@ -60,7 +60,8 @@ async function wasmAnswer(): Promise<number[]> {
 }
 
 Deno.test({
-  name: "gpu: a device that is lost ends its stream by name, and the next one is right, by WASM",
+  name:
+    `gpu: a device that is lost ends its stream by name, and the next one is right, by WASM${SKIP_NOTE}`,
   ignore,
   async fn() {
     const expected = await wasmAnswer();
@@ -84,7 +85,8 @@ Deno.test({
 });
 
 Deno.test({
-  name: "gpu: where a kernel doesn't compile, requests that have not begun go on by WASM",
+  name:
+    `gpu: where a kernel doesn't compile, requests that have not begun go on by WASM${SKIP_NOTE}`,
   ignore,
   async fn() {
     const expected = await wasmAnswer();
@@ -96,7 +98,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: "gpu: memory that is refused is said where the GPU was asked for by name",
+  name: `gpu: memory that is refused is said where the GPU was asked for by name${SKIP_NOTE}`,
   ignore,
   async fn() {
     await assertRejects(

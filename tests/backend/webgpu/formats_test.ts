@@ -6,13 +6,13 @@
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Backend, TensorData } from "../../../src/backend/backend.ts";
-import { findAdapter } from "../../../src/backend/webgpu/device.ts";
 import { createWebGpuBackend } from "../../../src/backend/webgpu/mod.ts";
 import { FormatError } from "../../../src/errors.ts";
 import { dequantize } from "../../../src/quant/dequantize.ts";
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../../../src/quant/types.ts";
 import { filled, withBackend } from "../_harness.ts";
 import { generator } from "../_random.ts";
+import { GPU_SKIPPED, SKIP_NOTE } from "../../support/gpu.ts";
 
 const TYPES = (Object.keys(TENSOR_TYPES) as TensorType[]).filter((type) =>
   TENSOR_TYPES[type].kernel !== null
@@ -153,13 +153,11 @@ function colsOf(type: TensorType): number[] {
 
 function onDevice(name: string, body: (backend: Backend, t: Deno.TestContext) => Promise<void>) {
   Deno.test({
-    name: `webgpu formats: ${name}`,
-    ignore: !hasAdapter,
+    name: `webgpu formats: ${name}${SKIP_NOTE}`,
+    ignore: GPU_SKIPPED !== undefined,
     fn: (t) => withBackend(() => createWebGpuBackend(), (backend) => body(backend, t)),
   });
 }
-
-const hasAdapter = await findAdapter() !== null;
 
 onDevice("packed and decoded values are those of the file", async (backend, t) => {
   for (const [index, type] of TYPES.entries()) {
