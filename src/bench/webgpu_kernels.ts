@@ -15,7 +15,12 @@ import {
   type VectorShape,
 } from "../backend/webgpu/ops/matrix_vector.ts";
 import { type Input, lanesOf, type Slice } from "../backend/webgpu/ops/products.ts";
-import { shapesFor, tileRows, tileTokens } from "../backend/webgpu/ops/tile_shapes.ts";
+import {
+  groupThreads,
+  shapesFor,
+  tileRows,
+  tileTokens,
+} from "../backend/webgpu/ops/tile_shapes.ts";
 import { formatOf } from "../backend/webgpu/weights/formats.ts";
 import { rowQuantWords } from "../backend/webgpu/weights/format.ts";
 import {
@@ -157,7 +162,7 @@ class Bench {
         for (const shape of shapesFor({ matrices: 1, lanes: lanesOf(cols) })) {
           const name = `.. tiles of ${tileRows(shape)} x ${
             tileTokens(shape)
-          }, ${shape.groups} groups`;
+          }, ${shape.groups} groups of ${groupThreads(shape)}`;
           await this.#measure(name, product, matrixMatrix(input, slices, { shape }));
         }
         this.#timer.free(...product.memory);
@@ -253,7 +258,7 @@ class Bench {
     this.figures.push(figure);
     const { name, type = "", tokens, seconds, bytes, operations } = figure;
     const cells = [
-      name.padEnd(34),
+      name.padEnd(38),
       type.padEnd(8),
       (tokens === undefined ? "" : `${tokens} rows`).padStart(9),
       `${threeDigits(seconds * 1e6)} us`.padStart(11),
