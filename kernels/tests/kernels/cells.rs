@@ -100,7 +100,11 @@ fn rows_of_halves_have_each_number_as_one_alone_is_rounded() {
         [x, middle, f32::from_bits(middle.to_bits() + 1)]
     });
     let extremes = [f32::MIN_POSITIVE, 1e-40, 65519.9, 65520.0, 3e38];
-    let numbers: Vec<f32> = extremes.into_iter().chain(steps).flat_map(|x| [x, -x]).collect();
+    let numbers: Vec<f32> = extremes
+        .into_iter()
+        .chain(steps)
+        .flat_map(|x| [x, -x])
+        .collect();
     for row in numbers.chunks_exact(WIDTH) {
         for stride in [1, 8] {
             let mut halves = [0x5555u16; 8 * WIDTH];
