@@ -49,16 +49,16 @@ const _: () = assert!(core::mem::size_of::<BlockMeta>() == BLOCK_BYTES);
 /// after the other, adds to each sum four products in a row, each waiting for the one before it, and runs
 /// out of registers for weights. It moves nothing across a branch, and does not know that none is taken.
 #[derive(Clone, Copy)]
-struct Walls(u32);
+pub struct Walls(u32);
 
 impl Walls {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(core::hint::black_box(0))
     }
 
     /// `place` differs from wall to wall, and from 0.
     #[inline(always)]
-    fn pass(self, place: u32) {
+    pub fn pass(self, place: u32) {
         static NEVER_WRITTEN: AtomicU32 = AtomicU32::new(0);
         if self.0 == place {
             NEVER_WRITTEN.store(place, Ordering::Relaxed);
