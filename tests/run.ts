@@ -20,6 +20,8 @@ const SIDE_BY_SIDE = [
   "tests/model",
   "tests/quant",
   "tests/engine/determinism_test.ts",
+  "tests/engine/prefix_cache_test.ts",
+  "tests/engine/scheduler_random_test.ts",
   "tests/cli/inspect_test.ts",
   "tests/cli/logits_test.ts",
   "tests/cli/repack_test.ts",
