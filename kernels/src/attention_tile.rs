@@ -52,7 +52,7 @@ pub unsafe fn score_groups<const N: usize, S: Source>(
     scale: f32,
     scores: *mut f32,
 ) {
-    let walls = Walls::new();
+    let walls = Walls::raised();
     let q = *q;
     for group in 0..groups {
         let mut sums = [[F32x4::splat(0.0); 2]; N];
@@ -94,7 +94,7 @@ pub unsafe fn add_columns<const N: usize, S: Source>(
     (count, dim): (usize, usize),
     scores: *const f32,
 ) {
-    let walls = Walls::new();
+    let walls = Walls::raised();
     let outs = *outs;
     let mut d = 0;
     while d + 8 <= dim {

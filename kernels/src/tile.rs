@@ -52,7 +52,7 @@ const _: () = assert!(core::mem::size_of::<BlockMeta>() == BLOCK_BYTES);
 pub struct Walls(u32);
 
 impl Walls {
-    pub fn new() -> Self {
+    pub fn raised() -> Self {
         Self(core::hint::black_box(0))
     }
 
@@ -162,7 +162,7 @@ pub unsafe fn multiply_tile<F: Narrow, const N: usize, const Q16: bool, const QU
     blocks: usize,
     rows: &TileRows<N>,
 ) -> [Sums; N] {
-    let walls = Walls::new();
+    let walls = Walls::raised();
     let mut block = weights;
     let mut rows = *rows;
     let mut y = [[F32x4::splat(0.0); 2]; N];
