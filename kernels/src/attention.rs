@@ -4,10 +4,13 @@
 //! from page 0 and always in whole pages, so that a query's result does not depend on which other queries
 //! it goes with.
 
+use core::mem::MaybeUninit;
+
 use crate::activations::rms_norm;
+use crate::attention_tile::{add_columns, score_groups};
 use crate::cells::Cells;
-use crate::kv_layer::{Floats, NormalHalves, ScaledCells, Source, LANES};
-use crate::math::exp;
+use crate::kv_layer::{Floats, Halves, ScaledCells, Source, LANES};
+use crate::math::{exp, exp_below_one};
 use crate::simd::F32x4;
 
 pub use crate::kv_layer::{KvLayer, PAGE};
@@ -35,7 +38,21 @@ impl Batch {
 /// `x` points to a head, `cos_sin` to `dim` floats.
 pub unsafe fn rotate(x: *mut f32, cos_sin: *const f32, dim: usize, interleaved: bool) {
     let half = dim / 2;
-    for i in 0..half {
+    let vectors = half / 4 * 4;
+    for i in (0..vectors).step_by(4) {
+        let c = F32x4::load(cos_sin.add(i));
+        let s = F32x4::load(cos_sin.add(half + i));
+        if interleaved {
+            rotate_pairs(x.add(2 * i), c.low_twice(), s.low_twice());
+            rotate_pairs(x.add(2 * i + 4), c.high_twice(), s.high_twice());
+        } else {
+            let (a, b) = (x.add(i), x.add(i + half));
+            let (u, v) = (F32x4::load(a), F32x4::load(b));
+            u.mul(c).sub(v.mul(s)).store(a);
+            v.mul(c).add(u.mul(s)).store(b);
+        }
+    }
+    for i in vectors..half {
         let (a, b) = if interleaved {
             (2 * i, 2 * i + 1)
         } else {
@@ -46,6 +63,17 @@ pub unsafe fn rotate(x: *mut f32, cos_sin: *const f32, dim: usize, interleaved: 
         *x.add(a) = u * c - v * s;
         *x.add(b) = v * c + u * s;
     }
+}
+
+/// Rotates two neighbours and the two after them.
+#[inline(always)]
+unsafe fn rotate_pairs(x: *mut f32, c: F32x4, s: F32x4) {
+    // Of the first of each pair the other's product is taken away: added with its sign changed.
+    const SIGNS: [f32; 4] = [-0.0, 0.0, -0.0, 0.0];
+    let pairs = F32x4::load(x);
+    let crossed = pairs.swap_neighbours().mul(s).bits();
+    let crossed = crossed.flip(F32x4::load(SIGNS.as_ptr()).bits()).as_f32();
+    pairs.mul(c).add(crossed).store(x);
 }
 
 /// Parameters of `rotate_and_cache`.
@@ -146,7 +174,12 @@ impl Running {
             self.total = self.total * shrink + exp(F32x4::splat(sink - grown)).lanes()[0];
             rescale(out, value_dim, shrink);
         }
-        for d in 0..value_dim {
+        let vectors = value_dim / 4 * 4;
+        for d in (0..vectors).step_by(4) {
+            let quotient = F32x4::load(out.add(d)).div(F32x4::splat(self.total));
+            quotient.store(out.add(d));
+        }
+        for d in vectors..value_dim {
             *out.add(d) /= self.total;
         }
     }
@@ -175,22 +208,20 @@ pub unsafe fn attend(
 ) {
     let (key_dim, value_dim) = (layer.key_dim, layer.value_dim);
     let (scores, room) = (scratch, scratch.add(MAX_QUERIES * PAGE));
-    let idle = Running {
-        query: queries[0],
-        peak: 0.0,
-        total: 0.0,
-    };
-    let mut running = [idle; MAX_QUERIES];
-    let running = &mut running[..queries.len()];
+    let mut running = [const { MaybeUninit::<Running>::uninit() }; MAX_QUERIES];
     let mut furthest = 0;
     let mut first = usize::MAX;
     for (to, &query) in running.iter_mut().zip(queries) {
-        *to = Running::start(query, value_dim);
+        to.write(Running::start(query, value_dim));
         furthest = furthest.max(query.limit);
         first = first.min(query.first / PAGE * PAGE);
     }
+    let running = running.as_mut_ptr() as *mut Running;
+    let running = core::slice::from_raw_parts_mut(running, queries.len());
     // One tile converts numbers as it reads them; more share what is unpacked once.
     let direct = running.len() <= TILE && value_dim % 8 == 0;
+    let halves =
+        direct && key_dim % 4 == 0 && layer.cells == Cells::F16 && enlarge(running, key_dim, room);
     while first < furthest {
         let page = *table.add(first / PAGE);
         let count = PAGE.min(furthest - first);
@@ -203,24 +234,45 @@ pub unsafe fn attend(
             scores,
         };
         match layer.cells {
-            Cells::F16 if direct => {
-                pass.score(running, NormalHalves::of(keys));
-                pass.add(running, NormalHalves::of(values));
-            }
-            Cells::Q8 if direct => {
-                pass.score(running, ScaledCells::of(keys));
-                pass.add(running, ScaledCells::of(values));
-            }
-            _ => {
-                pass.score(running, Floats(layer.unpack_keys(keys, count, room)));
-                pass.add(running, Floats(layer.unpack_values(values, count, room)));
-            }
+            Cells::F16 if halves => pass.run(running, || Halves::of(keys), || Halves::of(values)),
+            Cells::Q8 if direct => pass.run(
+                running,
+                || ScaledCells::of(keys),
+                || ScaledCells::of(values),
+            ),
+            _ => pass.run(
+                running,
+                || Floats(layer.unpack_keys(keys, count, room)),
+                || Floats(layer.unpack_values(values, count, room)),
+            ),
         }
         first += PAGE;
     }
     for running in running {
         running.finish(value_dim);
     }
+}
+
+/// Lets queries read what is in `room`: themselves times the factor of halves. False, and all as before,
+/// where one would become too large a number.
+unsafe fn enlarge(queries: &mut [Running], key_dim: usize, room: *mut f32) -> bool {
+    let mut most = F32x4::splat(0.0);
+    for (n, running) in queries.iter().enumerate() {
+        for d in (0..key_dim).step_by(4) {
+            let q = F32x4::load(running.query.q.add(d));
+            most = most.larger(q.abs());
+            q.mul(F32x4::splat(Halves::FACTOR))
+                .store(room.add(n * key_dim + d));
+        }
+    }
+    let most = most.max_lane();
+    if most >= f32::MAX / Halves::FACTOR {
+        return false;
+    }
+    for (n, running) in queries.iter_mut().enumerate() {
+        running.query.q = room.add(n * key_dim);
+    }
+    true
 }
 
 /// Keys of the page from `first` on up to the last that one of the queries sees; 0 where none sees any.
@@ -242,6 +294,18 @@ struct Pass {
 }
 
 impl Pass {
+    /// The values are got after the keys are done with: both may be unpacked to one place.
+    #[inline(always)]
+    unsafe fn run<S: Source>(
+        &self,
+        queries: &mut [Running],
+        keys: impl Fn() -> S,
+        values: impl Fn() -> S,
+    ) {
+        self.score(queries, keys());
+        self.add(queries, values());
+    }
+
     /// Scores all keys, softened: what the values must be multiplied by.
     unsafe fn score<S: Source>(&self, queries: &mut [Running], keys: S) {
         for (tile, queries) in queries.chunks_mut(TILE).enumerate() {
@@ -267,21 +331,8 @@ impl Pass {
             return;
         }
         let q: [*const f32; N] = core::array::from_fn(|n| queries[n].query.q);
-        for group in 0..count.div_ceil(LANES) {
-            let mut source = keys;
-            let mut sums = self.group_scores(q, &mut source, group);
-            if let Some(mut exact) = source.doubted() {
-                sums = self.group_scores(q, &mut exact, group);
-            }
-            for n in 0..N {
-                let to = scores.add(n * PAGE + group * LANES);
-                for h in 0..2 {
-                    sums[n][h]
-                        .mul(F32x4::splat(self.scale))
-                        .store(to.add(4 * h));
-                }
-            }
-        }
+        let groups = count.div_ceil(LANES);
+        score_groups(&q, keys, (groups, self.key_dim), self.scale, scores);
         for (n, running) in queries.iter_mut().enumerate() {
             let seen = running.seen(self.first);
             let row = scores.add(n * PAGE);
@@ -289,28 +340,15 @@ impl Pass {
                 core::ptr::write_bytes(row, 0, PAGE);
                 continue;
             }
-            let shrink = soften(row, seen, count, &mut running.peak, &mut running.total);
+            let shrink = soften(
+                row,
+                seen,
+                (count, S::FACTOR),
+                &mut running.peak,
+                &mut running.total,
+            );
             rescale(running.query.out, self.value_dim, shrink);
         }
-    }
-
-    /// Products of N queries with eight keys.
-    #[inline(always)]
-    unsafe fn group_scores<const N: usize, S: Source>(
-        &self,
-        q: [*const f32; N],
-        keys: &mut S,
-        group: usize,
-    ) -> [[F32x4; 2]; N] {
-        let mut acc = [[F32x4::splat(0.0); 2]; N];
-        for d in 0..self.key_dim {
-            let k = keys.keys(group, d, self.key_dim);
-            for n in 0..N {
-                let q = F32x4::load_splat(q[n].add(d));
-                acc[n] = [k[0].mul_add(q, acc[n][0]), k[1].mul_add(q, acc[n][1])];
-            }
-        }
-        acc
     }
 
     /// out += scores x values, key by key.
@@ -335,20 +373,8 @@ impl Pass {
     ) {
         let count = count_of(queries, self.first);
         let outs: [*mut f32; N] = core::array::from_fn(|n| queries[n].query.out);
-        let mut d = 0;
-        while d + 8 <= self.value_dim {
-            let mut source = values;
-            let mut sums = self.column_sums(outs, &mut source, (d, count), scores);
-            if let Some(mut exact) = source.doubted() {
-                sums = self.column_sums(outs, &mut exact, (d, count), scores);
-            }
-            for n in 0..N {
-                sums[n][0].store(outs[n].add(d));
-                sums[n][1].store(outs[n].add(d + 4));
-            }
-            d += 8;
-        }
-        while d < self.value_dim {
+        add_columns(&outs, values, (count, self.value_dim), scores);
+        for d in self.value_dim / 8 * 8..self.value_dim {
             for (n, out) in outs.iter().enumerate() {
                 let mut acc = *out.add(d);
                 for key in 0..count {
@@ -356,78 +382,58 @@ impl Pass {
                 }
                 *out.add(d) = acc;
             }
-            d += 1;
         }
-    }
-
-    /// Eight dimensions of N outputs with `count` keys added.
-    #[inline(always)]
-    unsafe fn column_sums<const N: usize, S: Source>(
-        &self,
-        outs: [*mut f32; N],
-        values: &mut S,
-        (d, count): (usize, usize),
-        scores: *const f32,
-    ) -> [[F32x4; 2]; N] {
-        let mut acc: [[F32x4; 2]; N] = core::array::from_fn(|n| {
-            let out = outs[n].add(d);
-            [F32x4::load(out), F32x4::load(out.add(4))]
-        });
-        for key in 0..count {
-            let v = values.value(key, d, self.value_dim);
-            for n in 0..N {
-                let p = F32x4::load_splat(scores.add(n * PAGE + key));
-                acc[n] = [v[0].mul_add(p, acc[n][0]), v[1].mul_add(p, acc[n][1])];
-            }
-        }
-        acc
     }
 }
 
 /// Turns scores into exp(score - maximum), outside of `seen` into 0, and brings the running maximum and
-/// total up to date; returns the factor that earlier sums must take.
+/// total up to date; returns the factor that earlier sums must take. What is written is multiplied by
+/// `factor`, a power of two.
 ///
 /// # Safety
-/// `row` has room for `count` scores, rounded up to eights.
-#[inline(always)]
+/// `row` has room for `count` scores, rounded up to sixteens.
+#[inline(never)]
 pub unsafe fn soften(
     row: *mut f32,
     seen: core::ops::Range<usize>,
-    count: usize,
+    (count, factor): (usize, f32),
     peak: &mut f32,
     total: &mut f32,
 ) -> f32 {
-    for i in (0..seen.start).chain(seen.end..count.next_multiple_of(8)) {
+    let end = count.next_multiple_of(SOFTENED);
+    for i in (0..seen.start).chain(seen.end..end) {
         *row.add(i) = f32::NEG_INFINITY;
     }
-    let mut most = F32x4::splat(*peak);
-    let mut at = 0;
-    while at < count {
-        most = most
-            .max(F32x4::load(row.add(at)))
-            .max(F32x4::load(row.add(at + 4)));
-        at += 8;
+    let scores = |at: usize| [0, 4, 8, 12].map(|i| F32x4::load(row.add(at + i)));
+    let mut most = [F32x4::splat(*peak); 4];
+    for at in (0..end).step_by(SOFTENED) {
+        let scores = scores(at);
+        most = core::array::from_fn(|i| most[i].larger(scores[i]));
     }
-    let grown = most.max_lane();
+    let grown = most[0].larger(most[1]).larger(most[2].larger(most[3]));
+    let grown = grown.larger(grown.swap_neighbours());
+    let grown = grown.larger(grown.swap_halves());
     let mut sum = F32x4::splat(0.0);
-    at = 0;
-    while at < count {
-        for h in 0..2 {
-            let p = exp(F32x4::load(row.add(at + 4 * h)).sub(F32x4::splat(grown)));
+    for at in (0..end).step_by(SOFTENED) {
+        for (i, score) in scores(at).into_iter().enumerate() {
+            let p = exp_below_one(score.sub(grown));
             sum = sum.add(p);
-            p.store(row.add(at + 4 * h));
+            p.mul(F32x4::splat(factor)).store(row.add(at + 4 * i));
         }
-        at += 8;
     }
+    let grown = grown.lanes()[0];
     let shrink = if *peak == grown {
         1.0
     } else {
-        exp(F32x4::splat(*peak - grown)).lanes()[0]
+        exp_below_one(F32x4::splat(*peak - grown)).lanes()[0]
     };
     *peak = grown;
     *total = *total * shrink + sum.sum();
     shrink
 }
+
+/// Scores that are softened side by side.
+const SOFTENED: usize = 16;
 
 /// Multiplies `n` values by the factor.
 ///
@@ -438,7 +444,12 @@ pub unsafe fn rescale(out: *mut f32, n: usize, factor: f32) {
     if factor == 1.0 {
         return;
     }
-    for d in 0..n {
+    let vectors = n / 4 * 4;
+    for d in (0..vectors).step_by(4) {
+        let product = F32x4::load(out.add(d)).mul(F32x4::splat(factor));
+        product.store(out.add(d));
+    }
+    for d in vectors..n {
         *out.add(d) *= factor;
     }
 }
@@ -536,16 +547,16 @@ impl Attention {
             while after < end && *self.batch.sequences.add(after) == sequence {
                 after += 1;
             }
-            let mut queries = [self.query(row, 0); MAX_QUERIES];
+            let mut queries = [const { MaybeUninit::<Query>::uninit() }; MAX_QUERIES];
             let mut count = 0;
             for head in heads.clone() {
                 for row in row..after {
-                    queries[count] = self.query(row, kv_head * group + head);
+                    queries[count].write(self.query(row, kv_head * group + head));
                     count += 1;
                 }
             }
             let table = self.batch.table(row);
-            let queries = &queries[..count];
+            let queries = core::slice::from_raw_parts(queries.as_ptr() as *const Query, count);
             attend(queries, table, &self.layer, kv_head, self.scale, scratch);
             row = after;
         }

@@ -58,6 +58,24 @@ pub fn to_half(x: f32) -> u16 {
     sign | (((magnitude + 0xfff + even) >> 13) - (112 << 10)) as u16
 }
 
+/// As `to_half`, of eight numbers.
+#[inline(always)]
+fn eight_to_halves(x: [F32x4; 2]) -> I16x8 {
+    let [a, b] = x.map(|x| {
+        let sign = x.bits().shr_u(16).and(I32x4::splat(0x8000));
+        let magnitude = x.bits().and(I32x4::splat(0x7fff_ffff));
+        let magnitude = magnitude.min(I32x4::splat(65504f32.to_bits() as i32));
+        let shifted = magnitude.as_f32().add(F32x4::splat(0.5)).bits();
+        let subnormal = shifted.sub(I32x4::splat(0.5f32.to_bits() as i32));
+        let even = magnitude.shr_u(13).and(I32x4::splat(1));
+        let rounded = magnitude.add(I32x4::splat(0xfff)).add(even).shr_u(13);
+        let normal = rounded.sub(I32x4::splat(112 << 10));
+        let small = magnitude.as_f32().lt(F32x4::splat(SMALLEST));
+        normal.and_not(small).or(subnormal.and(small)).or(sign)
+    });
+    I16x8::narrow_u(a, b)
+}
+
 /// The smallest normal half, 2^-14.
 const SMALLEST: f32 = 1.0 / 16384.0;
 
@@ -103,7 +121,7 @@ unsafe fn from_any_halves(from: *const i16, n: usize, to: *mut f32) {
 /// Converts normal halves: moves exponent and mantissa into place. Others come out wrong; `least`, all
 /// ones at first, collects what `any_not_normal` finds them by.
 #[inline(always)]
-pub fn eight_normal_halves(half: I16x8, least: &mut I16x8) -> [F32x4; 2] {
+fn eight_normal_halves(half: I16x8, least: &mut I16x8) -> [F32x4; 2] {
     // Without its sign, doubled.
     *least = least.smaller_u(half.add(half));
     let high = half.shr_s(3).and(I16x8::splat(0x8fffu16 as i16));
@@ -113,7 +131,7 @@ pub fn eight_normal_halves(half: I16x8, least: &mut I16x8) -> [F32x4; 2] {
 
 /// Whether one of the halves was zero or subnormal, its exponent 0.
 #[inline(always)]
-pub fn any_not_normal(least: I16x8) -> bool {
+fn any_not_normal(least: I16x8) -> bool {
     least.any_below_u(I16x8::splat(2 << 10))
 }
 
@@ -122,7 +140,7 @@ pub fn any_not_normal(least: I16x8) -> bool {
 /// m * 2^-24 reads a = 2^-15 + m * 2^-25, and 2 a - 2^-14 is right; of normal halves a is right, and the
 /// smaller one. So it is always the smaller one.
 #[inline(always)]
-pub fn eight_halves(half: I16x8) -> [F32x4; 2] {
+fn eight_halves(half: I16x8) -> [F32x4; 2] {
     let magnitude = half.and(I16x8::splat(0x7fff));
     let high = magnitude.shr_u(3).add(I16x8::splat(112 << 7));
     let words = high.above(half.shl(13));
@@ -133,6 +151,25 @@ pub fn eight_halves(half: I16x8) -> [F32x4; 2] {
         value.bits().or(sign).as_f32()
     };
     [value(words[0], signs[0]), value(words[1], signs[1])]
+}
+
+/// How many times too small `eight_shrunk_halves` are.
+pub const SHRUNK_HALF: f32 = f32::from_bits((112 + 127) << 23);
+
+/// What `eight_shrunk_halves` needs. Hidden from the compiler, which would have it made anew, by three
+/// instructions, each time.
+#[inline(always)]
+pub fn half_mask() -> I16x8 {
+    I16x8::splat(core::hint::black_box(0x8fffu16 as i16))
+}
+
+/// Any halves divided by 2^112, exactly: sign, exponent and mantissa move into place, and no more. Of a
+/// subnormal half it makes a subnormal float, which some processors are slow to multiply.
+#[inline(always)]
+pub fn eight_shrunk_halves(half: I16x8, mask: I16x8) -> [F32x4; 2] {
+    let high = half.shr_s(3).and(mask);
+    let words = high.above(half.shl(13));
+    [words[0].as_f32(), words[1].as_f32()]
 }
 
 /// One row of a cache: numbers `stride` cells apart, and scales, where it has some, `stride` apart too.
@@ -175,8 +212,21 @@ impl Row {
             }
             Cells::F16 => {
                 let to = self.numbers as *mut u16;
-                for d in 0..width {
+                let mut d = 0;
+                while d + 8 <= width {
+                    let halves = eight_to_halves([0, 4].map(|i| F32x4::load(from.add(d + i))));
+                    if stride == 1 {
+                        halves.store(to.add(d) as *mut i16);
+                    } else {
+                        for (i, half) in halves.lanes().into_iter().enumerate() {
+                            *to.add((d + i) * stride) = half as u16;
+                        }
+                    }
+                    d += 8;
+                }
+                while d < width {
                     *to.add(d * stride) = to_half(*from.add(d));
+                    d += 1;
                 }
             }
             Cells::Q8 => {

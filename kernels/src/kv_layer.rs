@@ -5,8 +5,8 @@
 //! their scales, `[8][blocks][8]` and `[64][blocks]`.
 
 use crate::cells::{
-    eight_cells, eight_halves, eight_normal_halves, from_cells, from_halves,
-    from_interleaved_cells, Cells, Row, BLOCK,
+    eight_cells, eight_shrunk_halves, from_cells, from_halves, from_interleaved_cells, half_mask,
+    Cells, Row, BLOCK, SHRUNK_HALF,
 };
 use crate::simd::{F32x4, I16x8};
 
@@ -136,20 +136,20 @@ impl KvLayer {
 
 /// Keys or values of a page and head, read eight numbers at a time.
 pub trait Source: Copy {
-    /// What reads what this one cannot.
-    type Exact: Source;
+    /// A power of two: numbers are read divided by it, so what they meet must be multiplied by it.
+    const FACTOR: f32 = 1.0;
 
     /// Number `d` of the eight keys of a group, of `dim` numbers each.
     ///
     /// # Safety
     /// All of them are the part's.
-    unsafe fn keys(&mut self, group: usize, d: usize, dim: usize) -> [F32x4; 2];
+    unsafe fn keys(&self, group: usize, d: usize, dim: usize) -> [F32x4; 2];
 
     /// Numbers `d..d + 8` of a value, of `dim` numbers; `d` is a multiple of 8.
     ///
     /// # Safety
     /// As for `keys`.
-    unsafe fn value(&mut self, key: usize, d: usize, dim: usize) -> [F32x4; 2];
+    unsafe fn value(&self, key: usize, d: usize, dim: usize) -> [F32x4; 2];
 
     /// Number `d` of a value; only float32 numbers come in widths that need it.
     ///
@@ -158,12 +158,6 @@ pub trait Source: Copy {
     unsafe fn number(&self, _key: usize, _d: usize, _dim: usize) -> f32 {
         unreachable!("values of other widths than eights are unpacked")
     }
-
-    /// Another source of the same numbers, where any that were read may have come out wrong.
-    #[inline(always)]
-    fn doubted(&self) -> Option<Self::Exact> {
-        None
-    }
 }
 
 /// Numbers that are float32 or have been made so.
@@ -171,16 +165,14 @@ pub trait Source: Copy {
 pub struct Floats(pub *const f32);
 
 impl Source for Floats {
-    type Exact = Self;
-
     #[inline(always)]
-    unsafe fn keys(&mut self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
+    unsafe fn keys(&self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
         let at = self.0.add((group * dim + d) * LANES);
         [F32x4::load(at), F32x4::load(at.add(4))]
     }
 
     #[inline(always)]
-    unsafe fn value(&mut self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
+    unsafe fn value(&self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
         let at = self.0.add(key * dim + d);
         [F32x4::load(at), F32x4::load(at.add(4))]
     }
@@ -191,58 +183,36 @@ impl Source for Floats {
     }
 }
 
-/// Halves, as long as all are normal.
+/// Halves, read 2^112 times too small.
 #[derive(Clone, Copy)]
-pub struct NormalHalves {
+pub struct Halves {
     from: *const i16,
-    least: I16x8,
+    mask: I16x8,
 }
 
-impl NormalHalves {
+impl Halves {
     pub fn of(part: Part) -> Self {
         Self {
             from: part.numbers as *const i16,
-            least: I16x8::splat(-1),
+            mask: half_mask(),
         }
     }
 }
 
-impl Source for NormalHalves {
-    type Exact = Halves;
-
-    #[inline(always)]
-    unsafe fn keys(&mut self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
-        let at = self.from.add((group * dim + d) * LANES);
-        eight_normal_halves(I16x8::load(at), &mut self.least)
-    }
-
-    #[inline(always)]
-    unsafe fn value(&mut self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
-        let at = self.from.add(key * dim + d);
-        eight_normal_halves(I16x8::load(at), &mut self.least)
-    }
-
-    #[inline(always)]
-    fn doubted(&self) -> Option<Halves> {
-        crate::cells::any_not_normal(self.least).then_some(Halves(self.from))
-    }
-}
-
-/// Halves of all kinds.
-#[derive(Clone, Copy)]
-pub struct Halves(*const i16);
-
 impl Source for Halves {
-    type Exact = Self;
+    const FACTOR: f32 = SHRUNK_HALF;
 
     #[inline(always)]
-    unsafe fn keys(&mut self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
-        eight_halves(I16x8::load(self.0.add((group * dim + d) * LANES)))
+    unsafe fn keys(&self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
+        eight_shrunk_halves(
+            I16x8::load(self.from.add((group * dim + d) * LANES)),
+            self.mask,
+        )
     }
 
     #[inline(always)]
-    unsafe fn value(&mut self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
-        eight_halves(I16x8::load(self.0.add(key * dim + d)))
+    unsafe fn value(&self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
+        eight_shrunk_halves(I16x8::load(self.from.add(key * dim + d)), self.mask)
     }
 }
 
@@ -263,10 +233,8 @@ impl ScaledCells {
 }
 
 impl Source for ScaledCells {
-    type Exact = Self;
-
     #[inline(always)]
-    unsafe fn keys(&mut self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
+    unsafe fn keys(&self, group: usize, d: usize, dim: usize) -> [F32x4; 2] {
         let block = group * dim.div_ceil(BLOCK) + d / BLOCK;
         let scale = self.scales.add(block * LANES);
         let [a, b] = eight_cells(self.from.add((group * dim + d) * LANES));
@@ -274,7 +242,7 @@ impl Source for ScaledCells {
     }
 
     #[inline(always)]
-    unsafe fn value(&mut self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
+    unsafe fn value(&self, key: usize, d: usize, dim: usize) -> [F32x4; 2] {
         let block = key * dim.div_ceil(BLOCK) + d / BLOCK;
         let scale = F32x4::load_splat(self.scales.add(block));
         let [a, b] = eight_cells(self.from.add(key * dim + d));

@@ -231,7 +231,7 @@ impl LatentAttention {
         for n in 0..N {
             let head = &mut heads[n];
             let row = scores.add(n * PAGE);
-            let shrink = soften(row, 0..count, count, &mut head.peak, &mut head.total);
+            let shrink = soften(row, 0..count, (count, 1.0), &mut head.peak, &mut head.total);
             rescale(head.out, self.layer.latent, shrink);
         }
         let mut at = 0;

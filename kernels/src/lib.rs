@@ -12,6 +12,7 @@
 
 pub mod activations;
 pub mod attention;
+pub mod attention_tile;
 pub mod cells;
 pub mod dot;
 pub mod experts;

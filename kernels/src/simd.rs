@@ -36,6 +36,21 @@ mod imp {
         pub fn splat_lane(self, i: usize) -> Self {
             Self(U8x16(self.0).splat_quad(i).0)
         }
+        /// Lanes 0, 0, 1, 1.
+        #[inline(always)]
+        pub fn low_twice(self) -> Self {
+            Self(i32x4_shuffle::<0, 0, 1, 1>(self.0, self.0))
+        }
+        /// Lanes 2, 2, 3, 3.
+        #[inline(always)]
+        pub fn high_twice(self) -> Self {
+            Self(i32x4_shuffle::<2, 2, 3, 3>(self.0, self.0))
+        }
+        /// Lanes 1, 0, 3, 2.
+        #[inline(always)]
+        pub fn swap_neighbours(self) -> Self {
+            Self(i32x4_shuffle::<1, 0, 3, 2>(self.0, self.0))
+        }
         #[inline(always)]
         pub unsafe fn store(self, p: *mut f32) {
             v128_store(p as *mut v128, self.0)
@@ -56,11 +71,7 @@ mod imp {
         pub fn div(self, o: Self) -> Self {
             Self(f32x4_div(self.0, o.0))
         }
-        #[inline(always)]
-        pub fn max(self, o: Self) -> Self {
-            Self(f32x4_max(self.0, o.0))
-        }
-        /// The larger, but NaN stays. One instruction, which `max` is not.
+        /// The larger, but NaN stays. One instruction, which the operation that treats both alike is not.
         #[inline(always)]
         pub fn at_least(self, limit: f32) -> Self {
             Self(f32x4_pmax(self.0, f32x4_splat(limit)))
@@ -69,6 +80,16 @@ mod imp {
         #[inline(always)]
         pub fn at_most(self, limit: f32) -> Self {
             Self(f32x4_pmin(self.0, f32x4_splat(limit)))
+        }
+        /// The larger, or this where the other is NaN.
+        #[inline(always)]
+        pub fn larger(self, o: Self) -> Self {
+            Self(f32x4_pmax(self.0, o.0))
+        }
+        /// Lanes 2, 3, 0, 1.
+        #[inline(always)]
+        pub fn swap_halves(self) -> Self {
+            Self(i32x4_shuffle::<2, 3, 0, 1>(self.0, self.0))
         }
         /// The smaller of two numbers; neither may be NaN.
         #[inline(always)]
@@ -133,6 +154,10 @@ mod imp {
             Self(i32x4_max(self.0, o.0))
         }
         #[inline(always)]
+        pub fn min(self, o: Self) -> Self {
+            Self(i32x4_min(self.0, o.0))
+        }
+        #[inline(always)]
         pub fn and(self, o: Self) -> Self {
             Self(v128_and(self.0, o.0))
         }
@@ -143,6 +168,11 @@ mod imp {
         #[inline(always)]
         pub fn or(self, o: Self) -> Self {
             Self(v128_or(self.0, o.0))
+        }
+        /// The bits that differ.
+        #[inline(always)]
+        pub fn flip(self, o: Self) -> Self {
+            Self(v128_xor(self.0, o.0))
         }
         #[inline(always)]
         pub fn shl(self, n: u32) -> Self {
@@ -202,6 +232,24 @@ mod imp {
         #[inline(always)]
         pub fn narrow(a: I32x4, b: I32x4) -> Self {
             Self(i16x8_narrow_i32x4(a.0, b.0))
+        }
+        /// Unsigned words of signed ones, saturating: `a` then `b`.
+        #[inline(always)]
+        pub fn narrow_u(a: I32x4, b: I32x4) -> Self {
+            Self(u16x8_narrow_i32x4(a.0, b.0))
+        }
+        #[inline(always)]
+        pub fn lanes(self) -> [i16; 8] {
+            [
+                i16x8_extract_lane::<0>(self.0),
+                i16x8_extract_lane::<1>(self.0),
+                i16x8_extract_lane::<2>(self.0),
+                i16x8_extract_lane::<3>(self.0),
+                i16x8_extract_lane::<4>(self.0),
+                i16x8_extract_lane::<5>(self.0),
+                i16x8_extract_lane::<6>(self.0),
+                i16x8_extract_lane::<7>(self.0),
+            ]
         }
         /// Arithmetic shift.
         #[inline(always)]
@@ -429,6 +477,15 @@ mod imp {
         pub fn splat_lane(self, i: usize) -> Self {
             Self([self.0[i]; 4])
         }
+        pub fn low_twice(self) -> Self {
+            Self([0, 0, 1, 1].map(|i| self.0[i]))
+        }
+        pub fn high_twice(self) -> Self {
+            Self([2, 2, 3, 3].map(|i| self.0[i]))
+        }
+        pub fn swap_neighbours(self) -> Self {
+            Self([1, 0, 3, 2].map(|i| self.0[i]))
+        }
         pub unsafe fn store(self, p: *mut f32) {
             (p as *mut [f32; 4]).write_unaligned(self.0)
         }
@@ -444,18 +501,17 @@ mod imp {
         pub fn div(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a / b))
         }
-        pub fn max(self, o: Self) -> Self {
-            Self(zip(
-                self.0,
-                o.0,
-                |a, b| if a.is_nan() || a > b { a } else { b },
-            ))
-        }
         pub fn at_least(self, limit: f32) -> Self {
             Self(self.0.map(|x| if x < limit { limit } else { x }))
         }
         pub fn at_most(self, limit: f32) -> Self {
             Self(self.0.map(|x| if limit < x { limit } else { x }))
+        }
+        pub fn larger(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| if a < b { b } else { a }))
+        }
+        pub fn swap_halves(self) -> Self {
+            Self([2, 3, 0, 1].map(|i| self.0[i]))
         }
         pub fn smaller(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| if b < a { b } else { a }))
@@ -496,6 +552,9 @@ mod imp {
         pub fn max(self, o: Self) -> Self {
             Self(zip(self.0, o.0, i32::max))
         }
+        pub fn min(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, i32::min))
+        }
         pub fn and(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a & b))
         }
@@ -504,6 +563,9 @@ mod imp {
         }
         pub fn or(self, o: Self) -> Self {
             Self(zip(self.0, o.0, |a, b| a | b))
+        }
+        pub fn flip(self, o: Self) -> Self {
+            Self(zip(self.0, o.0, |a, b| a ^ b))
         }
         pub fn shl(self, n: u32) -> Self {
             Self(self.0.map(|a| a << n))
@@ -547,6 +609,15 @@ mod imp {
             Self(core::array::from_fn(|i| {
                 clamp(if i < 4 { a.0[i] } else { b.0[i - 4] })
             }))
+        }
+        pub fn narrow_u(a: I32x4, b: I32x4) -> Self {
+            let clamp = |x: i32| x.clamp(0, 65535) as u16 as i16;
+            Self(core::array::from_fn(|i| {
+                clamp(if i < 4 { a.0[i] } else { b.0[i - 4] })
+            }))
+        }
+        pub fn lanes(self) -> [i16; 8] {
+            self.0
         }
         pub fn shr_s(self, n: u32) -> Self {
             Self(self.0.map(|a| a >> n))

@@ -49,16 +49,16 @@ const _: () = assert!(core::mem::size_of::<BlockMeta>() == BLOCK_BYTES);
 /// after the other, adds to each sum four products in a row, each waiting for the one before it, and runs
 /// out of registers for weights. It moves nothing across a branch, and does not know that none is taken.
 #[derive(Clone, Copy)]
-struct Walls(u32);
+pub struct Walls(u32);
 
 impl Walls {
-    fn new() -> Self {
+    pub fn raised() -> Self {
         Self(core::hint::black_box(0))
     }
 
     /// `place` differs from wall to wall, and from 0.
     #[inline(always)]
-    fn pass(self, place: u32) {
+    pub fn pass(self, place: u32) {
         static NEVER_WRITTEN: AtomicU32 = AtomicU32::new(0);
         if self.0 == place {
             NEVER_WRITTEN.store(place, Ordering::Relaxed);
@@ -162,7 +162,7 @@ pub unsafe fn multiply_tile<F: Narrow, const N: usize, const Q16: bool, const QU
     blocks: usize,
     rows: &TileRows<N>,
 ) -> [Sums; N] {
-    let walls = Walls::new();
+    let walls = Walls::raised();
     let mut block = weights;
     let mut rows = *rows;
     let mut y = [[F32x4::splat(0.0); 2]; N];

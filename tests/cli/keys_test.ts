@@ -128,7 +128,7 @@ Deno.test("start serves those who have a key, and logs them by name", async () =
   assertEquals(entries.map(({ status, key }) => [status, key]), [
     [401, undefined],
     [200, "alice"],
-    [404, undefined],
+    [404, "alice"],
     [200, "alice"],
   ]);
   assert(!io.err().includes(key));

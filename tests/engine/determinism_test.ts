@@ -82,11 +82,17 @@ async function withEngine<T>(
 }
 
 for (const { name, path } of MODELS) {
+  /** What every other way must give, computed once. */
+  let aloneOnce: Promise<EngineEvent[][]> | undefined;
+  const answersAlone = () =>
+    aloneOnce ??= withEngine(
+      { ...OPTIONS, model: path, threads: 1, slots: 1, reusePrefixes: false },
+      { body: (engine) => answers(engine, 1) },
+    );
+
   Deno.test(`${PROMPTS} prompts of ${name} are answered alike alone, in batches of 2, 7 and 16, warm, and after a restart`, async () => {
     const options = { ...OPTIONS, model: path, threads: 1, slots: 1 };
-    const alone = await withEngine({ ...options, reusePrefixes: false }, {
-      body: (engine) => answers(engine, 1),
-    });
+    const alone = await answersAlone();
     const store = new MemoryStore();
     for (const together of [2, 7, 16]) {
       await withEngine({ ...options, threads: together === 7 ? 2 : 1, slots: together }, {
@@ -109,9 +115,7 @@ for (const { name, path } of MODELS) {
 
   Deno.test(`${name} with fewer pages than its sequences need, and guessing, answers alike`, async () => {
     const options = { ...OPTIONS, model: path, threads: 1, slots: 6 };
-    const alone = await withEngine({ ...options, reusePrefixes: false }, {
-      body: (engine) => answers(engine, 1),
-    });
+    const alone = await answersAlone();
     const kvBytes = await withEngine({ ...options, kvBytes: undefined }, {
       body: (engine) => {
         const { total } = engine.stats().pages;

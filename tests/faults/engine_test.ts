@@ -102,7 +102,8 @@ async function untilFault(
 
 for (const threads of [1, 2]) {
   for (const kind of ["worker", "vanish"] as const) {
-    for (const at of [1, 8, 27]) {
+    // One of two that vanishes is missed only after seconds; server_test.ts has it early and late too.
+    for (const at of kind === "vanish" && threads === 2 ? [27] : [1, 8, 27]) {
       Deno.test(`${kind}:${at} with ${threads} threads is survived by streams that had not begun, ends the others with an error, and the next is right`, async () => {
         const faults = parseFaults(`${kind}:${at}`);
         // A second thread may come after the plan that the fault names.
@@ -156,7 +157,8 @@ Deno.test("whichever growth of several fails, opening refuses by name or the str
       engine = await openEngine({ ...OPTIONS, faults });
     }
     try {
-      checkEndings(await allStreams(engine), whole);
+      // Where opening has not met the fault, streams do.
+      if (growths(faults) <= count) checkEndings(await allStreams(engine), whole);
       await checkNext(engine);
     } finally {
       await engine.close({ graceMs: 0 });

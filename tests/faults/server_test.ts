@@ -108,6 +108,8 @@ function watchHealth(url: string): { stop(): Promise<number> } {
     }
     return longest;
   })();
+  // Whoever stops it hears of its failure; where a test fails before that, the test's own counts.
+  watching.catch(() => {});
   return {
     stop: () => {
       stopping = true;
@@ -118,6 +120,18 @@ function watchHealth(url: string): { stop(): Promise<number> } {
 
 /** Each has as many plans as its longest answer has tokens. */
 const ROUNDS = 4;
+/** On a busy machine a second thread may come after seconds, and the fault that needs it with it. */
+const LATE_MS = 4000;
+
+/** Streams, round after round, in which the fault comes; none need fail, for those not begun go on. */
+async function meetFault(url: string): Promise<void> {
+  const start = performance.now();
+  let failed = 0;
+  for (let round = 0; round < ROUNDS || failed === 0; round++) {
+    if (round >= ROUNDS && performance.now() - start > LATE_MS) return;
+    failed += checkEndings(await allStreams(url), whole);
+  }
+}
 
 for (const faults of ["worker:1", "worker:14", "worker:60", "vanish:3", "vanish:30"]) {
   Deno.test({
@@ -128,9 +142,7 @@ for (const faults of ["worker:1", "worker:14", "worker:60", "vanish:3", "vanish:
       await serving(faults, async (url) => {
         assert(url !== undefined);
         const health = watchHealth(url);
-        // More plans than the fault needs. Streams that had not begun go to the next worker, so none
-        // needs to end with an error.
-        for (let round = 0; round < ROUNDS; round++) checkEndings(await allStreams(url), whole);
+        await meetFault(url);
         const next = await within(
           NEXT_ANSWER_MS,
           "the next answer",

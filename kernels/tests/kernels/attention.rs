@@ -248,31 +248,36 @@ fn few_queries_convert_numbers_as_they_read_them_and_many_get_the_same_bits_unpa
                     .store(value.as_ptr(), WIDTHS.1);
             }
         }
-        let q = random.floats(MANY * WIDTHS.0);
-        let run = |queries: core::ops::Range<usize>| {
-            let mut out = vec![f32::NAN; queries.len() * WIDTHS.1];
-            let mut scratch = [f32::NAN; scratch_floats(WIDTHS.1)];
-            let to = out.as_mut_ptr();
-            let queries: Vec<Query> = queries
-                .enumerate()
-                .map(|(i, n)| Query {
-                    q: q[n * WIDTHS.0..].as_ptr(),
-                    out: to.wrapping_add(i * WIDTHS.1),
-                    first: 0,
-                    limit: LENGTH - n,
-                    sink: f32::NEG_INFINITY,
-                })
-                .collect();
-            let (table, scratch) = ([0, 1], scratch.as_mut_ptr());
-            // SAFETY: the table covers the limits.
-            unsafe { attend(&queries, table.as_ptr(), &layer, 0, SCALE, scratch) };
-            out
-        };
-        let many = run(0..MANY);
-        for few in 1..=4 {
-            let part = run(1..1 + few);
-            let want = &many[WIDTHS.1..][..part.len()];
-            assert_eq!(bits(&part), bits(want), "{cells:?}, {few} queries");
+        let moderate = random.floats(MANY * WIDTHS.0);
+        // Too large to be multiplied by what halves are read too small by.
+        let large: Vec<f32> = moderate.iter().map(|x| x * 3e5).collect();
+        for (q, what) in [(moderate, "moderate"), (large, "large")] {
+            let run = |queries: core::ops::Range<usize>| {
+                let mut out = vec![f32::NAN; queries.len() * WIDTHS.1];
+                let mut scratch = [f32::NAN; scratch_floats(WIDTHS.1)];
+                let to = out.as_mut_ptr();
+                let queries: Vec<Query> = queries
+                    .enumerate()
+                    .map(|(i, n)| Query {
+                        q: q[n * WIDTHS.0..].as_ptr(),
+                        out: to.wrapping_add(i * WIDTHS.1),
+                        first: 0,
+                        limit: LENGTH - n,
+                        sink: f32::NEG_INFINITY,
+                    })
+                    .collect();
+                let (table, scratch) = ([0, 1], scratch.as_mut_ptr());
+                // SAFETY: the table covers the limits.
+                unsafe { attend(&queries, table.as_ptr(), &layer, 0, SCALE, scratch) };
+                out
+            };
+            let many = run(0..MANY);
+            assert!(many.iter().all(|x| x.is_finite()), "{cells:?}, {what}");
+            for few in 1..=4 {
+                let part = run(1..1 + few);
+                let want = &many[WIDTHS.1..][..part.len()];
+                assert_eq!(bits(&part), bits(want), "{cells:?}, {few} {what} queries");
+            }
         }
     }
 }

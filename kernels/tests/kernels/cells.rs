@@ -91,6 +91,42 @@ fn numbers_beyond_the_halves_become_the_last_one() {
     assert_eq!([to_half(f32::MIN_POSITIVE), to_half(-1e-40)], [0, 0x8000]);
 }
 
+#[test]
+fn rows_of_halves_have_each_number_as_one_alone_is_rounded() {
+    const WIDTH: usize = 13;
+    let steps = (0..0x7c00u32).step_by(7).flat_map(|half| {
+        let x = value_of(half as u16);
+        let middle = (x + value_of((half as u16 + 1).min(0x7bff))) / 2.0;
+        [x, middle, f32::from_bits(middle.to_bits() + 1)]
+    });
+    let extremes = [f32::MIN_POSITIVE, 1e-40, 65519.9, 65520.0, 3e38];
+    let numbers: Vec<f32> = extremes
+        .into_iter()
+        .chain(steps)
+        .flat_map(|x| [x, -x])
+        .collect();
+    for row in numbers.chunks_exact(WIDTH) {
+        for stride in [1, 8] {
+            let mut halves = [0x5555u16; 8 * WIDTH];
+            let to = Row {
+                cells: Cells::F16,
+                numbers: halves.as_mut_ptr() as *mut u8,
+                scales: core::ptr::null_mut(),
+                stride,
+            };
+            // SAFETY: there is room for both strides.
+            unsafe { to.store(row.as_ptr(), WIDTH) };
+            for (i, &half) in halves.iter().enumerate() {
+                let want = match i / stride {
+                    d if i % stride == 0 && d < WIDTH => to_half(row[d]),
+                    _ => 0x5555,
+                };
+                assert_eq!(half, want, "{row:?}, stride {stride}, cell {i}");
+            }
+        }
+    }
+}
+
 /// Writes vectors by rows of some stride and reads them back.
 fn kept(cells: Cells, vectors: &[Vec<f32>], interleaved: bool) -> Vec<f32> {
     let (count, width) = (vectors.len(), vectors[0].len());
