@@ -81,8 +81,8 @@ export class GpuTimer {
       ];
       for (const [source, target, bytes] of copies) {
         if (bytes === 0) continue;
-        const at = target + row / part.rows * bytes;
-        encoder.copyBufferToBuffer(part.memory, source, memory, at, bytes * share);
+        const at = target + Math.round(row / part.rows * bytes);
+        encoder.copyBufferToBuffer(part.memory, source, memory, at, Math.round(bytes * share));
       }
     }
     this.gpu.device.queue.submit([encoder.finish()]);
