@@ -1,6 +1,7 @@
 /** Opens a model in a worker of its own: what servers and embedding programs use. */
 
 import { openStoreWorker, type StoreWorker } from "../cache/store_worker.ts";
+import { chooseBackend } from "../backend/create.ts";
 import { baseName } from "../formats/byte_source.ts";
 import type { Engine, EngineOptions, LoadProgress } from "./types.ts";
 import { WorkerEngine } from "./worker_engine.ts";
@@ -30,7 +31,7 @@ export async function openEngine(
   try {
     return await WorkerEngine.open({
       start: () => new Worker(new URL("./worker_main.ts", import.meta.url), { type: "module" }),
-      engine: options,
+      engine: { ...options, backend: await backendOf(options) },
       store,
       onProgress: hooks.onProgress,
     });
@@ -38,4 +39,13 @@ export async function openEngine(
     await store?.close();
     throw error;
   }
+}
+
+/**
+ * "auto" only where a GPU is there, which the worker then finds again. Looked for in this thread: of a
+ * worker that has looked, Deno 2.9.6 sometimes dies at the end of the process.
+ */
+async function backendOf(options: EngineOptions): Promise<EngineOptions["backend"]> {
+  if (options.backend !== "auto") return options.backend;
+  return await chooseBackend(options) === "webgpu" ? "auto" : "wasm";
 }

@@ -23,6 +23,9 @@ import { WorkerLink, type WorkerLinkOptions } from "./worker_link.ts";
 /** How long a worker may take to close beyond the grace of its requests, in milliseconds. */
 const CLOSE_MARGIN_MS = 2000;
 
+/** A process that ends while a worker still lets go of its GPU crashes at times (Deno 2.9.6). */
+const GPU_REST_MS = 200;
+
 /** What becomes of an engine that has lost its GPU. */
 const FALLBACK = "; the next requests are computed by the WASM kernels";
 
@@ -300,10 +303,15 @@ export class WorkerEngine implements Engine {
       });
       this.#worker = null;
       worker.terminate();
+      if (this.#info.backend === "webgpu") await delay(GPU_REST_MS);
     }
     await this.#options.store?.close();
     this.#failAll(new CapacityError("cannot go on: the engine has closed, must be open"));
   }
+}
+
+function delay(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 /** Milliseconds that a request has for its answer, less those that a worker that crashed has had. */
