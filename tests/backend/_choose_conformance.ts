@@ -1,6 +1,8 @@
 /** The part of the conformance suite about choosing tokens, for backends that do. */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
+import type { Backend } from "../../src/backend/backend.ts";
+import { UnsupportedOpError } from "../../src/errors.ts";
 import { type Conformance, filled, withBackend } from "./_harness.ts";
 import { generator, normals } from "./_random.ts";
 
@@ -9,7 +11,7 @@ const STRIDE = 4;
 export function chooseTests({ name, open }: Conformance): void {
   Deno.test(`${name}: the largest logit is chosen, of equals the first, and none where one is no number`, async () => {
     await withBackend(open, async (backend) => {
-      if (!backend.chooses) return;
+      if (!backend.chooses) return refuses(backend);
       for (const width of [1, 5, 4096, 4097, 50000]) {
         const rows = 3;
         const logits = normals(generator(width), { length: rows * width });
@@ -33,4 +35,15 @@ export function chooseTests({ name, open }: Conformance): void {
       }
     });
   });
+}
+
+/** Backends that leave it to the host say so. */
+function refuses(backend: Backend): void {
+  const buffer = (kind: "f32" | "i32") => backend.createBuffer({ kind, rows: 1, width: 1 });
+  const [logits, ids, history, turn] = [buffer("f32"), buffer("i32"), buffer("i32"), buffer("i32")];
+  assertThrows(
+    () => backend.record((ops) => ops.choose({ logits, ids, history, turn, stride: 1, rows: 1 })),
+    UnsupportedOpError,
+    "cannot record choose",
+  );
 }

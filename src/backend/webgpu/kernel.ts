@@ -131,3 +131,8 @@ export function spread(workgroups: number): [x: number, y: number] {
   const y = Math.ceil(workgroups / MAX_PER_DIMENSION);
   return [Math.ceil(workgroups / y), y];
 }
+
+/** Code repeated for each index, for loops that a kernel should not have. */
+export function unrolled(count: number, text: (i: number) => string, between = "\n"): string {
+  return Array.from({ length: count }, (_, i) => text(i)).join(between);
+}

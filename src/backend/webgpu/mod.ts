@@ -148,10 +148,9 @@ class WebGpuBackend implements Backend {
     const runs = pageRuns({ ...part, cache: cacheOf(part.cache) });
     const { tokens } = part;
     checkPageBytes(this.pageBytes(part.cache, tokens), { is: bytes.byteLength, tokens });
-    for (const run of runs) {
-      const { queue } = this.#gpu.device;
-      queue.writeBuffer(run.memory, run.offset, bytes.slice(run.at, run.at + run.bytes));
-    }
+    const { queue } = this.#gpu.device;
+    const data = bytes as Uint8Array<ArrayBuffer>;
+    for (const run of runs) queue.writeBuffer(run.memory, run.offset, data, run.at, run.bytes);
   }
 
   copyPage(part: PagePart, to: number): void {

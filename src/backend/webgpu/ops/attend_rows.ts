@@ -4,8 +4,9 @@
  * sequences for themselves, as in decoding.
  */
 
+import { DOT_EIGHT } from "../weights/format.ts";
 import { PAGE_TOKENS } from "../../backend.ts";
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { unitsOf } from "./cells.ts";
 import {
   type Attention,
@@ -16,7 +17,6 @@ import {
   outValues,
   queryUnits,
   readQueriesAndKeys,
-  repeat,
   SEGMENT_PAGES,
   SEGMENT_TOKENS,
   sinkBindings,
@@ -117,21 +117,12 @@ var<workgroup> totals: array<f32, ${H * SEGMENT_PAGES}>;
 // What sums of earlier pages are worth beside those of a page.
 var<workgroup> keeps: array<f32, ${H * SEGMENT_PAGES}>;
 ${split === null ? running(attention, H) : apart(attention)}
-fn dot_8(q: Eight, k: Eight, start: f32) -> f32 {
-  var sum = fma(q.a.x, k.a.x, start);
-  sum = fma(q.a.y, k.a.y, sum);
-  sum = fma(q.a.z, k.a.z, sum);
-  sum = fma(q.a.w, k.a.w, sum);
-  sum = fma(q.b.x, k.b.x, sum);
-  sum = fma(q.b.y, k.b.y, sum);
-  sum = fma(q.b.z, k.b.z, sum);
-  return fma(q.b.w, k.b.w, sum);
-}
+${DOT_EIGHT}
 // The largest score of a head in the first so many pages of the segment.
 fn peak_of(h: u32, pages: u32) -> f32 {
   var peak = LOWEST;
   ${
-      repeat(
+      unrolled(
         SEGMENT_PAGES,
         (page) =>
           `if (pages > ${page}u) { peak = max(peak, largest[h * ${SEGMENT_PAGES}u + ${page}u]); }`,
@@ -172,7 +163,7 @@ fn peak_of(h: u32, pages: u32) -> f32 {
 function scoring(attention: Attention, heads: number): string {
   const units = queryUnits(attention);
   const add = (j: number) =>
-    repeat(heads, (h) => {
+    unrolled(heads, (h) => {
       const at = `${h * units * 2}u + (unit + ${j}u) * 2u`;
       return `s${h} = dot_8(Eight(room[${at}], room[${at} + 1u]), k${j}, s${h});`;
     });
@@ -184,8 +175,8 @@ function scoring(attention: Attention, heads: number): string {
     const loop = (start: number, stop: number, step: number) =>
       start === stop ? "" : `
       for (var unit = ${start}u; unit < ${stop}u; unit += ${step}u) {
-        ${repeat(step, load)}
-        ${repeat(step, add)}
+        ${unrolled(step, load)}
+        ${unrolled(step, add)}
       }`;
     const whole = end - (end - from) % KEYS_AHEAD;
     return loop(from, whole, KEYS_AHEAD) + loop(whole, end, 1);
@@ -205,11 +196,11 @@ function scoring(attention: Attention, heads: number): string {
     let is_seen = token >= begin && token < end;
     let lane_page = lane / ${PAGE_TOKENS}u;
     let at = lane + lane_page * ${PAGE_STRIDE - PAGE_TOKENS}u;
-    ${repeat(heads, (h) => `var s${h} = 0.0;`)}
+    ${unrolled(heads, (h) => `var s${h} = 0.0;`)}
     if (is_seen) {
       let slot = page_of(row, token / ${PAGE_TOKENS}u) + token % ${PAGE_TOKENS}u;${loops.join("")}
     }
-    ${repeat(heads, store)}
+    ${unrolled(heads, store)}
     workgroupBarrier();
     if (lane < ${heads * SEGMENT_PAGES}u) {
       var peak = LOWEST;
@@ -217,7 +208,7 @@ function scoring(attention: Attention, heads: number): string {
       largest[lane] = peak;
     }
     workgroupBarrier();
-    ${repeat(heads, weigh)}
+    ${unrolled(heads, weigh)}
     workgroupBarrier();`;
 }
 
@@ -237,7 +228,7 @@ function weighing(heads: number): string {
 function overPage(use: (score: string) => string): string {
   return `for (var i = 0u; i < ${PAGE_TOKENS}u; i += ${SCORES_AHEAD}u) {
         let from_here = lane * ${PAGE_STRIDE}u + i;
-        ${repeat(SCORES_AHEAD, (j) => use(`scores[from_here + ${j}u]`))}
+        ${unrolled(SCORES_AHEAD, (j) => use(`scores[from_here + ${j}u]`))}
       }`;
 }
 
@@ -248,7 +239,7 @@ function adding({ value }: Attention, shape: RowShape): string {
   const quads = units * 2;
   const ahead = VALUES_AHEAD;
   const headOf = (j: number) => `min(${j * headSlots}u + head_slot, ${heads - 1}u)`;
-  const rounds = repeat(headsEach * (headSlots / foldHeads), (round) => {
+  const rounds = unrolled(headsEach * (headSlots / foldHeads), (round) => {
     const j = Math.floor(round * foldHeads / headSlots);
     const first = round * foldHeads % headSlots;
     return `
@@ -281,7 +272,7 @@ function adding({ value }: Attention, shape: RowShape): string {
   }u) / ${PAGE_TOKENS}u;
     let page_start = start + page * ${PAGE_TOKENS}u;
     let page_end = min(end, page_start + ${PAGE_TOKENS}u);
-    ${repeat(headsEach, (j) => `var a${j} = vec4<f32>(); var b${j} = vec4<f32>();`)}
+    ${unrolled(headsEach, (j) => `var a${j} = vec4<f32>(); var b${j} = vec4<f32>();`)}
     if (head_slot < ${headSlots}u && page >= first_page && page < end_page) {
       let page_slot = page_of(row, page_start / ${PAGE_TOKENS}u);
       // Tokens before the first that is seen weigh nothing.
@@ -289,14 +280,14 @@ function adding({ value }: Attention, shape: RowShape): string {
       for (var t = first - first % ${ahead}u; t < page_end - page_start; t += ${ahead}u) {
         let last = page_end - page_start - 1u;
         ${
-    repeat(ahead, (i) =>
+    unrolled(ahead, (i) =>
       `let v${i} = ${value.name}_8(page_slot + min(t + ${i}u, last), kv_head, unit);`)
   }
         ${
-    repeat(headsEach, (j) => `
+    unrolled(headsEach, (j) => `
         {
           let at = ${headOf(j)} * ${HEAD_STRIDE}u + page * ${PAGE_STRIDE}u + t;${
-      repeat(ahead, (i) => `
+      unrolled(ahead, (i) => `
           let w${i} = vec4<f32>(scores[at + ${i}u]);
           a${j} = fma(w${i}, v${i}.a, a${j});
           b${j} = fma(w${i}, v${i}.b, b${j});`, "")

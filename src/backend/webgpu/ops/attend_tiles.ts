@@ -5,7 +5,7 @@
  */
 
 import { PAGE_TOKENS } from "../../backend.ts";
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { unitsOf } from "./cells.ts";
 import {
   type Attention,
@@ -16,7 +16,6 @@ import {
   outValues,
   queryUnits,
   readQueriesAndKeys,
-  repeat,
   SEGMENT_PAGES,
   sinkBindings,
   SOFTMAX,
@@ -88,7 +87,7 @@ fn page_peaks(quad: u32) -> vec4<f32> {
   var peaks = vec4<f32>(LOWEST);
   for (var x = 0u; x < COLUMNS; x += ${SCORES_AHEAD}u) {
     ${
-      repeat(SCORES_AHEAD, (i) =>
+      unrolled(SCORES_AHEAD, (i) =>
         `peaks = max(peaks, room[COLUMN_PEAKS + (x + ${i}u) * GROUPS + quad]);`)
     }
   }
@@ -134,7 +133,7 @@ fn page_peaks(quad: u32) -> vec4<f32> {
   var peaks = vec4<f32>(LOWEST);
   var all_totals = vec4<f32>();
   var totals = vec4<f32>();
-  ${repeat(QUADS, (q) => `var a${q} = vec4<f32>(); var b${q} = vec4<f32>();`)}
+  ${unrolled(QUADS, (q) => `var a${q} = vec4<f32>(); var b${q} = vec4<f32>();`)}
   for (var page = begin / ${PAGE_TOKENS}u; page * ${PAGE_TOKENS}u < end; page++) {
     let page_slot = page_of(first_row, page);
     ${scoring(attention, shape)}
@@ -149,7 +148,7 @@ fn page_peaks(quad: u32) -> vec4<f32> {
   if (column == 0u) { room[quad] = all_totals; }
   workgroupBarrier();
   let sums = room[quad];
-  ${repeat(QUADS, finish)}
+  ${unrolled(QUADS, finish)}
 }`,
   };
 }
@@ -166,15 +165,15 @@ function scoring(attention: Attention, { queries, columns, heads }: TileShape): 
   const multiply = (step: number) =>
     `{
         let at = i + ${step}u;
-        ${repeat(QUADS, (q) => `let q${q} = room[(${q}u * GROUPS + quad) * ${stride}u + at];`)}
-        ${repeat(tokens, (t) => `let k${t} = room[${keyAt(t)} * ${stride}u + at];`)}
+        ${unrolled(QUADS, (q) => `let q${q} = room[(${q}u * GROUPS + quad) * ${stride}u + at];`)}
+        ${unrolled(tokens, (t) => `let k${t} = room[${keyAt(t)} * ${stride}u + at];`)}
         ${COMPONENTS.map(addProducts).join("\n")}
       }`;
   const keyAt = (t: number) => `KEYS + (column + ${t * columns}u)`;
   const addProducts = (c: string) => `
         let of_${c} = vec4<f32>(q0.${c}, q1.${c}, q2.${c}, q3.${c});
-        ${repeat(tokens, (t) => `s${t} = fma(of_${c}, vec4<f32>(k${t}.${c}), s${t});`)}`;
-  return `${repeat(tokens, (i) => `var s${i} = vec4<f32>();`, " ")}
+        ${unrolled(tokens, (t) => `s${t} = fma(of_${c}, vec4<f32>(k${t}.${c}), s${t});`)}`;
+  return `${unrolled(tokens, (i) => `var s${i} = vec4<f32>();`, " ")}
     for (var first = 0u; first < ${queryUnits(attention)}u; first += ${units}u) {
       for (var i = lane; i < ${queries * units}u; i += ${threads}u) {
         let q = i / ${units}u;
@@ -192,13 +191,13 @@ function scoring(attention: Attention, { queries, columns, heads }: TileShape): 
         room[at + 1u] = eight.b;
       }
       workgroupBarrier();
-      for (var i = 0u; i < ${2 * units}u; i += ${steps}u) {${repeat(steps, multiply)}
+      for (var i = 0u; i < ${2 * units}u; i += ${steps}u) {${unrolled(steps, multiply)}
       }
       workgroupBarrier();
     }
     let token = page * ${PAGE_TOKENS}u + column;
     ${
-    repeat(tokens, (t) => `
+    unrolled(tokens, (t) => `
     let t${t} = vec4<u32>(token + ${t * columns}u);
     s${t} = select(vec4<f32>(LOWEST), s${t}, (t${t} >= begins) & (t${t} < ends));`, "")
   }`;
@@ -215,7 +214,7 @@ function weighing({ columns }: TileShape): string {
     peaks = max(earlier, page_peaks(quad));
     let keep = power4(earlier - peaks);
     ${
-    repeat(tokens, (t) => `
+    unrolled(tokens, (t) => `
     room[(column + ${t * columns}u) * GROUPS + quad] = select(
       vec4<f32>(),
       power4(s${t} - peaks),
@@ -226,7 +225,7 @@ function weighing({ columns }: TileShape): string {
     if (column == 0u) {
       var total = vec4<f32>();
       for (var t = 0u; t < ${PAGE_TOKENS}u; t += ${SCORES_AHEAD}u) {
-        ${repeat(SCORES_AHEAD, (i) => `total += room[(t + ${i}u) * GROUPS + quad];`)}
+        ${unrolled(SCORES_AHEAD, (i) => `total += room[(t + ${i}u) * GROUPS + quad];`)}
       }
       totals = fma(totals, keep, total);
     }`;
@@ -236,26 +235,26 @@ function weighing({ columns }: TileShape): string {
 function adding({ value }: Attention): string {
   const ahead = VALUES_AHEAD;
   return `
-    ${repeat(QUADS, (q) => `var c${q} = vec4<f32>(); var d${q} = vec4<f32>();`)}
+    ${unrolled(QUADS, (q) => `var c${q} = vec4<f32>(); var d${q} = vec4<f32>();`)}
     let unit = min(column, ${unitsOf(value.dim) - 1}u);
     let count = min(${PAGE_TOKENS}u, end - page * ${PAGE_TOKENS}u);
     for (var t = 0u; t < count; t += ${ahead}u) {
       ${
-    repeat(ahead, (i) =>
+    unrolled(ahead, (i) =>
       `let v${i} = ${value.name}_8(page_slot + min(t + ${i}u, count - 1u), kv_head, unit);`)
   }
       ${
-    repeat(ahead, (i) => `
+    unrolled(ahead, (i) => `
       let w${i} = room[(t + ${i}u) * GROUPS + quad];
       ${
-      repeat(QUADS, (q) => `
+      unrolled(QUADS, (q) => `
       c${q} = fma(vec4<f32>(w${i}.${COMPONENTS[q]}), v${i}.a, c${q});
       d${q} = fma(vec4<f32>(w${i}.${COMPONENTS[q]}), v${i}.b, d${q});`, "")
     }`, "")
   }
     }
     ${
-    repeat(QUADS, (q) => `
+    unrolled(QUADS, (q) => `
     a${q} = fma(a${q}, vec4<f32>(keep.${COMPONENTS[q]}), c${q});
     b${q} = fma(b${q}, vec4<f32>(keep.${COMPONENTS[q]}), d${q});`, "")
   }`;
@@ -269,7 +268,7 @@ function merge(): string {
       let take = power4(peaks - all_peaks);
       let is_first = before == vec4<f32>(LOWEST);
       ${
-    repeat(QUADS, (q) => {
+    unrolled(QUADS, (q) => {
       const c = COMPONENTS[q];
       const add = (values: string, quad: string) => `
         let ${values}_old = select(out_at(vectors.${c}, ${quad}), vec4<f32>(), is_first.${c});

@@ -1,6 +1,6 @@
 /** Experts of few rows: matrix-vector kernels over pairs of a row and one of its experts. */
 
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { bufferOf, expertsOf } from "../memory.ts";
 import { DECODE_COMMON } from "../weights/format.ts";
 import {
@@ -12,7 +12,7 @@ import {
   wholeRows,
 } from "./expert_ranges.ts";
 import type { ExpertRows } from "./experts.ts";
-import { addLanes, lanesOf, loadEight, overBlocks, unrolled } from "./products.ts";
+import { addLanes, lanesOf, loadEight, overBlocks } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */

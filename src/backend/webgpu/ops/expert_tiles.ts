@@ -4,7 +4,7 @@
  * and decoded once a tile and each of its values is used as many times as the tile has pairs.
  */
 
-import { type Binding, BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { type Binding, BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
 import { BLOCK, blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
@@ -18,7 +18,7 @@ import {
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
 import type { ExpertRows } from "./experts.ts";
-import { lanesOf, loadEight, unrolled } from "./products.ts";
+import { lanesOf, loadEight } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 const THREADS = 128;

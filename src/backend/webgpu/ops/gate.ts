@@ -4,13 +4,13 @@
  */
 
 import type { GateParams } from "../../backend.ts";
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { bufferOf, weightOf } from "../memory.ts";
 import { BLOCK, blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import type { OpContext } from "./context.ts";
 import { choice } from "./gate_choice.ts";
 import { checkExpertCount } from "./moe_common.ts";
-import { loadEight, unrolled } from "./products.ts";
+import { loadEight } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads that share a logit's sum, eight neighbouring values each at a time. */

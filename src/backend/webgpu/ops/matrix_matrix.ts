@@ -5,7 +5,7 @@
  * come in the order of `products.ts`: the blocks of the first sum, then those of the second, ..
  */
 
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   bindingsOf,
@@ -20,7 +20,6 @@ import {
   loadEight,
   paramsOf,
   type Slice,
-  unrolled,
 } from "./products.ts";
 import {
   addSums,

@@ -6,7 +6,7 @@
  */
 
 import type { Norm } from "../../backend.ts";
-import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
+import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   NORM_BYTES,
@@ -32,7 +32,6 @@ import {
   overBlocks,
   paramsOf,
   type Slice,
-  unrolled,
 } from "./products.ts";
 
 /** Rows of `x` that share a load of weights. */

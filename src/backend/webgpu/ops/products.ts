@@ -9,9 +9,10 @@
  * them, so that none takes long.
  */
 
+import { unrolled } from "../kernel.ts";
 import type { Binding, Dispatch } from "../kernel.ts";
 import type { GpuWeight, WeightPart } from "../memory.ts";
-import { blocksOf } from "../weights/format.ts";
+import { blocksOf, DOT_EIGHT } from "../weights/format.ts";
 import { partBindings } from "./weights.ts";
 
 /** Storage buffers of a kernel: what every adapter has. */
@@ -231,11 +232,6 @@ ${unrolled(step, (i) => `  ${total} += ${value(`(l + ${i}u)`)};`)}
 }`;
 }
 
-/** WGSL text for each number below `count`. */
-export function unrolled(count: number, text: (i: number) => string): string {
-  return Array.from({ length: count }, (_, i) => text(i)).join("\n");
-}
-
 /**
  * WGSL of `x_8(base, unit)`, eight values of a row from `base` on, zeros behind the last one, and of
  * `dot_8`, their sum in order.
@@ -252,14 +248,5 @@ export function loadEight(whole: boolean, cols: number): string {
   return eight;`;
   return `
 fn x_8(base: u32, unit: u32) -> Eight { ${load} }
-fn dot_8(w: Eight, v: Eight, start: f32) -> f32 {
-  var sum = fma(w.a.x, v.a.x, start);
-  sum = fma(w.a.y, v.a.y, sum);
-  sum = fma(w.a.z, v.a.z, sum);
-  sum = fma(w.a.w, v.a.w, sum);
-  sum = fma(w.b.x, v.b.x, sum);
-  sum = fma(w.b.y, v.b.y, sum);
-  sum = fma(w.b.z, v.b.z, sum);
-  return fma(w.b.w, v.b.w, sum);
-}`;
+${DOT_EIGHT}`;
 }

@@ -218,8 +218,3 @@ fn merged(sum: vec4<f32>, keep: f32, next: vec4<f32>, take: f32) -> vec4<f32> {
 fn finished(value: vec4<f32>, peak: f32, total: f32, head: u32) -> vec4<f32> {${finish}
 }`;
 }
-
-/** WGSL repeated with a number. */
-export function repeat(times: number, text: (i: number) => string, between = "\n"): string {
-  return Array.from({ length: times }, (_, i) => text(i)).join(between);
-}

@@ -5,7 +5,8 @@
  * since every other one is checked against its limit.
  */
 
-import { unrolled } from "./products.ts";
+import { unrolled } from "../kernel.ts";
+import {} from "./products.ts";
 import {
   groupThreads,
   ownVectors,

@@ -144,3 +144,16 @@ fn iq4_f32(word: u32) -> vec4<f32> {
   return round(fma(fma(cubic, x, vec4<f32>(11.44)), x, vec4<f32>(1.433)));
 }
 `;
+
+/** WGSL of `dot_8`: the products of two Eights added to `start`, one after the other. */
+export const DOT_EIGHT = `
+fn dot_8(w: Eight, v: Eight, start: f32) -> f32 {
+  var sum = fma(w.a.x, v.a.x, start);
+  sum = fma(w.a.y, v.a.y, sum);
+  sum = fma(w.a.z, v.a.z, sum);
+  sum = fma(w.a.w, v.a.w, sum);
+  sum = fma(w.b.x, v.b.x, sum);
+  sum = fma(w.b.y, v.b.y, sum);
+  sum = fma(w.b.z, v.b.z, sum);
+  return fma(w.b.w, v.b.w, sum);
+}`;
