@@ -246,3 +246,8 @@ function checkLayer(op: string, layer: number, layers: number): void {
     throw misuse(op, "layer", layer, `one of the cache's ${layers}`);
   }
 }
+
+/** For a handle that another backend has made. */
+export function foreign(what: string): RangeError {
+  return new RangeError(`cannot use a ${what}: it is another backend's, must be of this one`);
+}

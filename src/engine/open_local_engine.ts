@@ -54,6 +54,9 @@ async function openOn(
     const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
     const backend = await createBackend({ ...options, weightBytes: source.byteLength });
     try {
+      if (options.speculation === "ngram" && backend.chooses) {
+        warnings.push(`nothing is guessed (--speculate ngram) on the ${backend.name} backend`);
+      }
       const model = await loadModel({
         source,
         backend,

@@ -1,5 +1,6 @@
 /** What the reference backend holds, and the way back from the seam's handles to its arrays. */
 
+import { foreign } from "../op_checks.ts";
 import {
   type Buffer,
   type Experts,
@@ -172,8 +173,4 @@ export function integers(buffer: Buffer): Int32Array {
   const { values } = bufferOf(buffer);
   if (values instanceof Int32Array) return values;
   throw new RangeError("cannot use a buffer: its kind is f32, must be i32");
-}
-
-export function foreign(what: string): RangeError {
-  return new RangeError(`cannot use a ${what}: it is another backend's, must be of this one`);
 }

@@ -22,11 +22,11 @@ import type {
   Plan,
   TensorData,
 } from "../backend.ts";
+import { foreign } from "../op_checks.ts";
 import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
 import {
   bufferOf,
   floats,
-  foreign,
   integers,
   ReferenceBuffer,
   ReferenceExperts,

@@ -4,7 +4,8 @@
  */
 
 import { type ModelCache, PAGE_TOKENS, type PagePart } from "../backend.ts";
-import { foreign, ReferenceKvCache, ReferenceLatentCache } from "./memory.ts";
+import { foreign } from "../op_checks.ts";
+import { ReferenceKvCache, ReferenceLatentCache } from "./memory.ts";
 
 /** Numbers that the first `tokens` tokens of a page have in all layers. */
 export function pageLength(cache: ModelCache, tokens: number): number {

@@ -1,5 +1,6 @@
 /** What the backend holds on the GPU, and the way back from the seam's handles. */
 
+import { foreign } from "../op_checks.ts";
 import type { Buffer, Experts, KvCache, LatentCache, ModelCache, Weight } from "../backend.ts";
 import type { PlaneBytes, WeightFormat } from "./weights/format.ts";
 
@@ -148,8 +149,4 @@ export function latentCacheOf(cache: LatentCache): GpuLatentCache {
 export function cacheOf(cache: ModelCache): GpuCache {
   if ("perLayer" in cache) return cache as GpuCache;
   throw foreign("cache");
-}
-
-function foreign(what: string): RangeError {
-  return new RangeError(`cannot use a ${what}: it is another backend's, must be of this one`);
 }
