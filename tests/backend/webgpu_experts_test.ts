@@ -117,6 +117,7 @@ async function openCase(test: Case) {
           scratch.set(name, memory);
           return memory;
         },
+        maxBindings: device.limits.maxStorageBuffersPerShaderStage,
         features: device.features,
       },
       params,

@@ -188,6 +188,7 @@ class WebGpuBackend implements Backend {
     const { device } = this.#gpu;
     const recorder = new GpuRecorder({
       scratch: (name, bytes) => this.#scratchOf(name, bytes),
+      maxBindings: device.limits.maxStorageBuffersPerShaderStage,
       features: device.features,
     });
     build(recorder);

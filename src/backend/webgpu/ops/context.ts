@@ -7,6 +7,8 @@ export interface OpContext {
   run(dispatch: Dispatch): void;
   /** Room that lives within one op, shared by all that ask by the same name. */
   scratch(name: string, bytes: number): GPUBuffer;
+  /** Storage buffers that a kernel may see. */
+  readonly maxBindings: number;
   /** Features of the device. */
   readonly features: { has(name: string): boolean };
 }

@@ -41,6 +41,7 @@ export function headLinear(context: OpContext, params: HeadLinearParams): void {
     rows,
     cols: weight.cols,
     heads: { outDim: weight.rows / heads, stride: xStride },
+    maxBindings: context.maxBindings,
   };
   const slices = slicesOf([weight], { out: bufferOf(params.out).memory, scale: 1 });
   // A tile has rows of one head, and so would need to know where in a head a part starts.
@@ -54,7 +55,8 @@ function multiply(
   { x, norm, rows }: Pick<LinearParams, "x" | "norm" | "rows">,
   slices: readonly Slice[],
 ): void {
-  const input = { x: bufferOf(x).memory, width: x.width, rows, cols: x.width };
+  const { maxBindings } = context;
+  const input = { x: bufferOf(x).memory, width: x.width, rows, cols: x.width, maxBindings };
   if (norm !== undefined && canNorm(input, slices)) {
     for (const dispatch of matrixVector(input, slices, { norm })) context.run(dispatch);
     return;

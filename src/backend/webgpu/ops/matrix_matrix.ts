@@ -48,7 +48,7 @@ export function matrixMatrix(
   slices: readonly Slice[],
   { shape }: { shape?: TileShape } = {},
 ): Dispatch[] {
-  return groupSlices(slices, 1).map((group) =>
+  return groupSlices(slices, { ...input, shared: 1 }).map((group) =>
     dispatchOf(input, group, shape ?? shapeOf(input, group))
   );
 }

@@ -72,7 +72,8 @@ export function matrixVector(
   slices: readonly Slice[],
   { norm, shape }: { norm?: Norm; shape?: VectorShape } = {},
 ): Dispatch[] {
-  const groups = groupSlices(slices, norm === undefined ? 1 : 2);
+  const shared = norm === undefined ? 1 : 2;
+  const groups = groupSlices(slices, { ...input, shared });
   return groups.map((group) =>
     dispatchOf(input, group, { norm, ...(shape ?? shapeOf(input, group)) })
   );
@@ -87,7 +88,7 @@ export function canNorm(input: Input, slices: readonly Slice[]): boolean {
   const sums = MOST_ROWS * tokens * THREADS * 4;
   const needed = tokens * (blocksOf(input.cols) * BLOCK_VECTORS * 16 + NORM_BYTES) + sums;
   return slices.length === 1 && isWhole(input) && input.rows <= 2 && needed <= WORKGROUP_BYTES &&
-    groupSlices(slices, 2).every((group) =>
+    groupSlices(slices, { ...input, shared: 2 }).every((group) =>
       workgroupsOf(input, group, shapeOf(input, group).rowsEach) <= MOST_NORMING
     );
 }

@@ -15,8 +15,8 @@ import type { GpuWeight, WeightPart } from "../memory.ts";
 import { blocksOf, DOT_EIGHT } from "../weights/format.ts";
 import { partBindings } from "./weights.ts";
 
-/** Storage buffers of a kernel: what every adapter has. */
-const MAX_BINDINGS = 10;
+/** Storage buffers that a kernel may see on every adapter. */
+const LEAST_BINDINGS = 8;
 
 /** Rows of a matrix that lie in one buffer. */
 export interface Matrix {
@@ -50,6 +50,8 @@ export interface Input {
   readonly cols: number;
   /** Output rows that read the same values, and how far apart the next ones' are (`headLinear`). */
   readonly heads?: { readonly outDim: number; readonly stride: number };
+  /** Storage buffers that a kernel may see; by default what every adapter has. */
+  readonly maxBindings?: number;
 }
 
 /** Slices of an output: as many as its matrices have parts, where these are cut alike. */
@@ -70,7 +72,10 @@ export function slicesOf(
 }
 
 /** Puts slices into as few dispatches as their buffers allow; `shared` buffers are the input's. */
-export function groupSlices(slices: readonly Slice[], shared: number): Slice[][] {
+export function groupSlices(
+  slices: readonly Slice[],
+  { shared, maxBindings = LEAST_BINDINGS }: { shared: number } & Pick<Input, "maxBindings">,
+): Slice[][] {
   const groups: Slice[][] = [];
   let room = 0;
   for (const slice of slices) {
@@ -79,7 +84,7 @@ export function groupSlices(slices: readonly Slice[], shared: number): Slice[][]
     // A buffer that is written can be bound once.
     if (group === undefined || needed > room || group.some(({ out }) => out === slice.out)) {
       groups.push([slice]);
-      room = MAX_BINDINGS - shared - needed;
+      room = maxBindings - shared - needed;
     } else {
       group.push(slice);
       room -= needed;
