@@ -37,6 +37,8 @@ export interface Part {
   readonly vectors: number;
   /** As the checkpoint has them; absent where only a configuration is known. */
   readonly bytes?: number;
+  /** The same by the type of the tensor, as the file names it; absent likewise. */
+  readonly bytesByType?: Readonly<Record<string, number>>;
 }
 
 export interface ModelOutline {

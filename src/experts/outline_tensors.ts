@@ -12,13 +12,18 @@ import { cacheOf, Fields } from "./outline_config.ts";
 
 type Tensor = TensorInfo | OtherTensorInfo;
 
+/** A part while its tensors are summed up. */
+type PartSum =
+  & { -readonly [K in keyof Omit<Part, "bytesByType">]-?: Part[K] }
+  & { bytesByType: Record<string, number> };
+
 /** What is counted beside the tensors. */
 type Facts = Omit<ModelOutline, "name" | "parts" | "tied">;
 
 /** Sums a checkpoint up. Throws FormatError where its configuration lacks what is asked for here. */
 export function outlineFromTensors(source: TensorSource): ModelOutline {
   const facts = source.format === "gguf" ? ggufFacts(source) : configFacts(source);
-  const parts = new Map<string, { -readonly [K in keyof Part]-?: Part[K] }>();
+  const parts = new Map<string, PartSum>();
   for (const tensor of [...source.tensors.values(), ...source.otherTensors.values()]) {
     const place = placeOf(tensor.name, source.format);
     const layer = place.layer;
@@ -26,13 +31,15 @@ export function outlineFromTensors(source: TensorSource): ModelOutline {
     let part = parts.get(key);
     if (part === undefined) {
       const mtp = layer !== null && layer >= facts.layers;
-      part = { kind: place.kind, layer, mtp, matrices: [], vectors: 0, bytes: 0 };
+      part = { kind: place.kind, layer, mtp, matrices: [], vectors: 0, bytes: 0, bytesByType: {} };
       parts.set(key, part);
     }
     const { matrices, vectors } = valuesOf(tensor);
     part.matrices = [...part.matrices, ...matrices];
     part.vectors += vectors;
     part.bytes += tensor.byteLength;
+    const type = "type" in tensor ? tensor.type : tensor.dtype;
+    part.bytesByType[type] = (part.bytesByType[type] ?? 0) + tensor.byteLength;
   }
   const hasHead = [...parts.values()].some(({ kind, mtp }) => kind === "head" && !mtp);
   return { ...facts, name: source.name, tied: !hasHead, parts: [...parts.values()] };

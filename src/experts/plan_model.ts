@@ -258,7 +258,7 @@ function activeShare(outline: ModelOutline, { kind }: Part): number {
  * Bytes of a part. Norms, biases and the gate are float32 whatever the rest is; with F8 the embedding
  * and the head are BF16, as DeepSeek publishes them.
  */
-function partBytes(part: Part, storage: Storage): number {
+export function partBytes(part: Part, storage: Storage): number {
   if (storage === "file") {
     if (part.bytes === undefined) {
       throw new OptionError(
