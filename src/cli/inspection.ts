@@ -11,7 +11,7 @@ import { loadModel } from "../model/registry.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { DEFAULT_ENGINE_OPTIONS } from "../text/load.ts";
 import { loadTokenizer } from "../tokenizer/mod.ts";
-import { MeasuringBackend } from "./measuring_backend.ts";
+import { MeasuringBackend } from "../backend/measuring.ts";
 import { formatBytes, formatCount, printable } from "./terminal.ts";
 
 /** Hyper-parameters by our names; the rotary frequencies are left out. */

@@ -17,13 +17,13 @@ import type {
   Plan,
   TensorData,
   Weight,
-} from "../backend/backend.ts";
+} from "./backend.ts";
 import {
   kvPageLayout,
   latentPageLayout,
   layerPageBytes,
   type PageLayout,
-} from "../backend/kv_layout.ts";
+} from "./kv_layout.ts";
 import { UnsupportedOpError } from "../errors.ts";
 import { rowBytes } from "../quant/types.ts";
 
