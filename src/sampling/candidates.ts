@@ -1,41 +1,45 @@
 /**
- * The tokens still in play while one token is chosen, and the selection that top_k and top_p share.
- * Nothing here sorts a vocabulary: a threshold is found by radix selection on the logits' bits.
+ * The tokens still in play while one token is chosen. Nothing here sorts a vocabulary: a border is found
+ * by radix selection on the tokens' distances from the best. Tokens are ordered by that distance, equals
+ * by their ids.
  */
 
 import { FormatError, RequestError } from "../errors.ts";
-import { expNonPositive } from "./exp.ts";
+import type { RandomBits } from "./random.ts";
+import type { SamplingRule } from "./rule.ts";
+import { LARGEST, partOf, settled, STEPS, weightOf } from "./weights.ts";
 
-/** Radix digits of a 31-bit key: shift and width of each level, best logits first. */
-const LEVELS = [{ shift: 20, bits: 11 }, { shift: 10, bits: 10 }, { shift: 0, bits: 10 }] as const;
+/** Bits of a distance that the second level of the selection looks at; the first has the rest. */
+const LOW_BITS = 11;
+const LOW = 1 << LOW_BITS;
+
+/** Magnitudes of the best logit at which distances from it are the same with others settled or not. */
+const PLAIN_FROM = 2 ** -30;
+const PLAIN_TO = LARGEST / 2;
 
 /**
  * Scratch for choosing one token from `vocabSize` logits; reused from token to token and shared by
  * the sequences of an engine.
  *
- * Two phases: after `load`, processors edit `logits` by token id. `scale` then shifts the best logit to
- * 0 and divides by the temperature; from there on logits are at most 0, their float bits order them, and
- * filters shrink the list of kept tokens (always in ascending id).
+ * Two phases: after `load`, `logits` may be edited by token id. `scale` then turns them into distances
+ * from the best one, and from there on filters shrink the list of kept tokens, always in ascending id.
  */
 export class Candidates {
   readonly vocabSize: number;
   /** By token id. Belongs to the caller of `load`, and is overwritten. */
-  logits: Float32Array;
+  logits: Float32Array = new Float32Array(0);
   /** Tokens kept. */
-  count: number;
-  #bits: Int32Array;
-  /** The first `count` entries, ascending, unless every token is kept. */
+  count = 0;
+  /** The kept tokens' ids and distances in steps. */
   readonly #ids: Int32Array;
-  readonly #weights: Float64Array;
-  readonly #histogram = new Float64Array(1 << LEVELS[0].bits);
+  readonly #steps: Int32Array;
+  readonly #weights = new Float64Array(STEPS / LOW);
+  readonly #counts = new Int32Array(LOW);
 
   constructor(vocabSize: number) {
     this.vocabSize = vocabSize;
-    this.logits = new Float32Array(0);
-    this.#bits = new Int32Array(0);
-    this.count = 0;
     this.#ids = new Int32Array(vocabSize);
-    this.#weights = new Float64Array(vocabSize);
+    this.#steps = new Int32Array(vocabSize);
   }
 
   /**
@@ -65,13 +69,109 @@ export class Candidates {
     }
     if (defects !== 0) throw notFinite(logits);
     this.logits = logits;
-    this.#bits = new Int32Array(logits.buffer, logits.byteOffset, logits.length);
-    this.count = logits.length;
     return bestToken;
   }
 
   /** The most likely token after edits, the lowest id among equals. */
   best(): number {
+    const token = this.#largest();
+    if (token < 0) throw noneLeft();
+    return this.#settle(token) ? this.#largest() : token;
+  }
+
+  /**
+   * Begins the second phase: keeps the tokens at most `farthest` steps from the best one, of which there
+   * are `scale` in a unit of logits. A token with the best logit is 0 steps from it, every other at
+   * least 1.
+   */
+  scale({ best, scale, farthest }: { best: number; scale: number; farthest: number }): void {
+    this.#settle(best);
+    const logits = this.logits;
+    const ids = this.#ids;
+    const steps = this.#steps;
+    const most = logits[best];
+    let kept = 0;
+    for (let token = 0; token < logits.length; token++) {
+      const distance = Math.fround(Math.fround(most - logits[token]) * scale);
+      if (distance > farthest) continue;
+      ids[kept] = token;
+      steps[kept++] = Math.ceil(distance);
+    }
+    this.count = kept;
+  }
+
+  /** Keeps the `k` most likely tokens; among equals at the border the lowest ids stay. */
+  keepMostLikely(k: number): void {
+    const count = this.count;
+    if (k >= count) return;
+    const steps = this.#steps;
+    const counts = this.#counts.fill(0);
+    for (let i = 0; i < count; i++) counts[steps[i] >>> LOW_BITS]++;
+    let before = 0;
+    let high = 0;
+    while (before + counts[high] < k) before += counts[high++];
+    const lows = this.#tally(high);
+    let low = 0;
+    while (before + lows[low] < k) before += lows[low++];
+    this.#keep({ step: (high << LOW_BITS) + low, ties: k - before });
+  }
+
+  /**
+   * Keeps the shortest list of most likely tokens whose weight reaches `share` (in 2^-32) of the weight of
+   * what is kept so far; among equals at the border the lowest ids stay.
+   */
+  keepNucleus(share: number): void {
+    const count = this.count;
+    const steps = this.#steps;
+    const weights = this.#weights.fill(0);
+    for (let i = 0; i < count; i++) weights[steps[i] >>> LOW_BITS] += weightOf(steps[i]);
+    let total = 0;
+    for (let high = 0; high < weights.length; high++) total += weights[high];
+    const target = Math.max(1, partOf(total, { part: BigInt(share), bits: 32n }));
+    let before = 0;
+    let high = 0;
+    while (before + weights[high] < target) before += weights[high++];
+    const lows = this.#tally(high);
+    const first = high << LOW_BITS;
+    let low = 0;
+    while (true) {
+      const next = before + lows[low] * weightOf(first + low);
+      if (next >= target) break;
+      before = next;
+      low++;
+    }
+    const step = first + low;
+    this.#keep({ step, ties: Math.ceil((target - before) / weightOf(step)) });
+  }
+
+  /** Draws a token by a rule, `best` being the most likely one. */
+  choose({ best, rule, bits }: { best: number; rule: SamplingRule; bits: RandomBits }): number {
+    this.scale({ best, ...rule });
+    this.keepMostLikely(rule.topK);
+    if (rule.share !== null) this.keepNucleus(rule.share);
+    return this.draw(bits);
+  }
+
+  /** Kept tokens in ascending order; a copy. */
+  kept(): number[] {
+    return [...this.#ids.subarray(0, this.count)];
+  }
+
+  /** The kept token at which the running sum of weights passes the part of them that the bits stand for. */
+  draw({ high, low }: RandomBits): number {
+    const count = this.count;
+    const steps = this.#steps;
+    let total = 0;
+    for (let i = 0; i < count; i++) total += weightOf(steps[i]);
+    const target = partOf(total, { part: (BigInt(high) << 32n) | BigInt(low), bits: 64n });
+    let index = 0;
+    let sum = weightOf(steps[0]);
+    while (sum <= target) sum += weightOf(steps[++index]);
+    return this.#ids[index];
+  }
+
+  /** The token with the largest logit, -1 where all are excluded. */
+  #largest(): number {
     const logits = this.logits;
     let best = -Infinity;
     let bestToken = -1;
@@ -81,176 +181,61 @@ export class Candidates {
         bestToken = token;
       }
     }
-    if (bestToken < 0) {
-      throw new RequestError(
-        "cannot choose a token: the bias of every token is -Infinity, one must be finite",
-        { param: "logit_bias" },
-      );
-    }
     return bestToken;
   }
 
-  /** logits = (logits - max) / temperature, all at most 0. `temperature` must be positive. */
-  scale(temperature: number): void {
+  /** Settles all logits if that could change their distances from the best one. Returns whether. */
+  #settle(best: number): boolean {
     const logits = this.logits;
-    const max = logits[this.best()];
-    for (let token = 0; token < logits.length; token++) {
-      logits[token] = (logits[token] - max) / temperature;
-    }
+    const most = Math.abs(logits[best]);
+    // Of others, what is small is lost in rounding, and what is large is far below.
+    if (most >= PLAIN_FROM && most <= PLAIN_TO) return false;
+    for (let token = 0; token < logits.length; token++) logits[token] = settled(logits[token]);
+    return true;
   }
 
-  /** Keeps tokens whose scaled logit is at least `threshold` (at most 0). */
-  keepAtLeast(threshold: number): void {
-    const key = new Int32Array(Float32Array.of(threshold).buffer)[0] & 0x7fffffff;
-    this.#keep(key, Infinity);
-  }
-
-  /** Keeps the `k` most likely tokens; among equals at the border the lowest ids stay. */
-  keepMostLikely(k: number): void {
-    if (k >= this.count) return;
-    this.#keepPrefix(k, false);
-  }
-
-  /**
-   * Keeps the shortest list of most likely tokens whose probability (renormalised over what is kept so
-   * far) reaches `share`, below 1; among equals at the border the lowest ids stay.
-   */
-  keepNucleus(share: number): void {
-    this.#keepPrefix(share, true);
-  }
-
-  /** Kept tokens in ascending order; a copy. */
-  kept(): number[] {
-    const tokens: number[] = [];
-    for (let i = 0; i < this.count; i++) tokens.push(this.#id(i));
-    return tokens;
-  }
-
-  /** The kept token at which the running sum of probabilities passes `uniform`, in [0, 1). */
-  draw(uniform: number): number {
-    const { logits, count } = this;
-    const weights = this.#weights;
-    const ids = this.#ids;
-    const whole = count === this.vocabSize;
-    let total = 0;
-    for (let i = 0; i < count; i++) {
-      const weight = expNonPositive(logits[whole ? i : ids[i]]);
-      weights[i] = weight;
-      total += weight;
-    }
-    const target = uniform * total;
-    let sum = 0;
-    let last = 0;
-    for (let i = 0; i < count; i++) {
-      if (weights[i] === 0) continue;
-      sum += weights[i];
-      last = i;
-      if (sum > target) break;
-    }
-    return this.#id(last);
-  }
-
-  #id(index: number): number {
-    return this.count === this.vocabSize ? index : this.#ids[index];
-  }
-
-  /**
-   * Keeps tokens with a smaller key, and the first `ties` with this one. A key is the bits of a scaled
-   * logit without the sign: ascending keys are descending logits.
-   */
-  #keep(key: number, ties: number): void {
-    const keys = this.#bits;
-    const ids = this.#ids;
+  /** Counts the kept tokens whose distance begins with these bits by the others. */
+  #tally(high: number): Int32Array {
     const count = this.count;
-    const whole = count === this.vocabSize;
-    let kept = 0;
-    let tiesLeft = ties;
+    const steps = this.#steps;
+    const counts = this.#counts.fill(0);
     for (let i = 0; i < count; i++) {
-      const token = whole ? i : ids[i];
-      const own = keys[token] & 0x7fffffff;
-      if (own > key) continue;
-      if (own === key && tiesLeft-- <= 0) continue;
-      ids[kept++] = token;
+      if (steps[i] >>> LOW_BITS === high) counts[steps[i] & (LOW - 1)]++;
+    }
+    return counts;
+  }
+
+  /** Keeps the tokens nearer than `step`, and the first `ties` that are as far. */
+  #keep({ step, ties }: { step: number; ties: number }): void {
+    const count = this.count;
+    const ids = this.#ids;
+    const steps = this.#steps;
+    let tiesLeft = ties;
+    let kept = 0;
+    for (let i = 0; i < count; i++) {
+      const own = steps[i];
+      if (own > step || (own === step && tiesLeft-- <= 0)) continue;
+      ids[kept] = ids[i];
+      steps[kept++] = own;
     }
     this.count = kept;
   }
-
-  /**
-   * Keeps the shortest prefix, by descending logit, whose mass reaches the target: `amount` tokens, or
-   * `amount` of the total probability. Each level of digits drops the tokens that are certainly out, so
-   * the second and third look at few.
-   */
-  #keepPrefix(amount: number, byProbability: boolean): void {
-    let target = amount;
-    /** Mass of the tokens that are certainly kept. */
-    let mass = 0;
-    let prefix = 0;
-    for (const [level, { shift, bits }] of LEVELS.entries()) {
-      const size = 1 << bits;
-      if (byProbability) this.#weigh(shift, { bits, prefix });
-      else this.#tally(shift, { bits, prefix });
-      const histogram = this.#histogram;
-      if (level === 0 && byProbability) {
-        let total = 0;
-        for (let digit = 0; digit < size; digit++) total += histogram[digit];
-        target = amount * total;
-      }
-      // Sums of a lower level may fall short of the target by rounding: the last filled digit stands in.
-      let found = 0;
-      let reached = mass;
-      for (let digit = 0; digit < size; digit++) {
-        if (histogram[digit] === 0) continue;
-        found = digit;
-        mass = reached;
-        reached += histogram[digit];
-        if (reached >= target) break;
-      }
-      prefix = (prefix << bits) | found;
-      if (shift > 0) this.#keep(((prefix << shift) | ((1 << shift) - 1)) >>> 0, Infinity);
-    }
-    const logit = new Float32Array(Int32Array.of(prefix).buffer)[0];
-    const weight = byProbability ? expNonPositive(-logit) : 1;
-    this.#keep(prefix, Math.max(1, Math.ceil((target - mass) / weight)));
-  }
-
-  /** histogram[digit] = kept tokens with these leading digits. */
-  #tally(shift: number, { bits, prefix }: { bits: number; prefix: number }): void {
-    const histogram = this.#histogram.fill(0);
-    const keys = this.#bits;
-    const ids = this.#ids;
-    const count = this.count;
-    const whole = count === this.vocabSize;
-    const mask = (1 << bits) - 1;
-    for (let i = 0; i < count; i++) {
-      const key = keys[whole ? i : ids[i]] & 0x7fffffff;
-      if (key >>> (shift + bits) === prefix) histogram[(key >>> shift) & mask]++;
-    }
-  }
-
-  /** histogram[digit] = weight of the kept tokens with these leading digits. */
-  #weigh(shift: number, { bits, prefix }: { bits: number; prefix: number }): void {
-    const histogram = this.#histogram.fill(0);
-    const keys = this.#bits;
-    const ids = this.#ids;
-    const logits = this.logits;
-    const count = this.count;
-    const whole = count === this.vocabSize;
-    const mask = (1 << bits) - 1;
-    for (let i = 0; i < count; i++) {
-      const token = whole ? i : ids[i];
-      const key = keys[token] & 0x7fffffff;
-      if (key >>> (shift + bits) !== prefix) continue;
-      histogram[(key >>> shift) & mask] += expNonPositive(logits[token]);
-    }
-  }
 }
 
-function notFinite(logits: Float32Array): FormatError {
+/** The error for a row in which some logit is no number, at which place is not known. */
+export function notFinite(logits?: Float32Array): FormatError {
+  const must = "finite (the model's weights may be damaged)";
+  if (logits === undefined) {
+    return FormatError.of("choose a token", "a logit", "NaN or infinite", must);
+  }
   const token = logits.findIndex((logit) => !Number.isFinite(logit));
-  return FormatError.of(
-    "choose a token",
-    `the logit of token ${token}`,
-    logits[token],
-    "finite (the model's weights may be damaged)",
+  return FormatError.of("choose a token", `the logit of token ${token}`, logits[token], must);
+}
+
+/** The error for a row of which every token is excluded. */
+export function noneLeft(): RequestError {
+  return new RequestError(
+    "cannot choose a token: the bias of every token is -Infinity, one must be finite",
+    { param: "logit_bias" },
   );
 }

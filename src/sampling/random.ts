@@ -3,14 +3,14 @@
  * seed gives the same numbers on every machine.
  */
 
-/** Where draws come from. */
-export interface RandomSource {
-  /** A number in [0, 1) with 53 random bits. */
-  next(): number;
+/** 64 random bits, as two unsigned words. */
+export interface RandomBits {
+  readonly high: number;
+  readonly low: number;
 }
 
 /** xoshiro128** with its state filled from a seed by the splitmix32 finaliser. */
-export class Xoshiro128 implements RandomSource {
+export class Xoshiro128 {
   readonly #state = new Int32Array(4);
 
   /** `seed` may be any safe integer; all its bits count. */
@@ -46,10 +46,25 @@ export class Xoshiro128 implements RandomSource {
     return result;
   }
 
+  /** A number in [0, 1) with 53 random bits. */
   next(): number {
-    const high = this.nextUint32() >>> 5;
-    const low = this.nextUint32() >>> 6;
-    return (high * 2 ** 26 + low) / 2 ** 53;
+    const { high, low } = this.draw();
+    return ((high >>> 5) * 2 ** 26 + (low >>> 6)) / 2 ** 53;
+  }
+
+  /** The next 64 random bits. */
+  draw(): RandomBits {
+    const high = this.nextUint32();
+    return { high, low: this.nextUint32() };
+  }
+
+  /** What `draw` will give after so many other draws; none of them counts as drawn. */
+  peek({ skip, count }: { skip: number; count: number }): RandomBits[] {
+    const state = this.#state.slice();
+    for (let i = 0; i < skip; i++) this.draw();
+    const bits = Array.from({ length: count }, () => this.draw());
+    this.#state.set(state);
+    return bits;
   }
 }
 

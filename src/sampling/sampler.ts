@@ -1,14 +1,10 @@
-/** Chooses a sequence's tokens: the chain of processors, then the sequence's own generator. */
+/** Chooses a sequence's tokens: edits of the logits, filters, then the sequence's own generator. */
 
 import type { Candidates } from "./candidates.ts";
-import {
-  createEdits,
-  createFilters,
-  type LogitsProcessor,
-  type TokenHistory,
-} from "./processors.ts";
-import { drawSeed, type RandomSource, Xoshiro128 } from "./random.ts";
+import { drawSeed, type RandomBits, Xoshiro128 } from "./random.ts";
+import { createRule, editedLogit, type SamplingRule, SEEN } from "./rule.ts";
 import type { SamplingParams } from "./types.ts";
+import { settled } from "./weights.ts";
 
 export interface SamplerOptions {
   /** Validated parameters (`validateSampling`). */
@@ -21,26 +17,44 @@ export interface SamplerOptions {
 
 /** The sampling state of one sequence: its generator and what its penalties count. */
 export class Sampler {
+  readonly rule: SamplingRule;
+  /** By token id, of those that have one. */
+  readonly biases: ReadonlyMap<number, number>;
   readonly #candidates: Candidates;
-  readonly #edits: readonly LogitsProcessor[];
-  readonly #filters: readonly LogitsProcessor[];
-  readonly #random: RandomSource;
-  readonly #seen: Set<number>;
-  readonly #answerCounts = new Map<number, number>();
-  readonly #history: TokenHistory;
+  readonly #random: Xoshiro128;
+  /** By token id: SEEN, and occurrences in the answer. */
+  readonly #tallies = new Map<number, number>();
+  #taken = 0;
 
   constructor({ params, prompt, candidates }: SamplerOptions) {
+    this.rule = createRule(params);
     this.#candidates = candidates;
-    this.#edits = createEdits(params);
-    this.#filters = createFilters(params);
     this.#random = new Xoshiro128(params.seed ?? drawSeed());
-    this.#seen = new Set(params.repetitionPenalty === 1 ? [] : prompt);
-    this.#history = { seen: this.#seen, answerCounts: this.#answerCounts };
+    const biases = new Map<number, number>();
+    for (const [token, bias] of params.logitBias) {
+      biases.set(token, settled((biases.get(token) ?? 0) + bias));
+    }
+    this.biases = biases;
+    if (params.repetitionPenalty !== 1) {
+      for (const token of prompt) {
+        this.#tallies.set(token, SEEN);
+      }
+    }
   }
 
   /** Whether it always takes the token with the largest logit, the lowest id of equals. */
   get isGreedy(): boolean {
-    return this.#edits.length === 0 && this.#filters.length === 0;
+    return !this.rule.edits && !this.rule.draws;
+  }
+
+  /** By token id, of those that occurred: SEEN and how often in the answer. Kept where logits are edited. */
+  get tallies(): ReadonlyMap<number, number> {
+    return this.#tallies;
+  }
+
+  /** Tokens chosen so far. */
+  get taken(): number {
+    return this.#taken;
   }
 
   /**
@@ -48,18 +62,44 @@ export class Sampler {
    * where a logit is NaN or infinite, RequestError where the bias leaves no token.
    */
   sample(logits: Float32Array): number {
-    const token = this.#choose(logits);
-    this.#seen.add(token);
-    this.#answerCounts.set(token, (this.#answerCounts.get(token) ?? 0) + 1);
+    const candidates = this.#candidates;
+    const rawBest = candidates.load(logits);
+    if (this.rule.edits) this.#edit(logits);
+    const best = this.rule.edits ? candidates.best() : rawBest;
+    const token = this.rule.draws
+      ? candidates.choose({
+        best,
+        rule: this.rule,
+        bits: this.#random.peek({ skip: 0, count: 1 })[0],
+      })
+      : best;
+    this.take(token);
     return token;
   }
 
-  #choose(logits: Float32Array): number {
-    const candidates = this.#candidates;
-    const rawBest = candidates.load(logits);
-    for (const edit of this.#edits) edit.process(candidates, this.#history);
-    if (this.#filters.length === 0) return this.#edits.length === 0 ? rawBest : candidates.best();
-    for (const filter of this.#filters) filter.process(candidates, this.#history);
-    return candidates.draw(this.#random.next());
+  /** Remembers a token that somebody else has chosen by the rule with the next of the draws. */
+  take(token: number): void {
+    this.#taken++;
+    if (this.rule.draws) this.#random.draw();
+    if (this.rule.edits) {
+      this.#tallies.set(token, ((this.#tallies.get(token) ?? 0) | SEEN) + 1);
+    }
+  }
+
+  /** What the tokens behind the next `skip` ones are drawn with. */
+  peek(options: { skip: number; count: number }): RandomBits[] {
+    return this.#random.peek(options);
+  }
+
+  #edit(logits: Float32Array): void {
+    const { rule, biases } = this;
+    for (const [token, tally] of this.#tallies) {
+      const bias = biases.get(token) ?? 0;
+      logits[token] = editedLogit(logits[token], { rule, tally, bias });
+    }
+    for (const [token, bias] of biases) {
+      if (this.#tallies.has(token)) continue;
+      logits[token] = editedLogit(logits[token], { rule, tally: 0, bias });
+    }
   }
 }

@@ -1,6 +1,16 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { expNonPositive } from "../../src/sampling/exp.ts";
 import { tokenLogprobs } from "../../src/sampling/logprobs.ts";
 import { bellLogits, ranking, softmax } from "./support.ts";
+
+Deno.test("e^x agrees with Math.exp to 2e-12 over the range that counts", () => {
+  for (let x = -69; x <= 0; x += 0.000917) {
+    assertAlmostEquals(expNonPositive(x) / Math.exp(x), 1, 2e-12);
+  }
+  assertEquals(expNonPositive(0), 1);
+  assertEquals(expNonPositive(-70), 0);
+  assertEquals(expNonPositive(-Infinity), 0);
+});
 
 Deno.test("log-probabilities are the log-softmax of the raw logits", () => {
   const logits = bellLogits(3000, 5);

@@ -1,6 +1,5 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { FormatError, RequestError } from "../../src/errors.ts";
-import { expNonPositive } from "../../src/sampling/exp.ts";
 import type { SamplingParams } from "../../src/sampling/types.ts";
 import { chiSquareDeviation, frequencies, ranking, restrict, sampler, softmax } from "./support.ts";
 
@@ -15,15 +14,6 @@ function assertDistribution(params: Partial<SamplingParams>, probabilities: numb
   );
   assert(deviation < 4, `chi-square is ${deviation} standard deviations above its mean`);
 }
-
-Deno.test("e^x agrees with Math.exp to 2e-12 over the range that counts", () => {
-  for (let x = -69; x <= 0; x += 0.000917) {
-    assertAlmostEquals(expNonPositive(x) / Math.exp(x), 1, 2e-12);
-  }
-  assertEquals(expNonPositive(0), 1);
-  assertEquals(expNonPositive(-70), 0);
-  assertEquals(expNonPositive(-Infinity), 0);
-});
 
 Deno.test("temperature 0 takes the highest logit, the lowest id among equals", () => {
   const greedy = sampler({}, { vocabSize: LOGITS.length });
@@ -183,4 +173,28 @@ Deno.test("a row of logits of the wrong length is a FormatError", () => {
 Deno.test("a tiny temperature is greedy rather than NaN", () => {
   const seen = frequencies(LOGITS.slice(0, 4), { params: { temperature: 1e-40 }, count: 50 });
   assertEquals(seen, [0, 0, 50, 0]);
+});
+
+Deno.test("tokens taken from elsewhere leave a sampler as if it had chosen them", () => {
+  const params = {
+    temperature: 1.2,
+    topP: 0.95,
+    repetitionPenalty: 1.2,
+    frequencyPenalty: 0.1,
+    seed: 8,
+  };
+  const options = { vocabSize: LOGITS.length, prompt: [1, 2] };
+  const own = sampler(params, options);
+  const other = sampler(params, options);
+  const draws = other.peek({ skip: 0, count: 20 });
+  assertEquals(other.peek({ skip: 5, count: 15 }), draws.slice(5));
+  for (let i = 0; i < 20; i++) {
+    assertEquals(other.peek({ skip: 0, count: 1 }), [draws[i]]);
+    other.take(own.sample(Float32Array.from(LOGITS)));
+    assertEquals([...other.tallies], [...own.tallies]);
+    assertEquals(other.taken, i + 1);
+  }
+  const [next, same] = [own, other].map((source) => source.sample(Float32Array.from(LOGITS)));
+  assertEquals(same, next);
+  assertEquals(own.peek({ skip: 0, count: 3 }), other.peek({ skip: 0, count: 3 }));
 });

@@ -26,6 +26,11 @@ export function frequencies(
   return seen;
 }
 
+/** A share as filters have it. */
+export function shareOf(share: number): number {
+  return Math.round(share * 2 ** 32);
+}
+
 export function softmax(logits: readonly number[]): number[] {
   const max = Math.max(...logits);
   const weights = logits.map((logit) => Math.exp(logit - max));
