@@ -51,9 +51,9 @@ async function openCase(test: Case) {
       Array.from({ length: count }, (_, e) =>
         randomWeight(random, { name: `expert ${e}`, type, rows: outputs, cols }).data),
     );
-  const vectors = (cols: number) =>
+  const vectors = (length: number, cols: number) =>
     uploader.upload(
-      Array.from({ length: count }, () =>
+      Array.from({ length }, () =>
         randomWeight(random, { name: "bias", type: "F32", rows: 1, cols }).data),
       { exact: true },
     );
@@ -67,9 +67,8 @@ async function openCase(test: Case) {
     down: await matrices(types[1], [hidden, intermediate]),
     biases: biased
       ? {
-        gate: await vectors(intermediate),
-        up: await vectors(intermediate),
-        down: await vectors(hidden),
+        gateUp: await vectors(2 * count, intermediate),
+        down: await vectors(count, hidden),
       }
       : null,
   });
@@ -118,7 +117,8 @@ async function openCase(test: Case) {
           return memory;
         },
         maxBindings: device.limits.maxStorageBuffersPerShaderStage,
-        features: device.features,
+        activations: "f32",
+        packedDot: false,
       },
       params,
       { workspaceBytes: test.workspace },

@@ -49,18 +49,17 @@ function createArrays(
   allocator: GpuAllocator,
   { type, pages, vectors }: { type: KvType; pages: number; vectors: readonly number[] },
 ): CacheArrays {
-  const create = (part: "numbers" | "scales") => {
-    const tokenBytes = 4 * vectors.reduce((sum, dim) => sum + vectorWords(type, dim)[part], 0);
-    if (tokenBytes === 0) return null;
-    const memory = allocator.allocate("kv", pages * PAGE_TOKENS * tokenBytes, "the cache");
-    return { memory, tokenBytes };
+  const tokenBytes = (part: "numbers" | "scales") =>
+    4 * vectors.reduce((sum, dim) => sum + vectorWords(type, dim)[part], 0);
+  const [numbers, scales] = [tokenBytes("numbers"), tokenBytes("scales")];
+  const tokens = pages * PAGE_TOKENS;
+  const memory = allocator.allocate("kv", tokens * (numbers + scales), "the cache");
+  return {
+    numbers: { memory, offset: 0, tokenBytes: numbers },
+    scales: scales === 0 ? null : { memory, offset: tokens * numbers, tokenBytes: scales },
   };
-  return { numbers: create("numbers")!, scales: create("scales") };
 }
 
 function bytesOf(arrays: readonly CacheArrays[]): number {
-  return arrays.reduce(
-    (sum, { numbers, scales }) => sum + numbers.memory.size + (scales?.memory.size ?? 0),
-    0,
-  );
+  return arrays.reduce((sum, { numbers }) => sum + numbers.memory.size, 0);
 }

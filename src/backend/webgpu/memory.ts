@@ -64,10 +64,8 @@ export class GpuExperts implements Experts {
   readonly up: GpuWeight;
   /** `[count * hidden, intermediate]` */
   readonly down: GpuWeight;
-  /** `[1, count * intermediate]` twice, `[1, count * hidden]` */
-  readonly biases:
-    | { readonly gate: GpuWeight; readonly up: GpuWeight; readonly down: GpuWeight }
-    | null;
+  /** `[2 * count, intermediate]`, those of gates first, and `[count, hidden]` */
+  readonly biases: { readonly gateUp: GpuWeight; readonly down: GpuWeight } | null;
 
   constructor(options: Omit<GpuExperts, "byteLength">) {
     this.layer = options.layer;
@@ -89,6 +87,8 @@ export class GpuExperts implements Experts {
 /** An array that a layer keeps tokens in: page after page, token after token. */
 export interface TokenArray {
   readonly memory: GPUBuffer;
+  /** Its first byte in `memory`, a multiple of sixteen. */
+  readonly offset: number;
   /** Bytes of one token, a multiple of four. */
   readonly tokenBytes: number;
 }
@@ -96,7 +96,8 @@ export interface TokenArray {
 /**
  * Arrays of a layer of a cache. Numbers of a head (or a latent, or a rotary key) are packed into words:
  * one float32, two halves or four 8-bit cells each, and each vector starts with a word of its own.
- * `scales` are float32, one for each block of SCALE_BLOCK numbers of a vector; null unless q8.
+ * `scales` are float32, one for each block of SCALE_BLOCK numbers of a vector; null unless q8. They lie
+ * behind the numbers in the same memory, since kernels may see few buffers.
  */
 export interface CacheArrays {
   readonly numbers: TokenArray;

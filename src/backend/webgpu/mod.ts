@@ -113,8 +113,7 @@ class WebGpuBackend implements Backend {
       up: await upload(up),
       down: await upload(down),
       biases: biases === undefined ? null : {
-        gate: await upload(biases.gate, true),
-        up: await upload(biases.up, true),
+        gateUp: await upload([...biases.gate, ...biases.up], true),
         down: await upload(biases.down, true),
       },
     });

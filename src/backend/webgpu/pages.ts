@@ -26,9 +26,9 @@ export function pageRuns(
   checkPage(cache, page);
   checkTokens(tokens);
   let at = 0;
-  return arraysOf(cache).map(({ memory, tokenBytes }) => {
+  return arraysOf(cache).map(({ memory, offset, tokenBytes }) => {
     const bytes = tokens * tokenBytes;
-    const run = { memory, offset: page * PAGE_TOKENS * tokenBytes, at, bytes };
+    const run = { memory, offset: offset + page * PAGE_TOKENS * tokenBytes, at, bytes };
     at += bytes;
     return run;
   });

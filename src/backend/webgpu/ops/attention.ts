@@ -4,9 +4,9 @@ import type { AttentionParams, RotateAndCacheParams } from "../../backend.ts";
 import { type Binding, BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, type GpuKvCache, kvCacheOf, weightOf } from "../memory.ts";
 import { attend } from "./attend.ts";
-import { cellBindings, type Cells, readCells } from "./cells.ts";
+import { cellBinding, type Cells, readCells } from "./cells.ts";
 import type { OpContext } from "./context.ts";
-import { KEEP_COMMON, keepCells, keptBindings } from "./kept.ts";
+import { KEEP_COMMON, keepCells, keptBinding } from "./kept.ts";
 import {
   batchBindings,
   giveBack,
@@ -18,16 +18,21 @@ import {
   SLOT_OF,
 } from "./rotation.ts";
 
-/** Arrays that every adapter lets a kernel see. */
-const MAX_BINDINGS = 10;
-
 type Part = "queries" | "keys" | "values";
 
+/** In one dispatch where a kernel may see all buffers, which are eleven with norms. */
 export function rotateAndCache(context: OpContext, params: RotateAndCacheParams): void {
-  const all = rotation(params, ["queries", "keys", "values"]);
-  if (all.bindings.length <= MAX_BINDINGS) return context.run(all);
-  context.run(rotation(params, ["queries", "keys"]));
-  context.run(rotation(params, ["values"]));
+  let last: Part[] = [];
+  for (const part of ["queries", "keys", "values"] as const) {
+    const more = [...last, part];
+    if (rotation(params, more).bindings.length <= context.maxBindings) {
+      last = more;
+    } else {
+      context.run(rotation(params, last));
+      last = [part];
+    }
+  }
+  context.run(rotation(params, last));
 }
 
 /** A workgroup for each head of a row of these parts. */
@@ -65,7 +70,7 @@ function rotation(params: RotateAndCacheParams, parts: readonly Part[]): Dispatc
       bindings: [
         { name: "k", buffer: bufferOf(params.k).memory, write: true },
         ...(kNorm ? [{ name: "k_norm", buffer: weightOf(kNorm.weight).parts[0].memory }] : []),
-        ...keptBindings(keys),
+        keptBinding(keys),
       ],
     },
     values: {
@@ -74,11 +79,11 @@ function rotation(params: RotateAndCacheParams, parts: readonly Part[]): Dispatc
         `keep_value(slot_of(row), head, 0u, lane);`,
       bindings: [
         { name: "v", buffer: bufferOf(params.v).memory },
-        ...keptBindings(values),
+        keptBinding(values),
       ],
     },
   };
-  const isRotated = parts.includes("keys");
+  const [isRotated, isKept] = [parts[0] !== "values", parts.at(-1) !== "queries"];
   let first = 0;
   const branches = parts.map((part) => {
     const { count, code } = kinds[part];
@@ -93,7 +98,7 @@ function rotation(params: RotateAndCacheParams, parts: readonly Part[]): Dispatc
     bindings: [
       ...parts.flatMap((part) => kinds[part].bindings),
       ...(isRotated ? [{ name: "cos_sin", buffer: bufferOf(cosSin).memory }] : []),
-      ...batchBindings(batch),
+      ...(isKept ? batchBindings(batch) : []),
     ],
     params: {
       rows,
@@ -102,8 +107,8 @@ function rotation(params: RotateAndCacheParams, parts: readonly Part[]): Dispatc
       kEps: { f32: kNorm?.eps ?? 0 },
     },
     workgroups: rows * first,
-    code: `${holding(Math.max(keyDim, valueDim))}${SLOT_OF}${KEEP_COMMON[type]}
-${isRotated ? keepCells(keys, LANES) : ""}${
+    code: `${holding(Math.max(keyDim, valueDim))}${isKept ? SLOT_OF : ""}${KEEP_COMMON[type]}
+${parts.includes("keys") ? keepCells(keys, LANES) : ""}${
       parts.includes("values") ? keepCells(values, LANES) : ""
     }
 @compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
@@ -129,7 +134,7 @@ export function attention(context: OpContext, params: AttentionParams): void {
     scale,
     parts: [{ name: "key", dim: keyDim, query: q, headStride: keyDim, start: 0 }],
     value: { name: "value", dim: valueDim },
-    bindings: [...cellBindings(keys), ...cellBindings(values)],
+    bindings: [cellBinding(keys), cellBinding(values)],
     code: readCells(keys) + readCells(values),
     batch,
     out: bufferOf(out).memory,

@@ -18,7 +18,7 @@ export interface CellVectors {
 
 /** An array of tokens: kinds of vectors, one behind the other. */
 export interface Cells {
-  /** Its bindings are `ARRAY_n` and, of 8-bit cells, `ARRAY_s`. */
+  /** Its binding. */
   readonly array: string;
   readonly type: KvType;
   readonly arrays: CacheArrays;
@@ -77,15 +77,19 @@ function wordsAtOnce(cells: Cells): number {
   return aligned && tokenWords(cells).numbers % width === 0 ? width : 1;
 }
 
-/** Bindings of cells that are read. */
-export function cellBindings(cells: Cells): Binding[] {
-  const { array, arrays } = cells;
+/** The binding of cells that are read. */
+export function cellBinding(cells: Cells): Binding {
+  const { array: name, arrays } = cells;
   const words = wordsAtOnce(cells);
   const type = words === 1 ? "array<u32>" : `array<vec${words}<u32>>`;
-  return [
-    { name: `${array}_n`, buffer: arrays.numbers.memory, type },
-    ...(arrays.scales === null ? [] : [{ name: `${array}_s`, buffer: arrays.scales.memory }]),
-  ];
+  return { name, buffer: arrays.numbers.memory, type };
+}
+
+/** WGSL of the word of an array that the scales of a token's vectors of a kind start with. */
+export function firstScale(cells: Cells, name: string): string {
+  const { first, stride } = placesOf(cells, name).scales;
+  const before = cells.arrays.scales!.offset / 4 + first;
+  return `${before}u + slot * ${tokenWords(cells).scales}u + vector * ${stride}u`;
 }
 
 /**
@@ -97,16 +101,16 @@ export function readCells(cells: Cells): string {
   const { array, type, vectors } = cells;
   const token = tokenWords(cells);
   return vectors.map(({ name, dim }) => {
-    const { numbers, scales } = placesOf(cells, name);
-    const wordOf = (place: Place, tokenWords: number, each = 1) =>
-      `slot * ${tokenWords / each}u + ${place.first / each}u + vector * ${place.stride / each}u`;
+    const { first, stride } = placesOf(cells, name).numbers;
+    const scaleWord = words === 1
+      ? `${array}[scale_at]`
+      : `${array}[scale_at / ${words}u][scale_at % ${words}u]`;
     const scale = type === "q8"
-      ? `let scale = ${array}_s[${wordOf(scales, token.scales)} + unit / 4u];`
+      ? `let scale_at = ${firstScale(cells, name)} + unit / 4u;
+  let scale = bitcast<f32>(${scaleWord});`
       : "";
-    const at = wordOf(numbers, token.numbers, words);
-    const body = words === 1
-      ? eachNumber(`${array}_n`, { type, dim })
-      : WHOLE_UNITS[type](`${array}_n`);
+    const at = `slot * ${token.numbers / words}u + ${first / words}u + vector * ${stride / words}u`;
+    const body = words === 1 ? eachNumber(array, { type, dim }) : WHOLE_UNITS[type](array);
     return `
 fn ${name}_8(slot: u32, vector: u32, unit: u32) -> Eight {
   ${scale}

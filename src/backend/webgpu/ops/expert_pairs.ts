@@ -27,12 +27,11 @@ const ROWS_AHEAD = 2;
 /** `middle[pair] = activation(gate x, up x)`: each thread has the same blocks of a row of gate and of up. */
 export function activatedPairs(step: ExpertRows): Dispatch[] {
   const { x, expertIds, topK, activation, rows, middle } = step;
-  const { hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
+  const { count, hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
   const rowsEach = THREADS / lanesOf(hidden);
   const tiles = Math.ceil(intermediate / rowsEach);
   const whole = wholeRows(hidden);
-  const gateBias = biasOf("gateBias", biases?.gate);
-  const upBias = biasOf("upBias", biases?.up);
+  const bias = biasOf("bias", biases?.gateUp);
   return expertRanges([gate, up], intermediate).map((range): Dispatch => ({
     label: `experts gate and up, pairs ${gate.type} ${intermediate}x${hidden}`,
     bindings: [
@@ -40,8 +39,7 @@ export function activatedPairs(step: ExpertRows): Dispatch[] {
       ...partBindings("u", up, range.parts[1]),
       { name: "x", buffer: bufferOf(x).memory, type: whole ? "array<vec4<f32>>" : "array<f32>" },
       { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
-      ...gateBias.bindings,
-      ...upBias.bindings,
+      ...bias.bindings,
       { name: "middle", buffer: middle, write: true },
     ],
     params: {
@@ -96,7 +94,7 @@ ${
   var sum = vec2<f32>();
   ${addLanes(hidden, "sum", (l) => `sums[${l} * ${rowsEach}u + lane]`)}
   middle[pair * ${intermediate}u + column] =
-    activated(sum.x${gateBias.plus("id", "column")}, sum.y${upBias.plus("id", "column")});
+    activated(sum.x${bias.plus("id", "column")}, sum.y${bias.plus(`(${count}u + id)`, "column")});
 }`,
   }));
 }

@@ -49,7 +49,7 @@ export function wholeRows(cols: number): boolean {
   return cols % BLOCK === 0;
 }
 
-/** A layer's biases `[count, rows]` as a binding, and WGSL of the one of `row` of expert `id`. */
+/** Biases `[count, rows]` as a binding, and WGSL of value `row` of those with number `id`. */
 export function biasOf(
   name: string,
   weight: GpuWeight | undefined,

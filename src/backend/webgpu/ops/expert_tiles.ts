@@ -29,9 +29,8 @@ const EIGHT = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
 
 /** `middle[pair] = activation(gate x, up x)`: a thread has the same row of gate and of up. */
 export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[] {
-  const { hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
-  const gateBias = biasOf("gateBias", biases?.gate);
-  const upBias = biasOf("upBias", biases?.up);
+  const { count, hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
+  const bias = biasOf("bias", biases?.gateUp);
   return expertRanges([gate, up], intermediate).map((range) =>
     tiles({
       label: `experts gate and up, tiles ${gate.type} ${intermediate}x${hidden}`,
@@ -43,7 +42,7 @@ export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[]
       base: (pair) => `(params.firstRow + ${pair} / ${step.topK}u) * ${hidden}u`,
       cols: hidden,
       matrices: { g: gate, u: up },
-      bindings: [...gateBias.bindings, ...upBias.bindings],
+      bindings: bias.bindings,
       out: step.middle,
       groups: Math.ceil(intermediate / THREADS),
       rows: {
@@ -58,8 +57,8 @@ export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[]
       helpers: ACTIVATIONS[step.activation],
       store: (pair, a, b) =>
         `if (row < ${intermediate}u) { out[${pair} * ${intermediate}u + row] = activated(${a}${
-          gateBias.plus("id", "row")
-        }, ${b}${upBias.plus("id", "row")}); }`,
+          bias.plus("id", "row")
+        }, ${b}${bias.plus(`(${count}u + id)`, "row")}); }`,
     })
   );
 }

@@ -4,15 +4,11 @@ import type { KvType } from "../../backend.ts";
 import { SCALE_BLOCK } from "../../kv_layout.ts";
 import { WORD_NUMBERS } from "../caches.ts";
 import type { Binding } from "../kernel.ts";
-import { type Cells, placesOf, tokenWords } from "./cells.ts";
+import { type Cells, firstScale, placesOf, tokenWords } from "./cells.ts";
 
-/** Bindings of cells that are written. */
-export function keptBindings({ array, arrays: { numbers, scales } }: Cells): Binding[] {
-  const write = true;
-  return [
-    { name: `${array}_n`, buffer: numbers.memory, type: "array<u32>", write },
-    ...(scales === null ? [] : [{ name: `${array}_s`, buffer: scales.memory, write }]),
-  ];
+/** The binding of cells that are written. */
+export function keptBinding({ array: name, arrays: { numbers } }: Cells): Binding {
+  return { name, buffer: numbers.memory, type: "array<u32>", write: true };
 }
 
 /**
@@ -23,10 +19,10 @@ export function keepCells(cells: Cells, lanes: number): string {
   const { array, type, vectors } = cells;
   const token = tokenWords(cells);
   return vectors.map(({ name }) => {
-    const { numbers, scales, dim } = placesOf(cells, name);
+    const { numbers, dim } = placesOf(cells, name);
     const storeScale = type === "q8"
       ? `if (i % ${SCALE_BLOCK / 4}u == 0u) {
-      ${array}_s[slot * ${token.scales}u + ${scales.first}u + vector * ${scales.stride}u + block] = scale;
+      ${array}[${firstScale(cells, name)} + block] = bitcast<u32>(scale);
     }`
       : "";
     return `
@@ -39,7 +35,7 @@ fn keep_${name}(slot: u32, vector: u32, start: u32, lane: u32) {
   for (var i = lane; i < ${numbers.stride}u; i += ${lanes}u) {
     let number = i * ${WORD_NUMBERS[type]}u;
     ${PACK[type](`${name}_number`, dim)}
-    ${array}_n[at + i] = word;
+    ${array}[at + i] = word;
     ${storeScale}
   }
 }`;

@@ -4,9 +4,9 @@ import type { LatentAttentionParams, RotateAndCacheLatentParams } from "../../ba
 import { BUILTINS, WORKGROUP } from "../kernel.ts";
 import { bufferOf, type GpuLatentCache, latentCacheOf, weightOf } from "../memory.ts";
 import { attend } from "./attend.ts";
-import { cellBindings, type Cells, readCells } from "./cells.ts";
+import { cellBinding, type Cells, readCells } from "./cells.ts";
 import type { OpContext } from "./context.ts";
-import { KEEP_COMMON, keepCells, keptBindings } from "./kept.ts";
+import { KEEP_COMMON, keepCells, keptBinding } from "./kept.ts";
 import {
   batchBindings,
   giveBack,
@@ -36,7 +36,7 @@ export function rotateAndCacheLatent(
       { name: "kv", buffer: bufferOf(kv).memory },
       { name: "latent_norm", buffer: weightOf(latentNorm.weight).parts[0].memory },
       { name: "cos_sin", buffer: bufferOf(cosSin).memory },
-      ...keptBindings(cells),
+      keptBinding(cells),
       ...batchBindings(batch),
     ],
     params: { rows, tableWidth: batch.pageTables.width, eps: { f32: latentNorm.eps } },
@@ -77,7 +77,7 @@ export function latentAttention(context: OpContext, params: LatentAttentionParam
       { name: "rope", dim: ropeDim, query: q, headStride: nopeDim + ropeDim, start: nopeDim },
     ],
     value: { name: "latent", dim: latentDim },
-    bindings: cellBindings(cells),
+    bindings: [cellBinding(cells)],
     code: readCells(cells),
     batch,
     out: bufferOf(out).memory,
