@@ -6,10 +6,11 @@ import type { Faults } from "../faults.ts";
 import { BANK_WEIGHT_BYTES } from "../experts/placement.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
+import type { HybridPlacement } from "./hybrid/placement.ts";
 import { type Budgets, refuseBudgets, RUNTIME_BYTES } from "./budget.ts";
 
 /** A backend's name, or whichever suits the machine. */
-export type BackendChoice = "auto" | "webgpu" | "wasm" | "reference";
+export type BackendChoice = "auto" | "webgpu" | "hybrid" | "wasm" | "reference";
 
 /** Routed experts are paged where `memoryBytes` is too little for the model as a whole. */
 export interface CreateBackendOptions extends Budgets {
@@ -26,6 +27,8 @@ export interface CreateBackendOptions extends Budgets {
   readonly lookAhead?: boolean;
   /** Bytes that everything may take on a GPU; unlimited by default. */
   readonly gpuBytes?: number;
+  /** Which experts lie on the GPU, for the hybrid backend. */
+  readonly placement?: HybridPlacement;
   /** What is to fail on purpose, for tests. */
   readonly faults?: Faults;
 }

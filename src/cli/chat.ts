@@ -8,6 +8,7 @@ import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, textFlag } from "./flags.ts";
 import { linesOf } from "./lines.ts";
 import { modelPathOf } from "./model_path.ts";
+import { writeNotices } from "./notices.ts";
 import {
   type CommandIo,
   onInterrupt,
@@ -15,7 +16,6 @@ import {
   progressBar,
   runCommand,
   write,
-  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {

@@ -3,6 +3,7 @@
 import { DEFAULT_ENGINE_OPTIONS, defaultThreads, type LoadModelOptions } from "../text/load.ts";
 import { DEFAULT_KV_TYPE } from "../engine/limits.ts";
 import type { ExpertGroups } from "../engine/types.ts";
+import { countTrace } from "../experts/routing_counts.ts";
 import { type Faults, FAULTS_FORM, parseFaults } from "../faults.ts";
 import { DEFAULT_POLICY, POLICY_NAMES } from "../experts/policy.ts";
 import {
@@ -13,6 +14,7 @@ import {
   sizeFlag,
   textFlag,
 } from "./flags.ts";
+import { readTrace } from "./trace_file.ts";
 
 /** `8,4`: groups of experts, and how many of them a token uses. */
 const EXPERT_GROUPS: Flag<ExpertGroups | undefined> = Object.freeze({
@@ -43,6 +45,13 @@ const FAULT: Flag<Faults | undefined> = Object.freeze({
   },
 });
 
+/** A trace that says which experts are worth a place on the GPU. */
+export const ROUTING_FLAG = textFlag({
+  help: "a trace of `deno task trace`: experts that it chose most lie on the GPU",
+  placeholder: "FILE",
+  must: "the path of a trace",
+});
+
 export const ENGINE_FLAGS = {
   model: textFlag({
     help:
@@ -51,8 +60,10 @@ export const ENGINE_FLAGS = {
     must: "the path or http(s) URL of a model",
   }),
   backend: choiceFlag({
-    help: "what computes: a GPU if there is one, WASM kernels, or the slow definition of each op",
-    words: ["auto", "webgpu", "wasm", "reference"],
+    help:
+      "what computes: a GPU if there is one, WASM kernels, both with a mixture's experts divided " +
+      "among them, or the slow definition of each op",
+    words: ["auto", "webgpu", "hybrid", "wasm", "reference"],
     fallback: DEFAULT_ENGINE_OPTIONS.backend,
   }),
   activations: choiceFlag({
@@ -96,6 +107,12 @@ export const ENGINE_FLAGS = {
     help: "what weights, keys, values and workspace may take on a GPU",
     shown: "all that is there",
   }),
+  hybrid: choiceFlag({
+    help: "whether --backend hybrid is taken where another backend would be faster",
+    words: ["if-faster", "always"],
+    fallback: "if-faster",
+  }),
+  routing: ROUTING_FLAG,
   "expert-cache": sizeFlag({
     help: "what routed experts may hold",
     shown: "what --memory leaves",
@@ -125,6 +142,10 @@ export function loadOptions(
     speculation: values.speculate,
     memoryBytes: values.memory,
     gpuBytes: values["gpu-memory"],
+    hybrid: {
+      always: values.hybrid === "always",
+      counts: values.routing === undefined ? undefined : countTrace(readTrace(values.routing)),
+    },
     expertCacheBytes: values["expert-cache"],
     expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],

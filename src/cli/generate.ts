@@ -6,6 +6,7 @@ import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
 import { helpText, integerFlag, numberFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import { OptionError } from "../errors.ts";
 import { modelPathOf } from "./model_path.ts";
+import { writeNotices } from "./notices.ts";
 import {
   type CommandIo,
   printable,
@@ -13,7 +14,6 @@ import {
   progressBar,
   runCommand,
   write,
-  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {

@@ -16,14 +16,8 @@ import { formatInspection, inspectionLine, inspectPath } from "./inspection.ts";
 import { linesOf } from "./lines.ts";
 import { modelPathOf } from "./model_path.ts";
 import { addLoads, formatRoutingMap, noLoads } from "./routing_map.ts";
-import {
-  type CommandIo,
-  processIo,
-  progressBar,
-  runCommand,
-  write,
-  writeNotices,
-} from "./terminal.ts";
+import { writeNotices } from "./notices.ts";
+import { type CommandIo, processIo, progressBar, runCommand, write } from "./terminal.ts";
 
 const FLAGS = {
   ...ENGINE_FLAGS,

@@ -8,6 +8,7 @@ import { outlineFromConfig } from "../experts/outline_config.ts";
 import type { ModelOutline } from "../experts/outline.ts";
 import { outlineFromTensors } from "../experts/outline_tensors.ts";
 import { planModel, type Storage } from "../experts/plan_model.ts";
+import { countTrace } from "../experts/routing_counts.ts";
 import { baseName, quoted } from "../formats/byte_source.ts";
 import { pathKind, readWholeFile } from "../formats/deno_file.ts";
 import { parseStrictJson, toPlainJson } from "../formats/json.ts";
@@ -16,18 +17,23 @@ import { openCheckpoint } from "../formats/open.ts";
 import type { MetadataValue } from "../formats/tensor_source.ts";
 import { decodeUtf8 } from "../formats/utf8.ts";
 import { TENSOR_TYPES } from "../quant/types.ts";
+import { defaultThreads } from "../text/load.ts";
+import { ENGINE_FLAGS, ROUTING_FLAG } from "./engine_flags.ts";
 import {
   type Flag,
   helpText,
   integerFlag,
   listFlag,
+  numberFlag,
   parseFlags,
   sizeFlag,
   switchFlag,
   textFlag,
 } from "./flags.ts";
+import { formatHybridPlans, planHybrids } from "./plan_hybrid.ts";
 import { formatPlan } from "./plan_report.ts";
 import { type CommandIo, processIo, runCommand, write } from "./terminal.ts";
+import { readTrace } from "./trace_file.ts";
 
 const bandwidthFlag: Flag<number | undefined> = {
   help: "what memory gives, in GB/s, for an upper bound of tokens/s",
@@ -67,6 +73,26 @@ const FLAGS = {
     must: `a list of F8, file, ${Object.keys(TENSOR_TYPES).join(", ")}`,
     accepts: (word) => word === "F8" || word === "file" || Object.hasOwn(TENSOR_TYPES, word),
   }),
+  "gpu-memory": sizeFlag({
+    help: "also plan it for a GPU and the CPU together, with so much memory on the GPU",
+    shown: "not",
+  }),
+  routing: ROUTING_FLAG,
+  slots: integerFlag({
+    help: "for --gpu-memory: answers computed side by side",
+    min: 1,
+    max: 64,
+    fallback: 16,
+  }),
+  crossing: numberFlag({
+    help: "for --gpu-memory: milliseconds of a wait for the GPU; 0: measured, where a GPU is here",
+    placeholder: "MS",
+    min: 0,
+    max: 1000,
+    fallback: 0,
+  }),
+  threads: ENGINE_FLAGS.threads,
+  activations: ENGINE_FLAGS.activations,
   json: switchFlag({ help: "print one JSON object" }),
 };
 
@@ -88,13 +114,35 @@ export async function main(args: readonly string[], io: CommandIo = processIo())
   const stored: readonly Storage[] = outline.parts.some(({ bytes }) => bytes !== undefined)
     ? ["file"]
     : [];
+  const context = values.context ?? Math.min(USUAL_CONTEXT, outline.contextLength);
   const plan = planModel(outline, {
     storages: values.quant.length > 0 ? values.quant as Storage[] : [...stored, ...USUAL],
-    context: values.context ?? Math.min(USUAL_CONTEXT, outline.contextLength),
+    context,
     ...(values.memory !== undefined && { memoryBytes: values.memory }),
     ...(values.bandwidth !== undefined && { bandwidth: values.bandwidth * 1e9 }),
   });
-  write(io.stdout, `${values.json ? JSON.stringify(plan) : formatPlan(plan)}\n`);
+  const deviceBytes = values["gpu-memory"];
+  const hybrids = deviceBytes === undefined ? [] : await planHybrids(outline, {
+    deviceBytes,
+    // Measuring takes a moment for each.
+    storages: values.quant.length > 0
+      ? values.quant as Storage[]
+      : stored.length > 0
+      ? stored
+      : USUAL,
+    hostBytes: values.memory,
+    counts: values.routing === undefined ? undefined : countTrace(readTrace(values.routing)),
+    slots: values.slots,
+    context,
+    threads: values.threads ?? defaultThreads(),
+    activations: values.activations,
+    hostBytesPerSecond: values.bandwidth === undefined ? undefined : values.bandwidth * 1e9,
+    crossingSeconds: values.crossing === 0 ? undefined : values.crossing / 1000,
+  });
+  const json = () => JSON.stringify(deviceBytes === undefined ? plan : { ...plan, hybrids });
+  const text = () =>
+    [formatPlan(plan), ...(hybrids.length > 0 ? [formatHybridPlans(hybrids)] : [])].join("\n\n");
+  write(io.stdout, `${values.json ? json() : text()}\n`);
   return 0;
 }
 

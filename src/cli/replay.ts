@@ -1,6 +1,6 @@
 /** `deno task replay`: how often a cache of experts would have had what recorded prompts asked for. */
 
-import { FormatError, OptionError } from "../errors.ts";
+import { OptionError } from "../errors.ts";
 import { POLICY_NAMES } from "../experts/policy.ts";
 import {
   evaluatePredictions,
@@ -10,12 +10,10 @@ import {
   type ReplayResult,
   type ReplayTrace,
 } from "../experts/replay.ts";
-import { parseTrace, type Trace } from "../experts/trace.ts";
-import { baseName, quoted } from "../formats/byte_source.ts";
-import { readWholeFile } from "../formats/deno_file.ts";
-import { decodeUtf8 } from "../formats/utf8.ts";
+import type { Trace } from "../experts/trace.ts";
 import { choiceFlag, helpText, parseFlags, sharesFlag, switchFlag, textFlag } from "./flags.ts";
 import { type CommandIo, printable, processIo, runCommand, write } from "./terminal.ts";
+import { readTrace } from "./trace_file.ts";
 
 const FLAGS = {
   trace: textFlag({
@@ -34,8 +32,6 @@ const FLAGS = {
   }),
   json: switchFlag({ help: "print one JSON object" }),
 };
-
-const MAX_TRACE_BYTES = 512 * 1024 * 1024;
 
 /** Hit rates of one policy with room for some experts, on the documents of a kind. */
 interface ReplayRow extends ReplayResult {
@@ -154,16 +150,6 @@ function table(rows: readonly (readonly string[])[]): string {
   return rows.map((row) =>
     row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ")
   ).join("\n");
-}
-
-function readTrace(path: string): Trace {
-  const name = baseName(path);
-  const action = `read trace ${quoted(name)}`;
-  const bytes = readWholeFile(path, MAX_TRACE_BYTES);
-  if (bytes === null) throw FormatError.of(action, "the file", "missing", "there");
-  const text = decodeUtf8(bytes);
-  if (text === null) throw FormatError.of(action, "its text", "not UTF-8", "valid UTF-8");
-  return parseTrace(text, name);
 }
 
 if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -13,6 +13,7 @@ import { helpText, integerFlag, listFlag, parseFlags, textFlag } from "./flags.t
 import { openKeyFile } from "./key_file.ts";
 import { modelIdOf, modelPathOf } from "./model_path.ts";
 import { milliseconds, SERVING_FLAGS, servingLog } from "./serving_flags.ts";
+import { writeNotices } from "./notices.ts";
 import {
   type CommandIo,
   formatBytes,
@@ -23,7 +24,6 @@ import {
   progressBar,
   runCommand,
   write,
-  writeNotices,
 } from "./terminal.ts";
 
 const FLAGS = {
@@ -76,12 +76,23 @@ export function describeServing(info: EngineInfo, url: string): string {
     info.modelName,
     `${formatCount(info.parameters)} parameters${active}`,
     info.quantisation,
-    `${info.backend} backend, ${info.activations} activations`,
-    `${info.threads} thread${info.threads === 1 ? "" : "s"}`,
+    `${describeBackend(info)}, ${info.activations} activations`,
+    ...describeThreads(info),
     memory,
     `${info.contextLength} tokens of context`,
     url,
   ].join(" | "));
+}
+
+/** Which backend, on which GPU, and whose choice it was. */
+function describeBackend({ backend, adapter, backendChosen }: EngineInfo): string {
+  const place = adapter === undefined ? "" : ` on ${adapter}`;
+  return `${backend} backend${place} (${backendChosen ? "chosen by itself" : "as asked"})`;
+}
+
+/** Nothing where a GPU computes everything. */
+function describeThreads({ backend, threads }: EngineInfo): string[] {
+  return backend === "webgpu" ? [] : [`${threads} thread${threads === 1 ? "" : "s"}`];
 }
 
 /** Resolves at SIGINT or SIGTERM; a second one ends the process at once. */

@@ -1,6 +1,6 @@
 /** What terminals are told: progress, sizes, and errors as one line. */
 
-import type { EngineInfo, LoadProgress } from "../engine/types.ts";
+import type { LoadProgress } from "../engine/types.ts";
 import {
   CapacityError,
   ExpertReadError,
@@ -44,14 +44,6 @@ export function write(terminal: Pick<Terminal, "writeSync">, text: string): void
 export function printable(text: string): string {
   // deno-lint-ignore no-control-regex
   return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "\u{FFFD}");
-}
-
-/** What loading a model had to say, line by line: types converted, and what its file leaves out. */
-export function writeNotices(
-  terminal: Pick<Terminal, "writeSync">,
-  { conversions, warnings }: Pick<EngineInfo, "conversions" | "warnings">,
-): void {
-  for (const line of [...conversions, ...warnings]) write(terminal, `${printable(line)}\n`);
 }
 
 /** 12_345_678 -> "12.3 MB". */

@@ -8,6 +8,12 @@ export const DEFAULT_KV_TYPE: KvType = "f16";
 /** Prompt tokens of a step beside answers: more would make those wait noticeably for their next token. */
 export const MIXED_TOKENS = 32;
 
+/**
+ * Prompt tokens of a step where a GPU and the CPU take turns: each step waits for the GPU once a layer,
+ * whatever it computes.
+ */
+export const HYBRID_CHUNK_TOKENS = 512;
+
 /** Requests that may wait for a slot. */
 export const DEFAULT_MAX_WAITING = 256;
 

@@ -31,7 +31,7 @@ export async function openEngine(
   try {
     return await WorkerEngine.open({
       start: () => new Worker(new URL("./worker_main.ts", import.meta.url), { type: "module" }),
-      engine: { ...options, backend: await backendOf(options) },
+      engine: { ...options, ...await backendOf(options) },
       store,
       onProgress: hooks.onProgress,
     });
@@ -45,7 +45,10 @@ export async function openEngine(
  * "auto" only where a GPU is there, which the worker then finds again. Looked for in this thread: of a
  * worker that has looked, Deno 2.9.6 sometimes dies at the end of the process.
  */
-async function backendOf(options: EngineOptions): Promise<EngineOptions["backend"]> {
-  if (options.backend !== "auto") return options.backend;
-  return await chooseBackend(options) === "webgpu" ? "auto" : "wasm";
+async function backendOf(
+  options: EngineOptions,
+): Promise<Pick<EngineOptions, "backend" | "backendChosen">> {
+  const { backend } = options;
+  if (backend !== "auto" || await chooseBackend(options) === "webgpu") return { backend };
+  return { backend: "wasm", backendChosen: true };
 }

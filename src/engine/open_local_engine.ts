@@ -4,12 +4,14 @@ import { type Backend, PAGE_TOKENS } from "../backend/backend.ts";
 import { budgetWarnings } from "../backend/budget.ts";
 import { chooseBackend, createBackend } from "../backend/create.ts";
 import { rootKey } from "../cache/chain.ts";
+import type { HybridPlan } from "../experts/hybrid_plan.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
 import type { Model } from "../model/types.ts";
 import { BackendLostError, CapacityError } from "../errors.ts";
-import { DEFAULT_KV_TYPE, MIXED_TOKENS } from "./limits.ts";
+import { checkWorthwhile, planFor } from "./hybrid_planning.ts";
+import { DEFAULT_KV_TYPE, HYBRID_CHUNK_TOKENS, MIXED_TOKENS } from "./limits.ts";
 import { LocalEngine } from "./local_engine.ts";
 import { IdentifiedSource } from "./model_identity.ts";
 import { chooseSizes, type Sizing } from "./sizing.ts";
@@ -30,29 +32,36 @@ export async function openLocalEngine(
 ): Promise<LocalEngine> {
   if (options.backend !== "auto") return await openOn(options, hooks);
   const backend = await chooseBackend(options);
+  const backendChosen = true;
   try {
-    return await openOn({ ...options, backend }, hooks);
+    return await openOn({ ...options, backend, backendChosen }, hooks);
   } catch (error) {
     const isGpus = error instanceof CapacityError || error instanceof BackendLostError;
     if (backend !== "webgpu" || !isGpus) throw error;
     const warnings = [`the GPU is not used: ${error.message}`];
-    return await openOn({ ...options, backend: "wasm" }, hooks, warnings);
+    return await openOn({ ...options, backend: "wasm", backendChosen }, hooks, warnings);
   }
 }
 
 /** Opens an engine on the backend that the options name. */
 async function openOn(
-  options: EngineOptions,
+  asked: EngineOptions,
   hooks: OpenHooks,
   warnings: string[] = [],
 ): Promise<LocalEngine> {
+  const options = asked.backend === "hybrid" ? forTurns(asked) : asked;
   const checkpoint = await openCheckpoint(options.model);
   // Only what outlives the process needs a name for the model's content.
   const identified = hooks.store === undefined ? undefined : new IdentifiedSource(checkpoint);
   const source = identified ?? checkpoint;
   try {
-    const sizes = chooseSizes({ ...options, config: readModelConfig(source) });
-    const backend = await createBackend({ ...options, weightBytes: source.byteLength });
+    const sizes = chooseSizes({ ...sizesOf(options), config: readModelConfig(source) });
+    const plan = await hybridPlan(source, { options, sizes });
+    const backend = await createBackend({
+      ...options,
+      weightBytes: source.byteLength,
+      placement: options.hybrid?.placement ?? plan?.placement,
+    });
     try {
       if (options.speculation === "ngram" && backend.chooses) {
         warnings.push(`nothing is guessed (--speculate ngram) on the ${backend.name} backend`);
@@ -70,7 +79,7 @@ async function openOn(
       const routedLayers = model.routedLayers.length;
       warnings.push(...budgetWarnings(options, { routedLayers, memory: backend.memory() }));
       return new LocalEngine({
-        info: describe({ source, backend, model, contextLength, warnings, slots: options.slots }),
+        info: describe({ source, backend, model, contextLength, warnings, engine: options, plan }),
         runner,
         chunkTokens: options.chunkTokens,
         mixedTokens: Math.min(options.chunkTokens, MIXED_TOKENS),
@@ -95,6 +104,29 @@ async function openOn(
   } finally {
     source.close();
   }
+}
+
+/** Steps of a GPU and the CPU in turns are to be long: their waits are not. */
+function forTurns(options: EngineOptions): EngineOptions {
+  return { ...options, chunkTokens: Math.max(options.chunkTokens, HYBRID_CHUNK_TOKENS) };
+}
+
+/** The GPU's memory bounds the cache that lies there. */
+function sizesOf(options: EngineOptions): EngineOptions {
+  const { backend, memoryBytes, gpuBytes } = options;
+  return backend === "hybrid" ? { ...options, memoryBytes: memoryBytes ?? gpuBytes } : options;
+}
+
+/** The plan of a model that is to lie on the GPU and the CPU; undefined where it is not, or need not be planned. */
+async function hybridPlan(
+  source: TensorSource,
+  { options, sizes }: { options: EngineOptions; sizes: Sizing },
+): Promise<HybridPlan | undefined> {
+  const { backend, hybrid = {} } = options;
+  if (backend !== "hybrid" || hybrid.placement !== undefined) return undefined;
+  const plan = await planFor(source, { options, sizes });
+  checkWorthwhile(plan, hybrid);
+  return plan;
 }
 
 /**
@@ -133,11 +165,13 @@ function describe(
     model: Model;
     contextLength: number;
     warnings: readonly string[];
-    slots: number;
+    engine: EngineOptions;
+    plan: HybridPlan | undefined;
   },
 ): EngineInfo {
-  const { source, backend, model, contextLength, warnings, slots } = options;
+  const { source, backend, model, contextLength, warnings, engine, plan } = options;
   const name = source.metadata.get("general.name");
+  const adapter = adapterOf(backend);
   return {
     architecture: model.config.architecture,
     modelName: typeof name === "string" && name !== "" ? name : source.name,
@@ -146,15 +180,23 @@ function describe(
     quantisation: mainType(source),
     vocabSize: model.config.vocabSize,
     contextLength,
-    slots,
+    slots: engine.slots,
     backend: backend.name,
+    backendChosen: engine.backendChosen ?? false,
+    ...(adapter !== undefined && { adapter }),
     threads: backend.threads,
     activations: backend.activations,
     memory: backend.memory(),
     conversions: [...backend.conversions],
     warnings,
     routedLayers: model.routedLayers.map(({ layer, experts, topK }) => ({ layer, experts, topK })),
+    ...(plan !== undefined && { hybrid: plan }),
   };
+}
+
+/** The GPU's name, which is part of what decides the bits of its results. */
+function adapterOf({ numerics }: Backend): string | undefined {
+  return /^webgpu (.+)$/.exec(numerics)?.[1];
 }
 
 /** The beginnings of tenants' chains: whatever decides the bits of the cache is in them. */

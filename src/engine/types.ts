@@ -5,7 +5,9 @@
 
 import type { ExpertTraffic, KvType } from "../backend/backend.ts";
 import type { BackendChoice } from "../backend/create.ts";
+import type { HybridOptions } from "./hybrid_planning.ts";
 import type { CacheOptions, StoreState } from "../cache/types.ts";
+import type { HybridPlan } from "../experts/hybrid_plan.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { Faults } from "../faults.ts";
 import type { SamplingParams } from "../sampling/types.ts";
@@ -156,6 +158,11 @@ export interface EngineInfo {
   /** Sequences that run side by side. */
   readonly slots: number;
   readonly backend: string;
+  /** The engine has chosen the backend; otherwise it was asked for. */
+  readonly backendChosen: boolean;
+  /** What the GPU calls itself; undefined where none computes. */
+  readonly adapter?: string;
+  /** Threads of the CPU that compute; of a GPU's backend the one that hands out work. */
   readonly threads: number;
   readonly activations: string;
   readonly memory: { readonly weights: number; readonly kv: number; readonly workspace: number };
@@ -164,6 +171,8 @@ export interface EngineInfo {
   readonly warnings: readonly string[];
   /** First to last; none in a dense model. */
   readonly routedLayers: readonly RoutedLayerInfo[];
+  /** What was planned for the GPU and the CPU together, where the model lies on both. */
+  readonly hybrid?: HybridPlan;
 }
 
 export interface EngineStats {
@@ -213,7 +222,8 @@ export interface EngineOptions {
   readonly model: string;
   /** "auto": the GPU where a hardware adapter is found, else the WASM kernels. */
   readonly backend: BackendChoice;
-
+  /** `backend` is what "auto" has come to. */
+  readonly backendChosen?: boolean;
   readonly activations: "q8" | "q16" | "f32";
   readonly threads: number;
   /** Tokens per sequence; undefined: the model's own, bounded by what memory allows. */
@@ -238,6 +248,8 @@ export interface EngineOptions {
   readonly memoryBytes?: number;
   /** Bytes that weights, cache and workspace may take on the GPU; unlimited where nothing is said. */
   readonly gpuBytes?: number;
+  /** How the hybrid backend splits a model. */
+  readonly hybrid?: HybridOptions;
   /** Bytes for the routed experts that are kept in memory. */
   readonly expertCacheBytes?: number;
   /** Which expert leaves when another one must come in. */

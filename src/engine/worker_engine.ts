@@ -26,6 +26,9 @@ const CLOSE_MARGIN_MS = 2000;
 /** A process that ends while a worker still lets go of its GPU crashes at times (Deno 2.9.6). */
 const GPU_REST_MS = 200;
 
+/** Backends that compute on a GPU. */
+const GPU_BACKENDS: readonly string[] = ["webgpu", "hybrid"];
+
 /** What becomes of an engine that has lost its GPU. */
 const FALLBACK = "; the next requests are computed by the WASM kernels";
 
@@ -258,9 +261,9 @@ export class WorkerEngine implements Engine {
 
   /** A GPU that was lost may be lost again: the next worker uses the WASM kernels. */
   #leaveGpu(): boolean {
-    if (this.#info.backend !== "webgpu") return false;
-    const { engine } = this.#options;
-    this.#options = { ...this.#options, engine: { ...engine, backend: "wasm" } };
+    if (!GPU_BACKENDS.includes(this.#info.backend)) return false;
+    const engine = { ...this.#options.engine, backend: "wasm", backendChosen: true } as const;
+    this.#options = { ...this.#options, engine };
     return true;
   }
 
@@ -303,7 +306,7 @@ export class WorkerEngine implements Engine {
       });
       this.#worker = null;
       worker.terminate();
-      if (this.#info.backend === "webgpu") await delay(GPU_REST_MS);
+      if (GPU_BACKENDS.includes(this.#info.backend)) await delay(GPU_REST_MS);
     }
     await this.#options.store?.close();
     this.#failAll(new CapacityError("cannot go on: the engine has closed, must be open"));

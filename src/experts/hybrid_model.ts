@@ -95,6 +95,31 @@ export function hybridModelOf(outline: ModelOutline, options: HybridModelOptions
   };
 }
 
+/** Sums of attention's segments take at most so much of a GPU, and segments are so long. */
+const MOST_SUMS = 96 * 2 ** 20;
+const SEGMENT_TOKENS = 512;
+/** What kernels hold between their parts, as a share of the model's buffers. */
+const KERNEL_SHARE = 0.5;
+const SMALL_BUFFERS = 8 * 2 ** 20;
+
+/** About what activations take on the GPU in steps of so many rows, rather too much than too little. */
+export function workspaceBytes(
+  { parts, hiddenSize, vocabSize, topK }: ModelOutline,
+  { rows, logitRows, context }: { rows: number; logitRows: number; context: number },
+): number {
+  const main = parts.filter(({ mtp, layer }) => !mtp && layer !== null);
+  const byLayer = Map.groupBy(main, ({ layer }) => layer).values();
+  const widths = [...byLayer].map((layer) =>
+    layer.flatMap(({ kind, matrices }) =>
+      // Of experts the chosen ones' activations and results.
+      matrices.map(({ rows, count }) => rows * (kind === "routed experts" ? topK : count))
+    ).reduce((sum, width) => sum + width, 0)
+  );
+  const buffers = 4 * (rows * Math.max(0, ...widths) + logitRows * vocabSize);
+  const sums = rows * 16 * hiddenSize * Math.ceil(context / SEGMENT_TOKENS);
+  return Math.round(buffers * (1 + KERNEL_SHARE) + Math.min(MOST_SUMS, sums) + SMALL_BUFFERS);
+}
+
 export const NOTHING: Weights = Object.freeze({ hostBytes: 0, deviceBytes: 0, parameters: 0 });
 
 export function sumOf(all: readonly Weights[]): Weights {

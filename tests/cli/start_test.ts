@@ -2,9 +2,11 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { ENGINE_FLAGS, loadOptions } from "../../src/cli/engine_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { main as generate } from "../../src/cli/generate.ts";
-import { hostsFor, main } from "../../src/cli/start.ts";
+import { describeServing, hostsFor, main } from "../../src/cli/start.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
 import type { Server } from "../../src/server/serve.ts";
+import type { EngineInfo } from "../../src/engine/types.ts";
+import { FakeEngine } from "../routes/_fake_engine.ts";
 import { recordedIo, TINY_MODEL } from "./_io.ts";
 
 const never = new Promise<void>(() => {});
@@ -61,9 +63,35 @@ Deno.test("start serves a model, says what it is in one line, drains and exits w
   const lines = out.trim().split("\n");
   assertEquals(lines.length, 1);
   for (
-    const part of ["199.3k parameters", "Q8_0", "wasm backend", "q16", "1 thread", "256 tokens"]
+    const part of [
+      ...["199.3k parameters", "Q8_0", "wasm backend (chosen by itself), q16 activations"],
+      ...["| 1 thread |", "256 tokens"],
+    ]
   ) assertStringIncludes(lines[0], part);
   assertStringIncludes(lines[0], "http://127.0.0.1:");
+});
+
+Deno.test("the line that start prints names the GPU, whose choice it was, and threads only where they compute", () => {
+  const { info } = new FakeEngine({
+    vocabSize: 8,
+    script: () => {
+      throw new Error("unasked");
+    },
+  });
+  const backendOf = (fields: Partial<EngineInfo>) =>
+    describeServing({ ...info, ...fields }, "http://x").split(" | ").slice(3, 5);
+  const adapter = "NVIDIA H200";
+  assertEquals(
+    backendOf({ backend: "webgpu", adapter, backendChosen: true, activations: "f32" }),
+    [
+      `webgpu backend on ${adapter} (chosen by itself), f32 activations`,
+      "1 B weights + 1 B KV + 1 B workspace",
+    ],
+  );
+  assertEquals(
+    backendOf({ backend: "hybrid", adapter, activations: "q16", threads: 8 }),
+    [`hybrid backend on ${adapter} (as asked), q16 activations`, "8 threads"],
+  );
 });
 
 Deno.test("scores of a prompt over HTTP are those of its own greedy answer", async () => {

@@ -8,8 +8,8 @@ import {
   printable,
   progressBar,
   write,
-  writeNotices,
 } from "../../src/cli/terminal.ts";
+import { writeNotices } from "../../src/cli/notices.ts";
 import { ExpertReadError, FormatError } from "../../src/errors.ts";
 import { recordedIo } from "./_io.ts";
 

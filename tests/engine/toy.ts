@@ -515,6 +515,7 @@ export function toyEngine(
     slots,
     backend: backend.name,
     threads: backend.threads,
+    backendChosen: false,
     activations: backend.activations,
     memory: backend.memory(),
     conversions: [],

@@ -62,6 +62,7 @@ export class FakeEngine implements Engine {
       contextLength: options.contextLength ?? 256,
       slots: options.slots ?? 2,
       backend: "fake",
+      backendChosen: false,
       threads: 1,
       activations: "f32",
       memory: { weights: 1, kv: 1, workspace: 1 },
