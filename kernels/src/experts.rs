@@ -33,6 +33,9 @@ pub struct Groups {
     pub count: usize,
 }
 
+/// Stands for no expert.
+pub const NO_EXPERT: i32 = -1;
+
 /// Bytes that `Groups::sort` needs.
 pub fn scratch_bytes(pairs: usize, experts: usize) -> usize {
     4 * (2 * (experts + 1) + 2 * pairs + experts)
@@ -43,7 +46,7 @@ impl Groups {
     /// left out.
     ///
     /// # Safety
-    /// `ids` and `weights` hold `rows * top_k` entries, ids below `experts`; `scratch` has
+    /// `ids` and `weights` hold `rows * top_k` entries, ids below `experts` or NO_EXPERT; `scratch` has
     /// `scratch_bytes(rows * top_k, experts)` bytes.
     pub unsafe fn sort(
         table: *const Expert,
@@ -61,6 +64,9 @@ impl Groups {
         let sorted = tokens.add(rows * top_k) as *mut f32;
         core::ptr::write_bytes(next, 0, experts);
         for pair in 0..rows * top_k {
+            if *ids.add(pair) == NO_EXPERT {
+                continue;
+            }
             let id = *ids.add(pair) as usize;
             assert!(id < experts, "an expert id is out of range");
             *next.add(id) += 1;
@@ -80,7 +86,7 @@ impl Groups {
         *starts.add(count) = start;
         for pair in 0..rows * top_k {
             let id = *ids.add(pair) as usize;
-            if !(*table.add(id)).is_here() {
+            if *ids.add(pair) == NO_EXPERT || !(*table.add(id)).is_here() {
                 continue;
             }
             let at = *next.add(id);

@@ -65,6 +65,17 @@ export interface ExpertTensors {
   };
 }
 
+/** An id that stands for no expert. */
+export const NO_EXPERT = -1;
+
+/** What takes an expert's place. */
+export interface ExpertReplacement {
+  /** The number of the expert that it replaces, 0 to `count` - 1. */
+  readonly slot: number;
+  /** A single expert's, of the shapes and types of those that are there. */
+  readonly tensors: ExpertTensors;
+}
+
 /** One layer's routed experts on a backend, resident or paged in when they are chosen. */
 export interface Experts {
   readonly layer: number;
@@ -314,7 +325,7 @@ export interface GateParams {
 /**
  * The routed experts: `out[t] += scale * sum_j weights[t, j] * expert[expertIds[t, j]](x[t])`, added
  * expert by expert in ascending order of their ids, where
- * `expert(x) = down (activation(gate x) * (up x))`.
+ * `expert(x) = down (activation(gate x) * (up x))`. NO_EXPERT adds nothing, not even a zero.
  */
 export interface ExpertsParams {
   /** f32 [rows, hidden], normalised. Not `out`. */
@@ -330,10 +341,21 @@ export interface ExpertsParams {
   readonly rows: number;
 }
 
+/** Copies rows bit by bit: those that row t of `indices` names become row t of `out`, side by side. */
 export interface GatherRowsParams {
+  /** Of either kind. */
   readonly x: Buffer;
-  /** i32 [maxRows, 1]: which rows of `x`. */
+  /** i32 [maxRows, each]: which rows of `x`. */
   readonly indices: Buffer;
+  /** Of x's kind, [maxRows, each * x.width]. */
+  readonly out: Buffer;
+  readonly rows: number;
+}
+
+/** `out[t] += x[t]` */
+export interface AddParams {
+  /** f32 [maxRows, width]; not `out`. */
+  readonly x: Buffer;
   readonly out: Buffer;
   readonly rows: number;
 }
@@ -365,6 +387,7 @@ export interface Ops {
   rotateAndCache(params: RotateAndCacheParams): void;
   attention(params: AttentionParams): void;
   gatherRows(params: GatherRowsParams): void;
+  add(params: AddParams): void;
   headLinear(params: HeadLinearParams): void;
   rotateAndCacheLatent(params: RotateAndCacheLatentParams): void;
   latentAttention(params: LatentAttentionParams): void;
@@ -457,6 +480,12 @@ export interface Backend {
   upload(tensor: TensorData, options?: UploadOptions): Promise<Weight>;
   /** Takes one layer's routed experts; as `upload`. */
   uploadExperts(tensors: ExpertTensors): Promise<Experts>;
+  /**
+   * Overwrites one of a layer's experts; as `upload`, one at a time. Until it has ended plans may run
+   * that don't choose the expert, whose values are undefined then, and for good where it has failed.
+   * Throws UnsupportedOpError where experts are paged.
+   */
+  replaceExpert(experts: Experts, replacement: ExpertReplacement): Promise<void>;
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer;
   createKvCache(options: KvCacheOptions): KvCache;
   createLatentCache(options: LatentCacheOptions): LatentCache;
@@ -477,8 +506,8 @@ export interface Backend {
   /** Runs the plan; returns when it has been queued (or, on synchronous backends, when it is done). */
   submit(plan: Plan): void;
   /**
-   * Copies `rows` rows from `row` on, after everything submitted before: to the start of `into`, which
-   * saves an allocation, or to a new array.
+   * Copies `rows` rows from `row` on, after everything submitted before and before whatever is submitted
+   * later: to the start of `into`, which saves an allocation, or to a new array.
    */
   read(
     buffer: Buffer,

@@ -1,7 +1,13 @@
 /** What backends share of routed experts: the check before they take some, and traffic where all stay. */
 
 import { FormatError } from "../errors.ts";
-import type { Experts, ExpertTensors, ExpertTraffic, TensorData } from "./backend.ts";
+import type {
+  ExpertReplacement,
+  Experts,
+  ExpertTensors,
+  ExpertTraffic,
+  TensorData,
+} from "./backend.ts";
 
 /**
  * Checks that a layer's experts are complete and of one shape and type each; throws FormatError, since
@@ -30,6 +36,32 @@ export function checkExpertTensors({ layer, gate, up, down, biases }: ExpertTens
   check("down biases", biases.down, [1, hidden]);
 }
 
+/**
+ * Checks that one expert of the shapes of a layer's, which are `biased` or not, takes the place of one
+ * that is there. Throws RangeError for a slot that is none, FormatError for tensors that aren't such an
+ * expert's.
+ */
+export function checkReplacement(
+  experts: Experts,
+  { slot, tensors, biased }: ExpertReplacement & { biased: boolean },
+): void {
+  const { layer, hidden, intermediate } = experts;
+  const action = `replace an expert of layer ${layer}`;
+  checkSlot(experts, slot);
+  checkExpertTensors(tensors);
+  const { gate } = tensors;
+  if (gate.length !== 1) throw FormatError.of(action, "the number of experts", gate.length, "1");
+  const [{ name, rows, cols }] = gate;
+  if (rows !== intermediate || cols !== hidden) {
+    throw FormatError.of(action, name, `[${rows}, ${cols}]`, `[${intermediate}, ${hidden}]`);
+  }
+  const biases = (are: boolean) => are ? "there" : "missing";
+  const areThere = tensors.biases !== undefined;
+  if (areThere !== biased) {
+    throw FormatError.of(action, "its biases", biases(areThere), biases(biased));
+  }
+}
+
 /** The traffic of layers whose experts are all in memory. */
 export function residentTraffic(
   layers: readonly Pick<Experts, "layer" | "count">[],
@@ -43,4 +75,18 @@ export function residentTraffic(
     predictions: { made: 0, right: 0 },
     bytesRead: 0,
   }));
+}
+
+/** Throws RangeError for a slot that the layer doesn't have. */
+export function checkSlot({ layer, count }: Experts, slot: number): void {
+  if (Number.isInteger(slot) && slot >= 0 && slot < count) return;
+  throw new RangeError(
+    `cannot replace an expert of layer ${layer}: its slot is ${slot}, must be 0 to ${count - 1}`,
+  );
+}
+
+/** All tensors of a layer's first expert: gate, up, down, and their biases where there are. */
+export function firstExpert({ gate, up, down, biases }: ExpertTensors): TensorData[] {
+  return [gate, up, down, ...(biases ? [biases.gate, biases.up, biases.down] : [])]
+    .map(([first]) => first);
 }

@@ -18,12 +18,7 @@ import type {
   TensorData,
   Weight,
 } from "./backend.ts";
-import {
-  kvPageLayout,
-  latentPageLayout,
-  layerPageBytes,
-  type PageLayout,
-} from "./kv_layout.ts";
+import { kvPageLayout, latentPageLayout, layerPageBytes, type PageLayout } from "./kv_layout.ts";
 import { UnsupportedOpError } from "../errors.ts";
 import { rowBytes } from "../quant/types.ts";
 
@@ -55,6 +50,10 @@ export class MeasuringBackend implements Backend {
     this.#weights += byteLength;
     const [{ rows: intermediate, cols: hidden }] = gate;
     return Promise.resolve({ layer, count: gate.length, hidden, intermediate, byteLength });
+  }
+
+  replaceExpert(): Promise<void> {
+    return Promise.reject(this.#refusal("replace an expert"));
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {

@@ -4,6 +4,7 @@
  */
 
 import type {
+  AddParams,
   AttentionParams,
   BatchBuffers,
   Buffer,
@@ -135,9 +136,17 @@ export function checkAttention(params: AttentionParams): void {
 
 export function checkGatherRows({ x, indices, out, rows }: GatherRowsParams): void {
   checkRows("gatherRows", rows);
-  checkBuffer("gatherRows", x, { what: "x", kind: "f32", rows: 1 });
-  checkBuffer("gatherRows", indices, { what: "indices", kind: "i32", rows, width: 1 });
-  checkBuffer("gatherRows", out, { what: "out", kind: "f32", rows, width: x.width });
+  checkBuffer("gatherRows", x, { what: "x", kind: x.kind, rows: 1 });
+  checkBuffer("gatherRows", indices, { what: "indices", kind: "i32", rows });
+  const width = indices.width * x.width;
+  checkBuffer("gatherRows", out, { what: "out", kind: x.kind, rows, width });
+}
+
+export function checkAdd({ x, out, rows }: AddParams): void {
+  checkRows("add", rows);
+  checkBuffer("add", x, { what: "x", kind: "f32", rows });
+  checkBuffer("add", out, { what: "out", kind: "f32", rows, width: x.width });
+  if (out === x) throw misuse("add", "the output", "its input", "another buffer");
 }
 
 export function checkHeadLinear({ x, xStride, weight, heads, out, rows }: HeadLinearParams): void {

@@ -1,7 +1,15 @@
 /** The part of the conformance suite about the routed experts. */
 
-import type { Backend, ExpertsParams } from "../../src/backend/backend.ts";
+import {
+  type Backend,
+  type Experts,
+  type ExpertsParams,
+  type ExpertTensors,
+  NO_EXPERT,
+} from "../../src/backend/backend.ts";
+import { FormatError } from "../../src/errors.ts";
 import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
+import { assertRejects } from "@std/assert";
 import { product, rowOf } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, withBackend } from "./_harness.ts";
 import { generator, normals, randomWeight, type TestWeight } from "./_random.ts";
@@ -121,17 +129,27 @@ function idsOf(
   return choice === "oneHot" ? [3, ...ids].slice(0, topK) : ids.slice(0, topK);
 }
 
-async function run(backend: Backend, test: Case): Promise<Float32Array> {
-  const { hidden, topK, activation, scale, matrices, biases, rows } = test;
-  const part = (of: readonly (readonly TestWeight[])[], i: number) => of.map((e) => e[i].data);
-  const experts = await backend.uploadExperts({
+/** The experts of a case from `from` to `to`, all of them by default. */
+function tensorsOf({ matrices, biases }: Case, [from, to] = [0, COUNT]): ExpertTensors {
+  const part = (of: readonly (readonly TestWeight[])[], i: number) =>
+    of.slice(from, to).map((e) => e[i].data);
+  return {
     layer: 1,
     gate: part(matrices, 0),
     up: part(matrices, 1),
     down: part(matrices, 2),
     ...(biases &&
       { biases: { gate: part(biases, 0), up: part(biases, 1), down: part(biases, 2) } }),
-  });
+  };
+}
+
+async function run(
+  backend: Backend,
+  test: Case,
+  uploaded?: Experts,
+): Promise<Float32Array> {
+  const { hidden, topK, activation, scale, rows } = test;
+  const experts = uploaded ?? await backend.uploadExperts(tensorsOf(test));
   const out = filled(backend, hidden, test.previous);
   const params: ExpertsParams = {
     x: filled(backend, hidden, test.x),
@@ -233,9 +251,11 @@ function tallyExperts(
   const { hidden, topK, scale, rows } = test;
   for (let t = 0; t < rows; t++) {
     const x = Float64Array.from(rowOf(test.x, t, hidden));
-    const parts = Array.from({ length: topK }, (_, j) => ({
-      factor: scale * test.weights[t * topK + j],
-      outputs: expertOf(backend, { test, expert: test.expertIds[t * topK + j], x }),
+    const slots = Array.from({ length: topK }, (_, j) => t * topK + j)
+      .filter((slot) => test.expertIds[slot] !== NO_EXPERT);
+    const parts = slots.map((slot) => ({
+      factor: scale * test.weights[slot],
+      outputs: expertOf(backend, { test, expert: test.expertIds[slot], x }),
     }));
     for (let i = 0; i < hidden; i++) {
       let expected = test.previous[t * hidden + i];
@@ -340,6 +360,90 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
         values.map((_, i) => values[i - i % topK + (topK - 1 - i % topK)]) as T;
       const other = { ...test, expertIds: turned(test.expertIds), weights: turned(test.weights) };
       assertSameBits(await run(backend, other), await run(backend, test), "turned around");
+    });
+  });
+
+  Deno.test(`${name}: no expert adds nothing, and rows that have none keep their bits`, async (t) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, types] of TYPES.slice(0, 6).entries()) {
+        await t.step(types.join(", "), async () => {
+          const tally = new ErrorTally(`some experts of ${types}`);
+          for (const rows of [1, 6, 70]) {
+            const seed = 3700 + 10 * index + rows;
+            const test = caseOf(types, { rows, variant: index % 4, choice: "random", seed });
+            // Whatever this leaves behind must not be taken for anybody's values.
+            await run(backend, test);
+            const random = generator(seed);
+            const { hidden, topK } = test;
+            const without = test.expertIds.map((id, i) =>
+              i < topK || random() < 0.4 ? NO_EXPERT : id
+            );
+            const some = { ...test, expertIds: without };
+            some.previous.fill(-0, 0, hidden);
+            const actual = await run(backend, some);
+            tallyExperts(tally, { backend, test: some, actual });
+            const alone = without.map((id, i) => i < topK ? test.expertIds[i] : id);
+            const first = await run(backend, { ...some, expertIds: alone });
+            assertSameBits(actual.subarray(hidden), first.subarray(hidden), "company");
+            assertSameBits(actual.slice(0, hidden), some.previous.slice(0, hidden), "no expert");
+          }
+          tally.finish();
+        });
+      }
+    });
+  });
+
+  Deno.test(`${name}: an expert that is replaced is the other one, and its neighbours stay`, async (t) => {
+    await withBackend(open, async (backend) => {
+      for (const [index, types] of TYPES.entries()) {
+        await t.step(types.join(", "), async () => {
+          const options = { rows: 9, variant: index % 4, choice: "inTurn" } as const;
+          const test = caseOf(types, { ...options, seed: 3800 + index });
+          const other = caseOf(types, { ...options, seed: 3900 + index });
+          const experts = await backend.uploadExperts(tensorsOf(test));
+          await run(backend, test, experts);
+          for (const slot of [COUNT - 1, 0]) {
+            const tensors = tensorsOf(other, [2, 3]);
+            await backend.replaceExpert(experts, { slot, tensors });
+          }
+          const replaced = <T>(list: readonly T[], by: readonly T[]) =>
+            list.map((mine, e) => e === 0 || e === COUNT - 1 ? by[2] : mine);
+          const expected = {
+            ...test,
+            matrices: replaced(test.matrices, other.matrices),
+            biases: test.biases && replaced(test.biases, other.biases!),
+          };
+          const fresh = await run(backend, expected);
+          assertSameBits(await run(backend, test, experts), fresh, "the replaced");
+        });
+      }
+    });
+  });
+
+  Deno.test(`${name}: an expert of another shape, type or number does not replace one`, async () => {
+    await withBackend(open, async (backend) => {
+      const options = { rows: 1, variant: 0, choice: "random", seed: 3950 } as const;
+      const test = caseOf(["Q8_0", "Q8_0", "Q8_0"], options);
+      const biased = caseOf(["Q8_0", "Q8_0", "Q8_0"], { ...options, variant: 2 });
+      const wide = caseOf(["Q8_0", "Q8_0", "Q8_0"], { ...options, variant: 1 });
+      const experts = await backend.uploadExperts(tensorsOf(test));
+      for (
+        const [slot, tensors, message] of [
+          [0, tensorsOf(test, [0, 2]), "the number of experts is 2, must be 1"],
+          [0, tensorsOf(wide, [0, 1]), "expert 0 is [160, 64], must be [32, 96]"],
+          [0, tensorsOf(biased, [0, 1]), "its biases is there, must be missing"],
+        ] as const
+      ) {
+        const replacing = backend.replaceExpert(experts, { slot, tensors });
+        await assertRejects(() => replacing, FormatError, message);
+      }
+      for (const slot of [-1, COUNT, 0.5]) {
+        const replacing = backend.replaceExpert(experts, {
+          slot,
+          tensors: tensorsOf(test, [0, 1]),
+        });
+        await assertRejects(() => replacing, RangeError, `its slot is ${slot}, must be 0 to 5`);
+      }
     });
   });
 

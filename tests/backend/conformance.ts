@@ -135,4 +135,42 @@ function rowTests({ name, open }: Conformance): void {
       order.forEach((from, row) => assertEquals(rowOf(actual, row, 33), rowOf(x, from, 33)));
     });
   });
+
+  Deno.test(`${name}: gatherRows puts several rows side by side and keeps their bits, those of integers too`, async () => {
+    await withBackend(open, async (backend) => {
+      // Numbers that would be NaN as float32, or change when they become one.
+      const table = Int32Array.of(0x7fc00001, -1, 2 ** 31 - 1, 2 ** 24 + 1, 5, -7, 0, 1);
+      for (const width of [1, 2]) {
+        const count = table.length / width;
+        const named = Int32Array.of(3, 0, 1, count - 1, 2, 2, 77, 77, 77);
+        const out = backend.createBuffer({ kind: "i32", rows: 3, width: 3 * width });
+        const x = filled(backend, width, table);
+        const indices = filled(backend, 3, named);
+        backend.submit(backend.record((ops) => ops.gatherRows({ x, indices, out, rows: 2 })));
+        const expected = Array.from(
+          named.subarray(0, 6),
+          (row) => [...table.subarray(row * width, (row + 1) * width)],
+        );
+        assertEquals([...await backend.readIntegers(out, { rows: 2 })], expected.flat());
+      }
+    });
+  });
+
+  Deno.test(`${name}: add adds rows to rows, and a negative zero changes no bit`, async () => {
+    await withBackend(open, async (backend) => {
+      for (const width of [1, 33, 256]) {
+        const rows = 3;
+        const x = normals(generator(width), { length: (rows + 1) * width });
+        const before = normals(generator(width + 1), { length: (rows + 1) * width });
+        x.fill(-0, 0, width);
+        before[0] = -0;
+        const out = filled(backend, width, before);
+        const input = filled(backend, width, x);
+        backend.submit(backend.record((ops) => ops.add({ x: input, out, rows })));
+        const expected = before.map((value, i) => i < rows * width ? value + x[i] : value);
+        assertSameBits(await backend.read(out), expected, `${width} wide`);
+        assertSameBits(await backend.read(input), x, `what is added, ${width} wide`);
+      }
+    });
+  });
 }

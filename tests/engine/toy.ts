@@ -163,6 +163,10 @@ export class ToyBackend implements Backend {
     throw new Error("the toy model has no weights");
   }
 
+  replaceExpert(): Promise<void> {
+    throw new Error("the toy model has no weights");
+  }
+
   createLatentCache(): LatentCache {
     throw new Error("the toy model has no latents");
   }
@@ -334,6 +338,7 @@ function toyOps(run: (() => void)[], onStep: (rows: number) => void): Ops {
       });
     },
     rmsNorm: never,
+    add: never,
     gatedLinear: never,
     headLinear: never,
     rotateAndCacheLatent: never,

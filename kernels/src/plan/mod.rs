@@ -24,6 +24,7 @@ const LATENT_ATTENTION: u32 = 9;
 const GATE: u32 = 10;
 const EXPERTS: u32 = 11;
 const FAULT: u32 = 12;
+const ADD: u32 = 13;
 
 /// Reads an op's fields in order.
 struct Fields(*const u32);
@@ -77,6 +78,7 @@ pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
             GATE => worker.gate(&mut fields),
             EXPERTS => worker.experts(&mut fields),
             FAULT => worker.fault(&mut fields),
+            ADD => worker.add(&mut fields),
             opcode => panic!("unknown opcode {opcode}"),
         }
         context.end_op();
@@ -185,6 +187,18 @@ impl Worker<'_> {
         for row in self.tasks(rows) {
             let from = *indices.add(row) as usize;
             core::ptr::copy_nonoverlapping(x.add(from * width), out.add(row * width), width);
+        }
+    }
+
+    unsafe fn add(&self, f: &mut Fields) {
+        let rows = f.size();
+        let x = f.at::<f32>();
+        let width = f.size();
+        let out = f.at_mut::<f32>();
+        for row in self.tasks(rows) {
+            for i in row * width..(row + 1) * width {
+                *out.add(i) += *x.add(i);
+            }
         }
     }
 }

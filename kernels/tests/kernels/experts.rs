@@ -1,6 +1,6 @@
 //! The choices of a step, sorted by expert.
 
-use sluice_kernels::experts::{scratch_bytes, Expert, Groups};
+use sluice_kernels::experts::{scratch_bytes, Expert, Groups, NO_EXPERT};
 
 use crate::support::{Memory, Random};
 
@@ -47,7 +47,7 @@ fn sorted(table: &[Expert], ids: &[i32], weights: &[f32], top_k: usize) -> Sorte
 }
 
 #[test]
-fn choices_are_sorted_by_expert_and_then_by_token_without_those_who_are_elsewhere() {
+fn choices_are_sorted_by_expert_and_then_by_token_without_those_who_are_elsewhere_or_none() {
     let mut random = Random::new(50);
     for (experts, top_k) in [(1, 1), (5, 5), (8, 2), (64, 6), (256, 8)] {
         for rows in [1, 2, 7, 60] {
@@ -66,8 +66,15 @@ fn choices_are_sorted_by_expert_and_then_by_token_without_those_who_are_elsewher
                         }
                     }
                 }
+                // A choice in eight is of none.
+                for id in &mut ids {
+                    if random.below(8) == 0 {
+                        *id = NO_EXPERT;
+                    }
+                }
                 let weights = random.floats(ids.len());
                 let mut want: Vec<(usize, u32, f32)> = (0..ids.len())
+                    .filter(|&i| ids[i] != NO_EXPERT)
                     .map(|i| (ids[i] as usize, (i / top_k) as u32, weights[i]))
                     .filter(|&(expert, ..)| here[expert])
                     .collect();
@@ -83,7 +90,7 @@ fn choices_are_sorted_by_expert_and_then_by_token_without_those_who_are_elsewher
 
 #[test]
 fn an_id_beyond_the_experts_is_an_error() {
-    for id in [4, -1] {
+    for id in [4, -2] {
         let failed = std::panic::catch_unwind(|| sorted(&table(&[true; 4]), &[id], &[1.0], 1));
         assert!(failed.is_err(), "id {id}");
     }

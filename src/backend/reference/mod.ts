@@ -9,6 +9,7 @@ import type {
   Backend,
   BackendMemory,
   Buffer,
+  ExpertReplacement,
   Experts,
   ExpertTensors,
   ExpertTraffic,
@@ -23,9 +24,15 @@ import type {
   TensorData,
 } from "../backend.ts";
 import { foreign } from "../op_checks.ts";
-import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
+import {
+  checkExpertTensors,
+  checkReplacement,
+  firstExpert,
+  residentTraffic,
+} from "../expert_tensors.ts";
 import {
   bufferOf,
+  expertsOf,
   floats,
   integers,
   ReferenceBuffer,
@@ -103,6 +110,17 @@ class ReferenceBackend implements Backend {
     const experts = new ReferenceExperts(tensors, matrices);
     this.#experts.push(experts);
     return experts;
+  }
+
+  async replaceExpert(of: Experts, replacement: ExpertReplacement): Promise<void> {
+    const experts = expertsOf(of);
+    const { gate, up, down, biases } = experts[replacement.slot] ?? experts[0];
+    checkReplacement(of, { ...replacement, biased: biases !== undefined });
+    const vectors = biases === undefined ? [] : [biases.gate, biases.up, biases.down];
+    const places = [gate.values, up.values, down.values, ...vectors];
+    for (const [i, tensor] of firstExpert(replacement.tensors).entries()) {
+      await readValues(tensor, places[i]);
+    }
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {

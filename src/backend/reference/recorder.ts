@@ -2,6 +2,7 @@
 
 import { UnsupportedOpError } from "../../errors.ts";
 import {
+  type AddParams,
   type AttentionParams,
   type BatchBuffers,
   type Buffer,
@@ -13,6 +14,7 @@ import {
   type HeadLinearParams,
   type LatentAttentionParams,
   type LinearParams,
+  NO_EXPERT,
   type Norm,
   type Ops,
   PAGE_TOKENS,
@@ -23,7 +25,16 @@ import {
 import * as check from "../op_checks.ts";
 import { roundKept } from "./kept.ts";
 import { attendLatentHead, headLinearRow } from "./latent.ts";
-import { expertsOf, floats, integers, latentLayerOf, layerOf, matrixOf, normOf } from "./memory.ts";
+import {
+  bufferOf,
+  expertsOf,
+  floats,
+  integers,
+  latentLayerOf,
+  layerOf,
+  matrixOf,
+  normOf,
+} from "./memory.ts";
 import { addExpert, routeRow } from "./moe.ts";
 import {
   attendHead,
@@ -163,16 +174,25 @@ export class Recorder implements Ops {
 
   gatherRows(params: GatherRowsParams): void {
     check.checkGatherRows(params);
-    const { rows } = params;
     const { width } = params.x;
-    const x = floats(params.x);
-    const out = floats(params.out);
+    const count = params.rows * params.indices.width;
+    const x = bufferOf(params.x).values;
+    const out = bufferOf(params.out).values;
     const indices = integers(params.indices);
     this.#steps.push(() => {
-      for (let i = 0; i < rows; i++) {
+      for (let i = 0; i < count; i++) {
         const row = checkIndex("row", indices[i], params.x.rows);
         out.set(x.subarray(row * width, (row + 1) * width), i * width);
       }
+    });
+  }
+
+  add(params: AddParams): void {
+    check.checkAdd(params);
+    const count = params.rows * params.x.width;
+    const [x, out] = [params.x, params.out].map(floats);
+    this.#steps.push(() => {
+      for (let i = 0; i < count; i++) out[i] += x[i];
     });
   }
 
@@ -288,7 +308,9 @@ export class Recorder implements Ops {
     const [x, weights, out] = [params.x, params.weights, params.out].map(floats);
     const expertIds = integers(params.expertIds);
     this.#steps.push(() => {
-      for (let i = 0; i < rows * topK; i++) checkIndex("expert id", expertIds[i], experts.length);
+      for (const id of expertIds.subarray(0, rows * topK)) {
+        if (id !== NO_EXPERT) checkIndex("expert id", id, experts.length);
+      }
       for (const [id, expert] of experts.entries()) {
         for (let i = 0; i < rows * topK; i++) {
           if (expertIds[i] !== id) continue;

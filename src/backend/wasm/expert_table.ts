@@ -35,3 +35,13 @@ export function moveExpert(
   const words = new Uint32Array(bank.memory.buffer, address + index * EXPERT_BYTES, 16);
   for (const [i, data] of addresses.entries()) words[i * MATRIX_WORDS + DATA_WORD] = data;
 }
+
+/** Where an expert's matrices are, gate, up and down; zeros where it is not in this bank's memory. */
+export function addressesOf({ bank, address }: ExpertTable, index: number) {
+  const words = new Uint32Array(bank.memory.buffer, address + index * EXPERT_BYTES, 16);
+  return {
+    matrices: [0, 1, 2].map((i) => words[i * MATRIX_WORDS + DATA_WORD]),
+    /** Zeros where there are none. */
+    biases: [0, 1, 2].map((i) => words[BIAS_WORD + i]),
+  };
+}

@@ -12,6 +12,7 @@ import type {
   Backend,
   BackendMemory,
   Buffer,
+  ExpertReplacement,
   Experts,
   ExpertTensors,
   ExpertTraffic,
@@ -42,7 +43,13 @@ import {
   type SharedModule,
   type Variant,
 } from "./kernels.ts";
-import { WasmBuffer, type WasmCache, type WasmKvCache, type WasmLatentCache } from "./memory.ts";
+import {
+  WasmBuffer,
+  type WasmCache,
+  type WasmExperts,
+  type WasmKvCache,
+  type WasmLatentCache,
+} from "./memory.ts";
 import { copyPage, packedPageBytes, readPage, writePage } from "./pages.ts";
 import type { Segment, WasmPlan } from "./plan.ts";
 import { LookAheadChoice } from "./paging/look_ahead.ts";
@@ -168,6 +175,10 @@ class WasmBackend implements Backend {
 
   uploadExperts(tensors: ExpertTensors): Promise<Experts> {
     return this.#placer.uploadExperts(tensors);
+  }
+
+  replaceExpert(experts: Experts, replacement: ExpertReplacement): Promise<void> {
+    return this.#placer.replaceExpert(experts as WasmExperts, replacement);
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {

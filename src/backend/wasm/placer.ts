@@ -4,21 +4,28 @@
  * several banks, its cache lies where its first matrix does.
  */
 
-import { CapacityError, OptionError } from "../../errors.ts";
+import { CapacityError, FormatError, OptionError, UnsupportedOpError } from "../../errors.ts";
 import { PlacementBuilder, weightShare } from "../../experts/placement.ts";
 import { DEFAULT_POLICY } from "../../experts/policy.ts";
 import { isWebUrl } from "../../formats/web_request.ts";
 import type {
   ActivationPrecision,
+  ExpertReplacement,
   ExpertTensors,
   ExpertTraffic,
   TensorData,
   UploadOptions,
   Weight,
 } from "../backend.ts";
-import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
+import {
+  checkExpertTensors,
+  checkReplacement,
+  checkSlot,
+  firstExpert,
+  residentTraffic,
+} from "../expert_tensors.ts";
 import type { Bank } from "./bank.ts";
-import { EXPERT_BYTES, writeExpert } from "./expert_table.ts";
+import { addressesOf, EXPERT_BYTES, writeExpert } from "./expert_table.ts";
 import type { ExpertTable, LayerPlace, SmallVector, WasmExperts } from "./memory.ts";
 import { ExpertStore } from "./paging/expert_store.ts";
 import { cacheBytesOf, type PagingOptions } from "./paging/options.ts";
@@ -132,6 +139,37 @@ export class Placer {
     };
     this.#experts.push(experts);
     return experts;
+  }
+
+  /** Packs an expert over one that is in memory. */
+  async replaceExpert(experts: WasmExperts, replacement: ExpertReplacement): Promise<void> {
+    const { layer, kinds, tables, pager } = experts;
+    if (pager !== null || tables.length === 0) {
+      throw new UnsupportedOpError(
+        `cannot replace an expert of layer ${layer}: the layer is paged, must be in memory`,
+      );
+    }
+    const { slot } = replacement;
+    checkSlot(experts, slot);
+    const places = tables.map((table) => ({ ...table, ...addressesOf(table, slot) }));
+    const { bank, matrices, biases } = places.find(({ matrices }) => matrices[0] !== 0) ??
+      places[0];
+    checkReplacement(experts, { ...replacement, biased: biases[0] !== 0 });
+    const tensors = firstExpert(replacement.tensors);
+    const kindsThere = [kinds.gate, kinds.up, kinds.down];
+    const shapes = matrices.map((_, i) => this.#uploader.shapeOf(tensors[i], { bank }));
+    for (const [i, { kind }] of shapes.entries()) {
+      if (kind === kindsThere[i]) continue;
+      const action = `replace an expert of layer ${layer}`;
+      throw FormatError.of(action, tensors[i].name, tensors[i].type, "of its predecessor's type");
+    }
+    for (const [i, address] of matrices.entries()) {
+      await this.#uploader.packInto(tensors[i], { bank, shape: shapes[i], address });
+    }
+    for (const [i, tensor] of tensors.slice(matrices.length).entries()) {
+      const { values } = await this.#uploader.smallVector(tensor);
+      new Float32Array(bank.memory.buffer, biases[i], values.length).set(values);
+    }
   }
 
   /** A place for each layer's part of a cache; throws CapacityError before anything is taken. */

@@ -23,6 +23,7 @@ export const OPCODES = {
   experts: 11,
   /** Not recorded but put in, see `crash.ts`. */
   fault: 12,
+  add: 13,
 } as const;
 
 /** Rows of a buffer that go from one bank to another before a segment runs. */

@@ -3,6 +3,7 @@
 import { UnsupportedOpError } from "../../errors.ts";
 import type {
   ActivationPrecision,
+  AddParams,
   AttentionParams,
   BatchBuffers,
   Buffer,
@@ -109,7 +110,13 @@ export class PlanRecorder implements Ops {
     const w = this.#writer;
     w.enter(w.bankOf(x));
     const [from, which] = [w.read(x, x.rows), w.read(indices, rows)];
-    w.op(OPCODES.gather, rows, [from, x.width, which, w.write(out)]);
+    w.op(OPCODES.gather, rows * indices.width, [from, x.width, which, w.write(out)]);
+  }
+
+  add({ x, out, rows }: AddParams): void {
+    const w = this.#writer;
+    w.enter(w.bankOf(out));
+    w.op(OPCODES.add, rows, [w.read(x, rows), x.width, w.update(out, rows)]);
   }
 
   linear({ x, norm, outputs, rows }: LinearParams): void {

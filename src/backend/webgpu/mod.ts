@@ -10,6 +10,7 @@ import {
   type Backend,
   type BackendMemory,
   type Buffer,
+  type ExpertReplacement,
   type Experts,
   type ExpertTensors,
   type ExpertTraffic,
@@ -26,12 +27,17 @@ import {
   type UploadOptions,
   type Weight,
 } from "../backend.ts";
-import { checkExpertTensors, residentTraffic } from "../expert_tensors.ts";
+import {
+  checkExpertTensors,
+  checkReplacement,
+  firstExpert,
+  residentTraffic,
+} from "../expert_tensors.ts";
 import { GpuAllocator } from "./allocator.ts";
 import { createKvCache, createLatentCache } from "./caches.ts";
 import { type Gpu, openGpu } from "./device.ts";
 import { Kernels } from "./kernel.ts";
-import { bufferOf, cacheOf, GpuBuffer, GpuExperts } from "./memory.ts";
+import { bufferOf, cacheOf, expertsOf, GpuBuffer, GpuExperts } from "./memory.ts";
 import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
 import { GpuPlan } from "./plan.ts";
 import type { Profiler } from "./profiler.ts";
@@ -119,6 +125,23 @@ class WebGpuBackend implements Backend {
     });
     this.#experts.push(experts);
     return experts;
+  }
+
+  async replaceExpert(of: Experts, replacement: ExpertReplacement): Promise<void> {
+    this.#checkAlive();
+    const { count, gate, up, down, biases } = expertsOf(of);
+    checkReplacement(of, { ...replacement, biased: biases !== null });
+    const { slot } = replacement;
+    const places = [gate, up, down].map((weight) => ({ weight, at: slot }));
+    if (biases !== null) {
+      const { gateUp, down } = biases;
+      for (const at of [slot, count + slot]) places.push({ weight: gateUp, at });
+      places.push({ weight: down, at: slot });
+    }
+    for (const [i, tensor] of firstExpert(replacement.tensors).entries()) {
+      const { weight, at } = places[i];
+      await this.#uploader.replace(weight, { tensor, firstRow: at * tensor.rows });
+    }
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {

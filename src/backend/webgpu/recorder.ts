@@ -1,6 +1,7 @@
 /** Turns op calls into dispatches. */
 
 import type {
+  AddParams,
   AttentionParams,
   ChooseParams,
   EmbedParams,
@@ -25,7 +26,7 @@ import { experts } from "./ops/experts.ts";
 import { gate } from "./ops/gate.ts";
 import { latentAttention, rotateAndCacheLatent } from "./ops/latent.ts";
 import { gatedLinear, headLinear, linear } from "./ops/linear.ts";
-import { embed, gatherRows, rmsNorm } from "./ops/rows.ts";
+import { add, embed, gatherRows, rmsNorm } from "./ops/rows.ts";
 
 export class GpuRecorder implements Ops {
   readonly dispatches: Dispatch[] = [];
@@ -70,6 +71,11 @@ export class GpuRecorder implements Ops {
   gatherRows(params: GatherRowsParams): void {
     check.checkGatherRows(params);
     this.#record(gatherRows, params);
+  }
+
+  add(params: AddParams): void {
+    check.checkAdd(params);
+    this.#record(add, params);
   }
 
   headLinear(params: HeadLinearParams): void {

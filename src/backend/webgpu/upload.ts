@@ -83,6 +83,28 @@ export class Uploader {
     return new GpuWeight({ name, type, rows, cols }, format, parts);
   }
 
+  /** Overwrites rows of a weight, from `firstRow` on, with those of a tensor of its type and width. */
+  async replace(
+    weight: GpuWeight,
+    { tensor, firstRow }: { tensor: TensorData; firstRow: number },
+  ): Promise<void> {
+    const { type, format, cols } = weight;
+    if (tensor.type !== type) {
+      throw FormatError.of(`load ${tensor.name}`, "its type", tensor.type, `${type} as before`);
+    }
+    const layout = layoutOf(type, { format, cols });
+    const chunkRows = rowsOfChunk(layout);
+    const scratch = this.#scratch.pop() ?? new Scratch();
+    for (const part of weight.parts) {
+      const end = Math.min(firstRow + tensor.rows, part.firstRow + part.rows);
+      for (let row = Math.max(firstRow, part.firstRow); row < end; row += chunkRows) {
+        const runs = [{ tensor, from: row - firstRow, rows: Math.min(chunkRows, end - row) }];
+        await this.#fill(part, { layout, runs, at: row - part.firstRow, scratch });
+      }
+    }
+    this.#scratch.push(scratch);
+  }
+
   /** Whole tensors where they are stacked and small enough, so that an expert is never split. */
   #rowsOfPart({ quantRow, scaleRow }: Layout, each: number): number {
     const most = Math.floor(this.#maxBinding / Math.max(quantRow, scaleRow));

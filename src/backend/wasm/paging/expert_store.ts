@@ -6,7 +6,7 @@
 
 import { ExpertReadError } from "../../../errors.ts";
 import { isWebUrl } from "../../../formats/web_request.ts";
-import type { ExpertTraffic } from "../../backend.ts";
+import { type ExpertTraffic, NO_EXPERT } from "../../backend.ts";
 import type { Bank } from "../bank.ts";
 import { EXPERT_BYTES, moveExpert } from "../expert_table.ts";
 import type { SharedModule } from "../kernels.ts";
@@ -344,8 +344,8 @@ export class ExpertStore implements ExpertPager {
   }
 }
 
-/** The distinct ids of a step's choices, ascending. */
+/** The distinct experts of a step's choices, ascending. */
 function idsIn(buffer: WasmBuffer, { bank, count }: { bank: Bank; count: number }): number[] {
   const ids = new Int32Array(bank.memory.buffer, buffer.in(bank), count);
-  return [...new Set(ids)].sort((a, b) => a - b);
+  return [...new Set(ids)].filter((id) => id !== NO_EXPERT).sort((a, b) => a - b);
 }

@@ -291,6 +291,8 @@ var<workgroup> order: array<u32, ${topK}>;
   var sum = out[row * ${width}u + column];
   for (var place = 0u; place < TOP_K; place++) {
     let j = order[place];
+    // Of no expert there are no values.
+    if (expertIds[row * TOP_K + j] < 0) { continue; }
     let factor = params.scale * weights[row * TOP_K + j];
     sum = fma(${type}(factor), values[(t * TOP_K + j) * ${width}u + column], sum);
   }

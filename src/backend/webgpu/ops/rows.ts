@@ -1,6 +1,13 @@
-/** Ops that treat each row by itself: embedding, norm, gathering. */
+/** Ops that treat each row by itself: embedding, norm, gathering, adding. */
 
-import type { Buffer, EmbedParams, GatherRowsParams, Norm, RmsNormParams } from "../../backend.ts";
+import type {
+  AddParams,
+  Buffer,
+  EmbedParams,
+  GatherRowsParams,
+  Norm,
+  RmsNormParams,
+} from "../../backend.ts";
 import { BUILTINS, type Dispatch, WORKGROUP } from "../kernel.ts";
 import { bufferOf, weightOf } from "../memory.ts";
 import { DECODE_COMMON } from "../weights/format.ts";
@@ -129,22 +136,43 @@ export function normedRows(
 }
 
 export function gatherRows(context: OpContext, params: GatherRowsParams): void {
-  const width = params.x.width;
+  const { x, indices, out } = params;
+  const count = params.rows * indices.width * x.width;
   context.run({
     label: "gatherRows",
     bindings: [
-      { name: "x", buffer: bufferOf(params.x).memory },
-      { name: "indices", buffer: bufferOf(params.indices).memory, type: "array<i32>" },
-      { name: "out", buffer: bufferOf(params.out).memory, write: true },
+      // Bits of either kind.
+      { name: "x", buffer: bufferOf(x).memory, type: "array<u32>" },
+      { name: "indices", buffer: bufferOf(indices).memory, type: "array<i32>" },
+      { name: "out", buffer: bufferOf(out).memory, type: "array<u32>", write: true },
     ],
-    params: { count: params.rows * width, width },
-    workgroups: Math.ceil(params.rows * width / LANES),
+    params: { count, width: x.width },
+    workgroups: Math.ceil(count / LANES),
     code: `
 @compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let i = workgroup * ${LANES}u + lane;
   if (i >= params.count) { return; }
   out[i] = x[u32(indices[i / params.width]) * params.width + i % params.width];
+}`,
+  });
+}
+
+export function add(context: OpContext, { x, out, rows }: AddParams): void {
+  const count = rows * x.width;
+  context.run({
+    label: "add",
+    bindings: [
+      { name: "x", buffer: bufferOf(x).memory },
+      { name: "out", buffer: bufferOf(out).memory, write: true },
+    ],
+    params: { count },
+    workgroups: Math.ceil(count / LANES),
+    code: `
+@compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
+  ${WORKGROUP}
+  let i = workgroup * ${LANES}u + lane;
+  if (i < params.count) { out[i] += x[i]; }
 }`,
   });
 }
