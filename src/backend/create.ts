@@ -7,6 +7,7 @@ import { BANK_WEIGHT_BYTES } from "../experts/placement.ts";
 import type { PolicyName } from "../experts/policy.ts";
 import type { ActivationPrecision, Backend } from "./backend.ts";
 import type { HybridPlacement } from "./hybrid/placement.ts";
+import type { Profiler } from "./webgpu/profiler.ts";
 import { type Budgets, refuseBudgets, RUNTIME_BYTES } from "./budget.ts";
 
 /** A backend's name, or whichever suits the machine. */
@@ -17,7 +18,7 @@ export interface CreateBackendOptions extends Budgets {
   readonly backend: BackendChoice;
   /** Threads of the wasm backend. */
   readonly threads: number;
-  /** Of the wasm backend; those of the others are float32. */
+  /** Those of the reference backend are float32. */
   readonly activations: ActivationPrecision;
   /** Bytes of the model's weights in its file; 0, the default, stands for less than a memory holds. */
   readonly weightBytes?: number;
@@ -29,6 +30,8 @@ export interface CreateBackendOptions extends Budgets {
   readonly gpuBytes?: number;
   /** Which experts lie on the GPU, for the hybrid backend. */
   readonly placement?: HybridPlacement;
+  /** Times the GPU's kernels, for benchmarks. */
+  readonly profiler?: Profiler;
   /** What is to fail on purpose, for tests. */
   readonly faults?: Faults;
 }
@@ -41,7 +44,7 @@ const GROWTH = 1.15;
  * of memory that the backend cannot keep to.
  */
 export async function createBackend(options: CreateBackendOptions): Promise<Backend> {
-  const { threads, activations, faults, gpuBytes } = options;
+  const { threads, activations, faults, gpuBytes, profiler } = options;
   const backend = options.backend === "auto" ? await chooseBackend(options) : options.backend;
   switch (backend) {
     case "reference": {
@@ -61,7 +64,7 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
     case "webgpu": {
       refuseBudgets(backend, options);
       const { createWebGpuBackend } = await import("./webgpu/mod.ts");
-      return await createWebGpuBackend({ maxBytes: gpuBytes, faults });
+      return await createWebGpuBackend({ maxBytes: gpuBytes, activations, faults, profiler });
     }
     default:
       throw new OptionError(

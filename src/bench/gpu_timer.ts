@@ -14,6 +14,8 @@ import { summarize } from "./statistics.ts";
 /** What a measurement should take, and how often it is repeated. */
 const MEASUREMENT_SECONDS = 0.03;
 const MEASUREMENTS = 5;
+/** A GPU at rest has a slow clock, which takes so long to rise. */
+const WARMING_SECONDS = 1;
 /** Where only the host's clock is there, which may look at the GPU every ten milliseconds. */
 const HOST_SECONDS = 0.4;
 const MOST_REPEATS = 2000;
@@ -28,6 +30,7 @@ export class GpuTimer {
   readonly #kernels: Kernels;
   readonly #uploader: Uploader;
   #error: Error | undefined;
+  #warm = false;
 
   private constructor(gpu: Gpu) {
     const { device, maxBinding } = gpu;
@@ -108,6 +111,10 @@ export class GpuTimer {
     // The first run compiles; the next ones tell how many make a measurement.
     await run(1);
     const once = Math.min(await run(1), await run(1));
+    if (!this.#warm && this.timestamps) {
+      await run(Math.ceil(WARMING_SECONDS / once));
+      this.#warm = true;
+    }
     const wanted = this.timestamps ? MEASUREMENT_SECONDS : HOST_SECONDS;
     const repeats = Math.max(1, Math.min(MOST_REPEATS, Math.ceil(wanted / once)));
     const times: number[] = [];

@@ -1,12 +1,21 @@
 /**
  * The GPU's kernels for products one at a time: `deno run -A src/bench/webgpu_kernels.ts [--small]
- * [--bytes N] [--types A,B] [--sweep]`. Weights are made up and far larger than caches, activations
- * float32. Rates are of bytes of weights as they lie in GPU memory, beside what a kernel reads that does
+ * [--bytes N] [--types A,B] [--activations f32|q16|q8] [--sweep]`. Weights are made up and far larger than
+ * caches. Rates are of bytes of weights as they lie in GPU memory, beside what a kernel reads that does
  * nothing else. The last line is JSON.
  */
 
 import { BUILTINS, type Dispatch, WORKGROUP } from "../backend/webgpu/kernel.ts";
 import type { GpuWeight } from "../backend/webgpu/memory.ts";
+import { integerMatrixMatrix } from "../backend/webgpu/ops/integer_tiles.ts";
+import { integersFor } from "../backend/webgpu/ops/integer_products.ts";
+import {
+  integerShapes,
+  shapeRows,
+  shapeThreads,
+  shapeTokens,
+} from "../backend/webgpu/ops/integer_shapes.ts";
+import { quantizedBytes } from "../backend/webgpu/ops/quantize.ts";
 import { matrixMatrix } from "../backend/webgpu/ops/matrix_matrix.ts";
 import {
   canNorm,
@@ -23,7 +32,9 @@ import {
 } from "../backend/webgpu/ops/tile_shapes.ts";
 import { formatOf } from "../backend/webgpu/weights/formats.ts";
 import { rowQuantWords } from "../backend/webgpu/weights/format.ts";
+import type { ActivationPrecision } from "../backend/backend.ts";
 import {
+  choiceFlag,
   type FlagTable,
   helpText,
   listFlag,
@@ -39,6 +50,11 @@ import { threeDigits } from "./statistics.ts";
 const FLAGS = {
   small: switchFlag({ help: "sizes for a software adapter; shows that kernels run, not how fast" }),
   sweep: switchFlag({ help: "also measure every way to share the work" }),
+  activations: choiceFlag({
+    help: "what weights that are integers are multiplied with",
+    words: ["f32", "q16", "q8"],
+    fallback: "f32",
+  }),
   bytes: sizeFlag({ help: "weights of a matrix times a vector", shown: "1GB" }),
   types: listFlag({
     help: "types of weights",
@@ -101,11 +117,13 @@ class Bench {
   readonly figures: Figure[] = [];
   readonly #timer: GpuTimer;
   readonly #sizes: Sizes;
+  readonly #activations: ActivationPrecision;
   /** Bytes that a plain kernel reads in a second. */
   #bandwidth = NaN;
 
-  constructor(timer: GpuTimer, sizes: Sizes) {
+  constructor(timer: GpuTimer, sizes: Sizes, activations: ActivationPrecision) {
     this.#timer = timer;
+    this.#activations = activations;
     this.#sizes = sizes;
   }
 
@@ -130,9 +148,9 @@ class Bench {
       const { input, slices } = product;
       await this.#measure("matrix-vector", product, matrixVector(input, slices));
       if (!sweep || tokens === 2) continue;
-      for (const shape of vectorShapes(tokens)) {
-        const { rowsEach, blocksEach } = shape;
-        const name = `.. ${rowsEach} rows, ${blocksEach} blocks`;
+      for (const shape of vectorShapes(tokens, input)) {
+        const { rowsEach, blocksEach, neighbours } = shape;
+        const name = `.. ${rowsEach} rows, ${blocksEach} blocks, ${neighbours} neighbours`;
         await this.#measure(name, product, matrixVector(input, slices, { shape }));
       }
       this.#timer.free(...product.memory);
@@ -157,8 +175,21 @@ class Bench {
       for (const tokens of counts) {
         const product = this.#product(weight, { tokens });
         const { input, slices } = product;
-        await this.#measure(`${rows} x ${cols}`, product, matrixMatrix(input, slices));
+        await this.#measure(`${rows} x ${cols}`, product, tiles(product));
         if (!sweep) continue;
+        for (
+          const shape of input.integers === undefined
+            ? []
+            : integerShapes({ matrices: 1, lanes: lanesOf(cols) })
+        ) {
+          const name = `.. tiles of ${shapeRows(shape)} x ${
+            shapeTokens(shape)
+          }, ${shape.blocks} blocks, ${shape.groups} groups, ${
+            shapeThreads(shape)
+          } threads of ${shape.rowsEach} x ${shape.tokensEach}`;
+          await this.#measure(name, product, integerMatrixMatrix(input, slices, { shape }));
+        }
+        if (input.integers !== undefined) continue;
         for (const shape of shapesFor({ matrices: 1, lanes: lanesOf(cols) })) {
           const name = `.. tiles of ${tileRows(shape)} x ${
             tileTokens(shape)
@@ -193,10 +224,10 @@ class Bench {
           (_, copy) => this.#product(weight, { tokens, outputs, matrices, offset: copy * rows }),
         );
         const dispatches = many.flatMap(({ input, slices }) =>
-          tokens <= VECTOR_ROWS ? matrixVector(input, slices) : matrixMatrix(input, slices)
+          tokens <= VECTOR_ROWS ? matrixVector(input, slices) : tiles({ input, slices })
         );
         await this.#measure(name, many[0], dispatches, found);
-        if (canNorm(many[0].input, many[0].slices)) {
+        if (many[0].input.integers === undefined && canNorm(many[0].input, many[0].slices)) {
           const norming = many.flatMap(({ input, slices }) =>
             matrixVector(input, slices, { norm })
           );
@@ -219,7 +250,10 @@ class Bench {
     },
   ): Product {
     const { cols, parts: [part] } = weight;
-    const x = this.#timer.floats(tokens * cols);
+    const { packedDot } = this.#timer.gpu;
+    const integers = integersFor({ activations: this.#activations, packedDot }, [{ weight }]);
+    const shape = { rows: tokens, cols, bits: integers?.bits ?? 8 };
+    const x = this.#timer.floats(integers ? quantizedBytes(shape) / 4 : tokens * cols);
     let row = offset;
     const slices = outputs.map((rows): Slice => {
       const list = Array.from({ length: matrices }, (_, m) => ({
@@ -232,7 +266,7 @@ class Bench {
       return { matrices: list, firstRow: 0, rows, width: rows, out, scale: 1 };
     });
     const memory = [x, ...slices.map(({ out }) => out)];
-    return { weight, input: { x, width: cols, rows: tokens, cols }, slices, memory };
+    return { weight, input: { x, width: cols, rows: tokens, cols, integers }, slices, memory };
   }
 
   async #measure(
@@ -294,10 +328,19 @@ function reading({ x, out, bytes }: { x: GPUBuffer; out: GPUBuffer; bytes: numbe
   };
 }
 
-function vectorShapes(tokens: number): VectorShape[] {
-  return ([1, 2, 4] as const).flatMap((rowsEach) =>
-    [1, 2, 4].map((blocksEach) => ({ rowsEach, blocksEach }))
-  ).filter(({ rowsEach, blocksEach }) => rowsEach * blocksEach * tokens <= 32);
+function vectorShapes(tokens: number, { integers }: Input): VectorShape[] {
+  return (integers === undefined ? [8] : [1, 2, 4, 8]).flatMap((neighbours) =>
+    ([1, 2, 4] as const).flatMap((rowsEach) =>
+      [1, 2, 4, 8].map((blocksEach) => ({ rowsEach, blocksEach, neighbours }))
+    )
+  ).filter(({ rowsEach, blocksEach }) => rowsEach * blocksEach <= 8 && rowsEach * tokens <= 32);
+}
+
+/** The kernel for many rows. */
+function tiles({ input, slices }: Pick<Product, "input" | "slices">): Dispatch[] {
+  return input.integers === undefined
+    ? matrixMatrix(input, slices)
+    : integerMatrixMatrix(input, slices);
 }
 
 export async function main(args: readonly string[]): Promise<void> {
@@ -318,10 +361,10 @@ export async function main(args: readonly string[]): Promise<void> {
   try {
     const { adapter } = timer.gpu;
     console.log(`${adapter}, ${timer.timestamps ? "its own" : "the host's"} clock`);
-    const bench = new Bench(timer, sizes);
+    const bench = new Bench(timer, sizes, values.activations);
     await bench.bandwidth();
     for (const type of types) await bench.vectors(type, values);
-    await bench.matrices("F32", values);
+    if (values.activations === "f32") await bench.matrices("F32", values);
     for (const type of types) await bench.matrices(type, values);
     for (const type of types) await bench.layer(type);
     console.log(JSON.stringify({ adapter, timestamps: timer.timestamps, figures: bench.figures }));

@@ -4,10 +4,8 @@
  */
 
 import type { TensorType } from "../../src/quant/types.ts";
-import { GpuAllocator } from "../../src/backend/webgpu/allocator.ts";
-import { openGpu } from "../../src/backend/webgpu/device.ts";
-import { type Dispatch, Kernels } from "../../src/backend/webgpu/kernel.ts";
-import { bufferOf, type GpuWeight } from "../../src/backend/webgpu/memory.ts";
+import type { Dispatch } from "../../src/backend/webgpu/kernel.ts";
+import { bufferOf } from "../../src/backend/webgpu/memory.ts";
 import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
 import type { OpContext } from "../../src/backend/webgpu/ops/context.ts";
 import { gatedLinear, linear } from "../../src/backend/webgpu/ops/linear.ts";
@@ -20,80 +18,11 @@ import {
   slicesOf,
 } from "../../src/backend/webgpu/ops/products.ts";
 import { shapesFor, tileRows, tileTokens } from "../../src/backend/webgpu/ops/tile_shapes.ts";
-import { GpuPlan } from "../../src/backend/webgpu/plan.ts";
-import { Reader } from "../../src/backend/webgpu/reader.ts";
-import { Uploader } from "../../src/backend/webgpu/upload.ts";
 import { assert, assertEquals } from "@std/assert";
 import { assertSameBits, filled, uploadVector, withBackend } from "./_harness.ts";
+import { withMachine } from "./_machine.ts";
 import { generator, normals, randomWeight } from "./_random.ts";
 import { GPU_SKIPPED } from "../support/gpu.ts";
-
-/** A device with what runs dispatches on it. */
-class Machine {
-  readonly #device: GPUDevice;
-  readonly #allocator: GpuAllocator;
-  readonly #kernels: Kernels;
-  readonly #reader: Reader;
-  #error: Error | undefined;
-
-  constructor(device: GPUDevice) {
-    this.#device = device;
-    this.#allocator = new GpuAllocator({ device, maxBytes: Infinity });
-    this.#kernels = new Kernels(device);
-    this.#reader = new Reader(device);
-    device.addEventListener("uncapturederror", (event) => {
-      event.preventDefault();
-      this.#error ??= new Error((event as GPUUncapturedErrorEvent).error.message);
-    });
-  }
-
-  /** Random weights in parts of at most so many bytes. */
-  upload(
-    options: { type: TensorType; rows: number; cols: number; seed: number; partBytes?: number },
-  ): Promise<GpuWeight> {
-    const { seed, partBytes = 2 ** 27, ...shape } = options;
-    const { data } = randomWeight(generator(seed), { name: "weight", ...shape });
-    return new Uploader(this.#allocator, partBytes).upload([data]);
-  }
-
-  floats(values: Float32Array<ArrayBuffer>): GPUBuffer {
-    const buffer = this.#allocator.allocate("workspace", values.byteLength, "floats");
-    this.#device.queue.writeBuffer(buffer, 0, values);
-    return buffer;
-  }
-
-  /** What an output of `length` NaNs is after the dispatches for it. */
-  async run(
-    length: number,
-    build: (out: GPUBuffer) => readonly Dispatch[],
-  ): Promise<Float32Array> {
-    const memory = this.floats(new Float32Array(length).fill(NaN));
-    const options = { device: this.#device, kernels: this.#kernels, length: 1 };
-    const plan = new GpuPlan(build(memory), options);
-    const encoder = this.#device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    plan.encode(pass);
-    pass.end();
-    this.#device.queue.submit([encoder.finish()]);
-    const bytes = await this.#reader.read([{ memory, offset: 0, bytes: length * 4 }]);
-    if (this.#error !== undefined) throw this.#error;
-    return new Float32Array(bytes.buffer);
-  }
-
-  close(): void {
-    this.#reader.close();
-    this.#device.destroy();
-  }
-}
-
-async function withMachine(body: (machine: Machine) => Promise<void>): Promise<void> {
-  const machine = new Machine((await openGpu()).device);
-  try {
-    await body(machine);
-  } finally {
-    machine.close();
-  }
-}
 
 interface Case {
   readonly types: readonly TensorType[];
@@ -252,7 +181,8 @@ if (GPU_SKIPPED !== undefined) {
           run: (dispatch) => dispatches.push(dispatch),
           scratch: (_name, bytes) => bufferOf(create(bytes / 4 / rows)).memory,
           maxBindings,
-          features: new Set<string>(),
+          activations: "f32",
+          packedDot: false,
         };
         const outputs = [q, k, v].map((weight, i) => ({
           ...{ weight, bias: biases[i], out: create(weight.rows) },

@@ -11,6 +11,8 @@ export interface Gpu {
   readonly software: boolean;
   /** Bytes of a buffer that a kernel can see at once. */
   readonly maxBinding: number;
+  /** Whether WGSL has a product of four packed bytes. */
+  readonly packedDot: boolean;
 }
 
 /** Limits that are raised to whatever the adapter has. */
@@ -26,8 +28,16 @@ const RAISED = [
 /** Features that are used where they are there. */
 const WANTED = ["shader-f16", "subgroups", "timestamp-query"] as const;
 
+const PACKED_DOT = "packed_4x8_integer_dot_product";
+
 /** Bytes beyond which index arithmetic on 32-bit words of a binding is not tried. */
 const LARGEST_BINDING = 2 ** 31 - 2 ** 16;
+
+/** What WGSL has here beyond what every browser's has. Deno's types lack it. */
+function languageFeatures(): ReadonlySet<string> {
+  const { wgslLanguageFeatures } = navigator.gpu as { wgslLanguageFeatures?: ReadonlySet<string> };
+  return wgslLanguageFeatures ?? new Set();
+}
 
 /** The adapter's name; null where there is no WebGPU or no adapter. Starts nothing. */
 export async function findAdapter(): Promise<GPUAdapter | null> {
@@ -59,6 +69,7 @@ export async function openGpu(): Promise<Gpu> {
       device,
       adapter: nameOf(adapter),
       software: adapter.info.isFallbackAdapter,
+      packedDot: languageFeatures().has(PACKED_DOT),
       maxBinding: Math.min(maxBufferSize, maxStorageBufferBindingSize, LARGEST_BINDING),
     };
   } catch (error) {

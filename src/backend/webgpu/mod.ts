@@ -1,12 +1,14 @@
 /**
  * The GPU backend: WGSL kernels over weights in their own formats. Runs wherever there is WebGPU, in
  * Deno and in pages. A plan's dispatches are made when it is recorded; `submit` encodes and queues them
- * and returns; only reading waits. Arithmetic is float32.
+ * and returns; only reading waits. Arithmetic is float32, but for products of weights that are integers
+ * under scales with activations rounded to such, where those are asked for.
  */
 
 import { BackendLostError } from "../../errors.ts";
 import { faultDue, type Faults } from "../../faults.ts";
 import {
+  type ActivationPrecision,
   type Backend,
   type BackendMemory,
   type Buffer,
@@ -48,6 +50,11 @@ import { Uploader } from "./upload.ts";
 export interface WebGpuBackendOptions {
   /** Bytes that weights, caches and workspace may take together; unlimited by default. */
   readonly maxBytes?: number;
+  /**
+   * How activations enter products with quantised weights; float32 by default. Other arithmetic is
+   * float32 in any case.
+   */
+  readonly activations?: ActivationPrecision;
   /** What is to fail on purpose. */
   readonly faults?: Faults;
   /** Takes over running plans, to time them. */
@@ -62,7 +69,7 @@ export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): P
 class WebGpuBackend implements Backend {
   readonly name = "webgpu";
   readonly threads = 1;
-  readonly activations = "f32";
+  readonly activations: ActivationPrecision;
   readonly chooses = true;
   readonly numerics: string;
   readonly #gpu: Gpu;
@@ -77,10 +84,12 @@ class WebGpuBackend implements Backend {
   #lost: BackendLostError | null = null;
   #closed = false;
 
-  constructor(gpu: Gpu, { maxBytes = Infinity, faults, profiler }: WebGpuBackendOptions) {
+  constructor(gpu: Gpu, options: WebGpuBackendOptions) {
+    const { maxBytes = Infinity, activations = "f32", faults, profiler } = options;
     const { device, adapter, maxBinding } = gpu;
     this.#gpu = gpu;
     this.numerics = `webgpu ${adapter}`;
+    this.activations = activations;
     this.#faults = faults;
     this.#profiler = profiler;
     this.#allocator = new GpuAllocator({ device, maxBytes, faults });
@@ -211,7 +220,8 @@ class WebGpuBackend implements Backend {
     const recorder = new GpuRecorder({
       scratch: (name, bytes) => this.#scratchOf(name, bytes),
       maxBindings: device.limits.maxStorageBuffersPerShaderStage,
-      features: device.features,
+      activations: this.activations,
+      packedDot: this.#gpu.packedDot,
     });
     build(recorder);
     const { dispatches, length } = recorder;

@@ -1,5 +1,6 @@
 /** What an op needs to record itself. */
 
+import type { ActivationPrecision } from "../../backend.ts";
 import type { Dispatch } from "../kernel.ts";
 
 export interface OpContext {
@@ -9,6 +10,8 @@ export interface OpContext {
   scratch(name: string, bytes: number): GPUBuffer;
   /** Storage buffers that a kernel may see. */
   readonly maxBindings: number;
-  /** Features of the device. */
-  readonly features: { has(name: string): boolean };
+  /** How activations enter products with weights that are integers under scales. */
+  readonly activations: ActivationPrecision;
+  /** Whether WGSL has a product of four packed bytes here. */
+  readonly packedDot: boolean;
 }

@@ -18,7 +18,7 @@ import {
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
 import type { ExpertRows } from "./experts.ts";
-import { lanesOf, loadEight } from "./products.ts";
+import { blockOrder, loadEight } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
 const THREADS = 128;
@@ -233,29 +233,6 @@ ${
     }
 }`,
   };
-}
-
-/**
- * WGSL of `block_at(place)`: of a row's blocks, one sum's after the other's, number `place`, and which of
- * its sum's it is.
- */
-function blockOrder(cols: number): string {
-  const blocks = blocksOf(cols);
-  const lanes = lanesOf(cols);
-  const [least, longer] = [Math.floor(blocks / lanes), blocks % lanes];
-  const most = least + 1;
-  const short = least === 0 ? "" : `
-  let behind = place - ${longer * most}u;
-  return vec2<u32>(${longer}u + behind / ${least}u + behind % ${least}u * ${lanes}u, behind % ${least}u);`;
-  const long =
-    `return vec2<u32>(place / ${most}u + place % ${most}u * ${lanes}u, place % ${most}u);`;
-  return `fn block_at(place: u32) -> vec2<u32> {
-  ${
-    least === 0
-      ? long
-      : `${longer === 0 ? "" : `if (place < ${longer * most}u) { ${long} }`}${short}`
-  }
-}`;
 }
 
 /** `out[t] += scale * sum_j weights[t, j] * values[t, j]`, in ascending order of the experts' ids. */

@@ -4,8 +4,11 @@ import type { GatedLinearParams, HeadLinearParams, LinearParams } from "../../ba
 import { bufferOf, weightOf } from "../memory.ts";
 import type { OpContext } from "./context.ts";
 import { matrixMatrix } from "./matrix_matrix.ts";
+import { integersFor } from "./integer_products.ts";
+import { integerMatrixMatrix } from "./integer_tiles.ts";
 import { canNorm, matrixVector } from "./matrix_vector.ts";
 import { type Input, type Slice, slicesOf } from "./products.ts";
+import { quantizedRows } from "./quantize.ts";
 import { normedRows } from "./rows.ts";
 
 /**
@@ -13,6 +16,9 @@ import { normedRows } from "./rows.ts";
  * 17920 x 1536 weights it was 70 us against 94 us on an H200.
  */
 const FEW_ROWS = 16;
+
+/** The same where both are rounded to integers. */
+const FEW_INTEGER_ROWS = 8;
 
 export function linear(context: OpContext, params: LinearParams): void {
   const slices = params.outputs.flatMap(({ weight, bias, out, accumulate, scale = 1 }) =>
@@ -56,6 +62,16 @@ function multiply(
   slices: readonly Slice[],
 ): void {
   const { maxBindings } = context;
+  const integers = integersFor(context, slices.flatMap(({ matrices }) => matrices));
+  if (integers !== undefined) {
+    const { memory } = quantizedRows(context, { x, norm, rows, bits: integers.bits });
+    const records = { x: memory, width: x.width, rows, cols: x.width, integers, maxBindings };
+    const dispatches = rows <= FEW_INTEGER_ROWS
+      ? matrixVector(records, slices)
+      : integerMatrixMatrix(records, slices);
+    for (const dispatch of dispatches) context.run(dispatch);
+    return;
+  }
   const input = { x: bufferOf(x).memory, width: x.width, rows, cols: x.width, maxBindings };
   if (norm !== undefined && canNorm(input, slices)) {
     for (const dispatch of matrixVector(input, slices, { norm })) context.run(dispatch);

@@ -10,8 +10,10 @@ import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   bindingsOf,
   bySlice,
+  bySliceNumber,
   decoders,
   finishers,
+  finishFour,
   groupSlices,
   type Input,
   inputBinding,
@@ -204,15 +206,6 @@ function declareInput(
   let inputUnit${k} = ${unit};`;
 }
 
-/** WGSL statements, those of the slice with the number `slice`. */
-function bySliceNumber(slices: readonly Slice[], text: (i: number) => string): string {
-  if (slices.length === 1) return text(0);
-  const cases = slices.map((_, i) =>
-    `${i === slices.length - 1 ? "default" : `case ${i}u`}: { ${text(i)} }`
-  );
-  return `switch (slice) { ${cases.join(" ")} }`;
-}
-
 /** WGSL of `weights(slice, second, row, unit)`, eight values of a row of the first matrix or the second. */
 function weightsOf(slices: readonly Slice[]): string {
   return `
@@ -222,20 +215,6 @@ fn weights(slice: u32, second: bool, row: u32, unit: u32) -> Eight {
       const read = (m: number) => `return w${i}${m}_8(row + params.offset${i}${m}, unit);`;
       return slices[i].matrices.length === 1 ? read(0) : `if (second) { ${read(1)} } ${read(0)}`;
     })
-  }
-}`;
-}
-
-/** WGSL of `finish_4(slice, token, row, endRow, sums)`, or with two vectors for two matrices. */
-function finishFour(slices: readonly Slice[]): string {
-  const pair = slices[0].matrices.length === 2;
-  const values = pair ? "a: vec4<f32>, b: vec4<f32>" : "a: vec4<f32>";
-  const args = `token, row + j, a[j]${pair ? ", b[j]" : ""}`;
-  return `
-fn finish_4(slice: u32, token: u32, row: u32, endRow: u32, ${values}) {
-  if (token >= params.rows) { return; }
-  for (var j = 0u; j < min(4u, endRow - min(row, endRow)); j++) {
-    ${bySliceNumber(slices, (i) => `finish${i}(${args});`)}
   }
 }`;
 }

@@ -8,6 +8,7 @@
 import type { Norm } from "../../backend.ts";
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
+import { integerMatrices } from "./integer_products.ts";
 import {
   NORM_BYTES,
   NORM_LANES,
@@ -29,6 +30,7 @@ import {
   laneBlocks,
   lanesOf,
   loadEight,
+  namedMatrices,
   overBlocks,
   paramsOf,
   type Slice,
@@ -39,6 +41,8 @@ export const VECTOR_ROWS = 8;
 const THREADS = NORM_LANES;
 /** Rows of a matrix that neighbouring threads have at most: so many share what they load of `x`. */
 const NEIGHBOURS = 8;
+/** Records of integers are short, and so neighbouring threads have blocks of few rows. */
+const INTEGER_NEIGHBOURS = 2;
 /** Bytes of workgroup memory, and sums of each thread for which they are enough. */
 const WORKGROUP_BYTES = 16384;
 const MOST_SUMS = WORKGROUP_BYTES / 4 / THREADS;
@@ -64,6 +68,8 @@ export interface VectorShape {
   readonly rowsEach: 1 | 2 | 4;
   /** Blocks of each of them that it asks for at once. */
   readonly blocksEach: number;
+  /** Rows of a matrix that neighbouring threads have at most. */
+  readonly neighbours?: number;
 }
 
 /** Dispatches for any number of rows; each computes VECTOR_ROWS of them at a time. */
@@ -120,14 +126,15 @@ function workgroupsOf({ cols, rows }: Input, slices: readonly Slice[], rowsEach:
 function dispatchOf(
   input: Input,
   slices: readonly Slice[],
-  { norm, rowsEach, blocksEach }: VectorShape & { norm?: Norm },
+  { norm, rowsEach, blocksEach, ...shape }: VectorShape & { norm?: Norm },
 ): Dispatch {
-  const { width, rows, cols, heads } = input;
+  const { width, rows, cols, heads, integers } = input;
   const tokens = Math.min(VECTOR_ROWS, rows);
   const lanes = lanesOf(cols);
   const size = workgroupRows(cols, rowsEach);
   const slots = size / rowsEach;
-  const neighbours = Math.min(NEIGHBOURS, slots);
+  const wanted = shape.neighbours ?? (integers === undefined ? NEIGHBOURS : INTEGER_NEIGHBOURS);
+  const neighbours = Math.min(wanted, slots);
   const tokenTiles = Math.ceil(rows / tokens);
   let end = 0;
   const params = slices.map((slice, i) => paramsOf(slice, i, end += Math.ceil(slice.rows / size)));
@@ -144,9 +151,28 @@ function dispatchOf(
     );
     const load = (k: number) =>
       weights.map(({ name, m, row }) =>
-        `let b${k}${m}${row} = ${name}_load(row${row} + params.offset${i}${m}, at${k});`
+        `let b${k}${m}${row} = ${name}_${
+          integers === undefined ? "load" : "raw"
+        }(row${row} + params.offset${i}${m}, at${k});`
       ).join("\n");
-    const add = (k: number) =>
+    const addIntegers = (k: number) =>
+      `{
+${
+        weights.map(({ name, m, row }) => `let u${m}${row} = ${name}_ints(b${k}${m}${row});`)
+          .join("\n")
+      }
+${
+        unrolled(tokens, (t) =>
+          `let v${t} = record_at(base${t} + at${k});
+${
+            weights.map(({ name, m, row }) => {
+              const own = `sum${sum(m, row, t)}`;
+              return `${own} = ${name}_add(u${m}${row}, v${t}, ${own});`;
+            }).join("\n")
+          }`)
+      }
+}`;
+    const addFloats = (k: number) =>
       unrolled(4, (j) =>
         `{
 ${
@@ -177,10 +203,19 @@ ${
         const head = heads === undefined
           ? ""
           : ` + (params.firstRow${i} + row0) / ${heads.outDim}u * ${heads.stride}u`;
-        return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${width}u${head};`;
+        const step = integers === undefined ? width : blocksOf(cols);
+        return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${step}u${head};`;
       })
     }
-${overBlocks({ cols, ahead: blocksEach, sums, load, add })}`;
+${
+      overBlocks({
+        cols,
+        ahead: blocksEach,
+        sums,
+        load,
+        add: integers === undefined ? addFloats : addIntegers,
+      })
+    }`;
   };
 
   /** Adds the sums that share a row of slice i, and writes the result. */
@@ -208,7 +243,9 @@ ${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${
 
   const { weight } = slices[0].matrices[0];
   return {
-    label: `matrixVector ${weight.type} ${slices.map(({ rows }) => rows).join("+")}x${cols}`,
+    label: `matrixVector ${weight.type}${integers ? ` q${integers.bits}` : ""} ${
+      slices.map(({ rows }) => rows).join("+")
+    }x${cols}`,
     bindings: [
       ...slices.flatMap(bindingsOf),
       inputBinding(input),
@@ -221,7 +258,11 @@ ${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${
       ...Object.assign({}, ...params),
     },
     workgroups: end * tokenTiles,
-    code: `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}
+    code: `${
+      integers === undefined
+        ? `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}`
+        : integerMatrices(namedMatrices(slices), integers)
+    }
 ${finishers(slices)}
 var<workgroup> sums: array<f32, ${mostMatrices * rowsEach * tokens * THREADS}>;
 ${norm ? stagedMemory(tokens, cols) : ""}

@@ -13,6 +13,7 @@ import { unrolled } from "../kernel.ts";
 import type { Binding, Dispatch } from "../kernel.ts";
 import type { GpuWeight, WeightPart } from "../memory.ts";
 import { blocksOf, DOT_EIGHT } from "../weights/format.ts";
+import type { Integers } from "./quantize.ts";
 import { partBindings } from "./weights.ts";
 
 /** Storage buffers that a kernel may see on every adapter. */
@@ -48,6 +49,8 @@ export interface Input {
   readonly rows: number;
   /** Values of a row that are multiplied; the matrices' columns. */
   readonly cols: number;
+  /** Where `x` has records of integers (`quantize.ts`). */
+  readonly integers?: Integers;
   /** Output rows that read the same values, and how far apart the next ones' are (`headLinear`). */
   readonly heads?: { readonly outDim: number; readonly stride: number };
   /** Storage buffers that a kernel may see; by default what every adapter has. */
@@ -115,10 +118,17 @@ export function paramsOf(slice: Slice, i: number, end: number): Dispatch["params
   };
 }
 
+/** Matrix M of every slice I, as it is named in a kernel. */
+export function namedMatrices(slices: readonly Slice[]): { name: string; weight: GpuWeight }[] {
+  return slices.flatMap(({ matrices }, i) =>
+    matrices.map(({ weight }, m) => ({ name: `w${i}${m}`, weight }))
+  );
+}
+
 /** WGSL of `wIM_8(row, unit)` for matrix M of every slice I. */
 export function decoders(slices: readonly Slice[]): string {
-  return slices.flatMap(({ matrices }, i) =>
-    matrices.map(({ weight }, m) => weight.format.decode(`w${i}${m}`, weight.cols))
+  return namedMatrices(slices).map(({ name, weight: { format, cols } }) =>
+    format.decode(name, cols)
   ).join("");
 }
 
@@ -152,6 +162,29 @@ export function bySlice(slices: readonly Slice[], text: (i: number) => string): 
   return slices.map((_, i) => `if (tile < params.end${i}) {\n${text(i)}\n}`).join(" else ");
 }
 
+/** WGSL statements, those of the slice with the number `slice`. */
+export function bySliceNumber(slices: readonly Slice[], text: (i: number) => string): string {
+  if (slices.length === 1) return text(0);
+  const cases = slices.map((_, i) =>
+    `${i === slices.length - 1 ? "default" : `case ${i}u`}: { ${text(i)} }`
+  );
+  return `switch (slice) { ${cases.join(" ")} }`;
+}
+
+/** WGSL of `finish_4(slice, token, row, endRow, sums)`, or with two vectors for two matrices. */
+export function finishFour(slices: readonly Slice[]): string {
+  const pair = slices[0].matrices.length === 2;
+  const values = pair ? "a: vec4<f32>, b: vec4<f32>" : "a: vec4<f32>";
+  const args = `token, row + j, a[j]${pair ? ", b[j]" : ""}`;
+  return `
+fn finish_4(slice: u32, token: u32, row: u32, endRow: u32, ${values}) {
+  if (token >= params.rows) { return; }
+  for (var j = 0u; j < min(4u, endRow - min(row, endRow)); j++) {
+    ${bySliceNumber(slices, (i) => `finish${i}(${args});`)}
+  }
+}`;
+}
+
 /** Whether rows can be read sixteen bytes at a time, and whole blocks of them. */
 export function isWhole({ width, cols, heads }: Input): boolean {
   return cols % 32 === 0 && width % 4 === 0 && (heads?.stride ?? 0) % 4 === 0;
@@ -159,6 +192,7 @@ export function isWhole({ width, cols, heads }: Input): boolean {
 
 /** The input as a kernel with `loadEight` reads it. */
 export function inputBinding(input: Input): Binding {
+  if (input.integers !== undefined) return { name: "x", buffer: input.x, type: "array<vec4<u32>>" };
   return { name: "x", buffer: input.x, type: isWhole(input) ? "array<vec4<f32>>" : "array<f32>" };
 }
 
@@ -174,6 +208,29 @@ export function lanesOf(cols: number): number {
 /** Blocks that the longest of a row's sums has. */
 export function laneBlocks(cols: number): number {
   return Math.ceil(blocksOf(cols) / lanesOf(cols));
+}
+
+/**
+ * WGSL of `block_at(place)`: of a row's blocks, one sum's after the other's, number `place`, and which of
+ * its sum's it is.
+ */
+export function blockOrder(cols: number): string {
+  const blocks = blocksOf(cols);
+  const lanes = lanesOf(cols);
+  const [least, longer] = [Math.floor(blocks / lanes), blocks % lanes];
+  const most = least + 1;
+  const short = least === 0 ? "" : `
+  let behind = place - ${longer * most}u;
+  return vec2<u32>(${longer}u + behind / ${least}u + behind % ${least}u * ${lanes}u, behind % ${least}u);`;
+  const long =
+    `return vec2<u32>(place / ${most}u + place % ${most}u * ${lanes}u, place % ${most}u);`;
+  return `fn block_at(place: u32) -> vec2<u32> {
+  ${
+    least === 0
+      ? long
+      : `${longer === 0 ? "" : `if (place < ${longer * most}u) { ${long} }`}${short}`
+  }
+}`;
 }
 
 /**

@@ -6,6 +6,7 @@
  */
 
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { integersOf } from "./integers.ts";
 import { highNibbles, lowNibbles, viewOf, wrongHalves } from "./words.ts";
 
 /** A block's nibbles in a file: those of values 0..15 are the low halves of its bytes. */
@@ -107,6 +108,7 @@ export const Q4_0: WeightFormat = {
   return ${name}_Block(quad, ${halfOf(name, `row * ${halfWords(cols)}u`)});`,
       unit: nibbles("block.scale", "-8.0 * block.scale"),
     }),
+  integers: integersOf({ pair: NIBBLES, scale: "block.scale", offset: "-8.0 * block.scale" }),
 };
 
 /** Nibbles; a word has scale and minimum. */
@@ -134,6 +136,7 @@ export const Q4_1: WeightFormat = {
   return ${name}_Block(${name}_q[at], half_f32(halves), half_f32(halves >> 16u));`,
       unit: nibbles("block.scale", "block.minimum"),
     }),
+  integers: integersOf({ pair: NIBBLES, scale: "block.scale", offset: "block.minimum" }),
 };
 
 /** Nibbles; a row's fifth bits, then its scales, two blocks' in a word. */
@@ -171,6 +174,7 @@ export const Q5_0: WeightFormat = {
   return ${name}_Block(quad, ${name}_s[at + block], scale);`,
       unit: `${FIVE_BITS}${scaled("block.scale", "16.0")}`,
     }),
+  integers: integersOf({ pair: FIVE_BITS, scale: "block.scale", offset: "-16.0 * block.scale" }),
 };
 
 /** Nibbles; a word of fifth bits, and one of scale and minimum. */
@@ -200,6 +204,7 @@ export const Q5_1: WeightFormat = {
     ${name}_q[at], ${name}_s[2u * at], half_f32(halves), half_f32(halves >> 16u));`,
       unit: `${FIVE_BITS}${shifted("block.scale", "block.minimum")}`,
     }),
+  integers: integersOf({ pair: FIVE_BITS, scale: "block.scale", offset: "block.minimum" }),
 };
 
 /** Eight words of signed bytes a block; two blocks' scales share a word. */
@@ -237,4 +242,18 @@ export const Q8_0: WeightFormat = {
   return Eight(
     scaled_bytes(bytes.x, block.scale, 128.0), scaled_bytes(bytes.y, block.scale, 128.0));`,
     }),
+  integers: {
+    halves: false,
+    offsets: false,
+    code: (name, cols) => `
+struct ${name}_Raw { a: vec4<u32>, b: vec4<u32>, scale: u32 }
+fn ${name}_raw(row: u32, block: u32) -> ${name}_Raw {
+  let at = (row * ${blocksOf(cols)}u + block) * 2u;
+  let scale = ${name}_s[row * ${halfWords(cols)}u + block / 2u] >> (16u * (block & 1u));
+  return ${name}_Raw(${name}_q[at], ${name}_q[at + 1u], scale);
+}
+fn ${name}_ints(raw: ${name}_Raw) -> Ints {
+  return Ints(raw.a, raw.b, vec2<f32>(half_f32(raw.scale)), vec2<f32>());
+}`,
+  },
 };

@@ -6,12 +6,21 @@
 import { f16ToF32 } from "../../../quant/half.ts";
 import { halfOf, halfWords, NIBBLES, packNibbles, Q4_0 } from "./classic.ts";
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { integersOf } from "./integers.ts";
 import { viewOf, wrongHalves } from "./words.ts";
 
 /** Blocks under one scale of IQ4_XS. */
 const SUPER = 8;
 /** Words of a superblock in the plane of scales: d as float32, eight signed bytes. */
 const XS_WORDS = 3;
+
+/** The levels of the IQ4 types as integers. */
+const LEVELS = integersOf({
+  pair: `${NIBBLES.replaceAll("let", "var")}
+  low = packed_bytes(iq4_f32(low));
+  high = packed_bytes(iq4_f32(high));`,
+  scale: "block.scale",
+});
 
 /** The largest exponent of MXFP4 whose largest number, 6 times 2^(e - 127), is finite. */
 const LARGEST_EXPONENT = 252;
@@ -31,6 +40,7 @@ export const IQ4_NL: WeightFormat = {
       unit: `${NIBBLES}
   return Eight(block.scale * iq4_f32(low), block.scale * iq4_f32(high));`,
     }),
+  integers: LEVELS,
 };
 
 export const IQ4_XS: WeightFormat = {
@@ -72,6 +82,7 @@ export const IQ4_XS: WeightFormat = {
       unit: `${NIBBLES}
   return Eight(block.scale * iq4_f32(low), block.scale * iq4_f32(high));`,
     }),
+  integers: LEVELS,
 };
 
 /** Nibbles; four blocks' exponents in a word. */
@@ -107,4 +118,11 @@ export const MXFP4: WeightFormat = {
       unit: `${NIBBLES}
   return Eight(block.scale * e2m1_f32(low), block.scale * e2m1_f32(high));`,
     }),
+  // Eighths of what it says are integers: 0, 1, 2, 3, 4, 6, 8 and 12.
+  integers: integersOf({
+    pair: `${NIBBLES.replaceAll("let", "var")}
+  low = packed_bytes(8.0 * e2m1_f32(low));
+  high = packed_bytes(8.0 * e2m1_f32(high));`,
+    scale: "0.125 * block.scale",
+  }),
 };

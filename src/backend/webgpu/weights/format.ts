@@ -5,6 +5,7 @@
  */
 
 import type { TensorType } from "../../../quant/types.ts";
+import type { IntegerForm } from "./integers.ts";
 
 /** Values of a block: the unit of packing and of sums. */
 export const BLOCK = 32;
@@ -30,6 +31,8 @@ export interface WeightFormat {
    * `fn NAME_8(row: u32, unit: u32) -> Eight`, values 8 unit .. 8 unit + 7 of a row.
    */
   decode(name: string, cols: number): string;
+  /** Beside `decode`, where its numbers are integers under a scale. */
+  readonly integers?: IntegerForm;
 }
 
 export interface Planes {

@@ -8,8 +8,9 @@
  */
 
 import { f16ToF32 } from "../../../quant/half.ts";
-import { FIVE_BITS, nibbles, scaled, shifted } from "./classic.ts";
+import { FIVE_BITS, NIBBLES, nibbles, scaled, shifted } from "./classic.ts";
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { integersOf } from "./integers.ts";
 import {
   moveBits,
   moveNibbles,
@@ -59,11 +60,12 @@ export const Q2_K: WeightFormat = superblocks("Q2_K", {
   let factors = halves_f32(vec2<u32>(${name}_s[base], 0u));
   let products = factors.xyxy * vec4<f32>(nibbles);
   return ${name}_Block(pairs, products.xz, products.yw);`,
-  unit: `
+  pair: `
   let word = block.pairs[j / 2u] >> (4u * (j & 1u));
   let low = word & 0x03030303u;
-  let high = (word >> 2u) & 0x03030303u;
-  ${shifted("block.scales[j / 2u]", "-block.minima[j / 2u]")}`,
+  let high = (word >> 2u) & 0x03030303u;`,
+  floats: shifted("block.scales[j / 2u]", "-block.minima[j / 2u]"),
+  integers: { halves: true, scale: "block.scales", offset: "-block.minima" },
 });
 
 /** Two bits and a third, which stands for 4; for each half of a block a scale. */
@@ -87,12 +89,13 @@ export const Q3_K: WeightFormat = superblocks("Q3_K", {
   let scales = vec2<f32>(vec2<u32>(own, own >> 8u) & vec2<u32>(255u)) - vec2<f32>(32.0);
   let thirds = ${name}_s[base + 5u + (block & 7u)];
   return ${name}_Block(pairs, thirds, bitcast<f32>(${name}_s[base]) * scales);`,
-  unit: `
+  pair: `
   let word = block.pairs[j / 2u] >> (4u * (j & 1u));
   let thirds = block.thirds >> j;
   let low = (word & 0x03030303u) | ((thirds << 2u) & 0x04040404u);
-  let high = ((word >> 2u) & 0x03030303u) | ((thirds >> 2u) & 0x04040404u);
-  ${scaled("block.scales[j / 2u]", "4.0")}`,
+  let high = ((word >> 2u) & 0x03030303u) | ((thirds >> 2u) & 0x04040404u);`,
+  floats: scaled("block.scales[j / 2u]", "4.0"),
+  integers: { halves: true, scale: "block.scales", offset: "-4.0 * block.scales" },
 });
 
 /** Nibbles; a scale and a minimum for each block. */
@@ -115,7 +118,9 @@ export const Q4_K: WeightFormat = superblocks("Q4_K", {
   let factors = halves_f32(vec2<u32>(${name}_s[base], 0u));
   let products = factors.xy * vec2<f32>(vec2<u32>(own, own >> 8u) & vec2<u32>(255u));
   return ${name}_Block(${name}_q[at], products.x, products.y);`,
+  pair: NIBBLES,
   unit: nibbles("block.scale", "-block.minimum"),
+  integers: { scale: "block.scale", offset: "-block.minimum" },
 });
 
 /** As Q4_K, and fifth bits. */
@@ -140,7 +145,9 @@ export const Q5_K: WeightFormat = superblocks("Q5_K", {
   let products = factors.xy * vec2<f32>(vec2<u32>(own, own >> 8u) & vec2<u32>(255u));
   let fifths = ${name}_s[base + 5u + (block & 7u)];
   return ${name}_Block(${name}_q[at], fifths, products.x, products.y);`,
-  unit: `${FIVE_BITS}${shifted("block.scale", "-block.minimum")}`,
+  pair: FIVE_BITS,
+  floats: shifted("block.scale", "-block.minimum"),
+  integers: { scale: "block.scale", offset: "-block.minimum" },
 });
 
 /** Nibbles, and the pair of bits above each; for each half of a block a scale. */
@@ -166,14 +173,16 @@ export const Q6_K: WeightFormat = superblocks("Q6_K", {
   let first = base + 5u + 2u * (block & 7u);
   let uppers = vec2<u32>(${name}_s[first], ${name}_s[first + 1u]);
   return ${name}_Block(${name}_q[at], uppers, bitcast<f32>(${name}_s[base]) * scales);`,
-  unit: `
+  pair: `
   let word = block.quad[j];
   let uppers = block.uppers[j / 2u] >> (4u * (j & 1u));
   let low = (word & 0x0f0f0f0fu) | ((uppers << 4u) & 0x30303030u);
-  let high = ((word >> 4u) & 0x0f0f0f0fu) | ((uppers << 2u) & 0x30303030u);
+  let high = ((word >> 4u) & 0x0f0f0f0fu) | ((uppers << 2u) & 0x30303030u);`,
+  floats: `
   // Scales have too many bits for \`scaled_bytes\`.
   let scale = block.scales[j / 2u];
   return Eight(scale * bytes_f32(low, 32.0), scale * bytes_f32(high, 32.0));`,
+  integers: { halves: true, scale: "block.scales", offset: "-32.0 * block.scales" },
 });
 
 interface Superblock {
@@ -200,10 +209,15 @@ function superblocks(
     pack(superblock: Superblock): number;
     members: string;
     load: (name: string) => string;
-    unit: string;
+    /** WGSL that leaves the bytes of eight values in `low` and `high`. */
+    pair: string;
+    /** WGSL that returns what these stand for, or `unit`, which does so without them. */
+    floats?: string;
+    unit?: string;
+    integers: { halves?: boolean; scale: string; offset: string };
   },
 ): WeightFormat {
-  const { bytes, quantWords, words, members, unit } = options;
+  const { bytes, quantWords, words, members, pair, floats, unit = `${pair}${floats}` } = options;
   return {
     type,
     quantWords,
@@ -225,5 +239,6 @@ function superblocks(
         load: `${places(cols, words)}${options.load(name)}`,
         unit,
       }),
+    integers: integersOf({ pair, ...options.integers }),
   };
 }
