@@ -1,6 +1,7 @@
 /** Which engines a run compares, how each is started, and why one is left out. */
 
 import type { ActivationPrecision } from "../backend/backend.ts";
+import type { EngineOptions } from "../engine/types.ts";
 import type { DriverCommand } from "./driver_process.ts";
 
 /** An engine that can be started with any number of threads. */
@@ -21,7 +22,9 @@ export interface EnginesOptions {
   /** Tokens of context. */
   readonly context: number;
   readonly activations: readonly ActivationPrecision[];
-  /** Also measure bare model steps. */
+  /** What else of our engine's options differs from the defaults. */
+  readonly engine?: Partial<EngineOptions>;
+  /** Also measure bare model steps, on the WASM kernels. */
   readonly steps: boolean;
   readonly peers: boolean;
   /** A Python that has llama-cpp-python. */
@@ -41,8 +44,10 @@ export function driverOf(name: string): string {
 export function chooseEngines(
   options: EnginesOptions,
 ): { engines: BenchEngine[]; skipped: Skipped[] } {
-  const { model, activations, steps } = options;
+  const { model, activations, steps, engine = {} } = options;
   const context = String(options.context);
+  const { backend } = engine;
+  const ownName = backend === undefined || backend === "wasm" ? "sluice" : `sluice ${backend}`;
   const own = (kind: "own" | "step", script: string, name: string): BenchEngine[] =>
     activations.map((precision) => ({
       name: `${name} ${precision}`,
@@ -51,11 +56,11 @@ export function chooseEngines(
         command: Deno.execPath(),
         args: [
           ...["run", "--no-prompt", "--allow-read", driverOf(script)],
-          ...[model, String(threads), precision, context],
+          ...[model, String(threads), precision, context, JSON.stringify(engine)],
         ],
       }),
     }));
-  const engines = own("own", "sluice.ts", "sluice");
+  const engines = own("own", "sluice.ts", ownName);
   if (steps) engines.push(...own("step", "sluice_step.ts", "step"));
   const skipped: Skipped[] = [];
   if (!options.peers) return { engines, skipped };

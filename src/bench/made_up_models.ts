@@ -8,7 +8,9 @@ import type { MetadataValue, TensorInfo, TensorSource } from "../formats/tensor_
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../quant/types.ts";
 
 /** Types that matrices can be made of. */
-export type MadeUpType = "Q8_0" | "Q4_K";
+export const MADE_UP_TYPES = ["Q8_0", "Q4_K"] as const;
+
+export type MadeUpType = typeof MADE_UP_TYPES[number];
 
 interface Shape {
   readonly metadata: Readonly<Record<string, MetadataValue>>;
@@ -153,7 +155,7 @@ export function madeUpModel(name: MadeUpName, type: MadeUpType): TensorSource {
   };
   return {
     format: "gguf",
-    name: `${name}, made up`,
+    name: `${name} ${type}, made up`,
     byteLength: infos.reduce((sum, { byteLength }) => sum + byteLength, 0),
     tensors: new Map(infos.map((info) => [info.name, info])),
     otherTensors: new Map(),

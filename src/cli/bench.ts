@@ -4,7 +4,6 @@
  */
 
 import { type BatchFigures, formatBatches, measureBatches } from "../bench/batch.ts";
-import { chooseEngines } from "../bench/engines.ts";
 import {
   type ExpertFigures,
   formatExpertKernels,
@@ -17,8 +16,7 @@ import {
   measureLatentForms,
 } from "../bench/latent_forms.ts";
 import { describeMachine, loadAverage } from "../bench/machine.ts";
-import { measure } from "../bench/measure.ts";
-import { formatReport, interpret, type Report, type ThreadReport } from "../bench/report.ts";
+import { formatReport } from "../bench/report.ts";
 import {
   formatPaging,
   measurePaging,
@@ -32,7 +30,9 @@ import { OptionError } from "../errors.ts";
 import type { TensorType } from "../quant/types.ts";
 import { DEFAULT_ENGINE_OPTIONS } from "../text/load.ts";
 import { BENCH_FLAGS } from "./bench_flags.ts";
+import { compareEngines } from "./bench_engines.ts";
 import { benchServing } from "./bench_serving.ts";
+import { benchSteps } from "./bench_steps.ts";
 import {
   baseName,
   contextFor,
@@ -85,7 +85,9 @@ export async function main(
   }
   const onProgress = (line: string) => write(stderr, `${line}\n`);
   const bench: (values: Values, onProgress: (line: string) => void) => Promise<Measured> =
-    values.serving.length > 0
+    values.backend !== "wasm" || values["made-up"].length > 0
+      ? benchSteps
+      : values.serving.length > 0
       ? benchServing
       : values.kernels
       ? benchKernels
@@ -106,46 +108,9 @@ export async function main(
 
 async function benchModel(values: Values, onProgress: (line: string) => void) {
   const model = values.model ?? defaultModel();
-  const workload = await readWorkload(model);
-  const { prefill, decode, runs } = values;
-  const longest = Math.max(...prefill, prefill[0] + decode);
-  const context = contextFor(workload, { tokens: longest });
-  const { engines, skipped } = chooseEngines({
-    model,
-    context,
-    activations: precisions(values),
-    steps: values.steps,
-    peers: values.peers,
-    llamaPython: values["llama-python"],
-    nodeLlama: values["node-llama"],
-    wllama: values.wllama,
-  });
   const { warning, loadBefore } = quietness(onProgress);
-  const results: ThreadReport[] = [];
-  for (const threads of threadCounts(values)) {
-    const figures = await measure({
-      engines,
-      threads,
-      workload,
-      prefill,
-      decode,
-      runs,
-      busy: values.busy && threads > 1,
-      onProgress,
-    });
-    results.push(interpret(figures, { workload }));
-  }
-  const json: Report = {
-    model: baseName(model),
-    workload,
-    machine: describeMachine(),
-    loadBefore,
-    loadAfter: loadAverage(),
-    prefill,
-    decode,
-    skipped,
-    results,
-  };
+  const activations = precisions(values);
+  const json = await compareEngines({ model, values, activations, loadBefore, onProgress });
   return { text: withWarning(formatReport(json), warning), json };
 }
 

@@ -2,8 +2,16 @@
 
 import type { ActivationPrecision } from "../backend/backend.ts";
 import { kernelTypes } from "../bench/kernels.ts";
-import { SERVING_PARTS, type ServingPart } from "../bench/serving/parts.ts";
 import {
+  MADE_UP_MODELS,
+  MADE_UP_TYPES,
+  type MadeUpName,
+  type MadeUpType,
+} from "../bench/made_up_models.ts";
+import { SERVING_PARTS, type ServingPart } from "../bench/serving/parts.ts";
+import { ROUTING_FLAG } from "./engine_flags.ts";
+import {
+  choiceFlag,
   type Flag,
   integerFlag,
   listFlag,
@@ -12,6 +20,12 @@ import {
   switchFlag,
   textFlag,
 } from "./flags.ts";
+
+/** A made-up model. */
+export interface MadeUp {
+  readonly name: MadeUpName;
+  readonly type: MadeUpType;
+}
 
 /** In the folder SLUICE_MODELS. */
 export const DEFAULT_MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -64,6 +78,24 @@ const SERVER_FLAGS: Flag<Readonly<Record<string, string>>> = Object.freeze({
   },
 });
 
+/** `qwen-1.5b:Q8_0,v2-lite:Q4_K`: shapes of models, and the type of their made-up weights. */
+const MADE_UP: Flag<readonly MadeUp[]> = Object.freeze({
+  help: "instead of --model: bare steps of models of well-known shapes with made-up weights",
+  placeholder: "NAME:TYPE[,..]",
+  must: `${Object.keys(MADE_UP_MODELS).join(" or ")} with ${MADE_UP_TYPES.join(" or ")}, ` +
+    "such as qwen-1.5b:Q8_0, separated by commas",
+  fallback: [],
+  parse: (text: string) => {
+    const models = text.split(",").map((word) => {
+      const [name, type = MADE_UP_TYPES[0], ...rest] = word.split(":");
+      const known = Object.hasOwn(MADE_UP_MODELS, name) && rest.length === 0;
+      const kind = MADE_UP_TYPES.find((other) => other === type);
+      return known && kind !== undefined ? { name: name as MadeUpName, type: kind } : undefined;
+    });
+    return models.every((model) => model !== undefined) ? models : undefined;
+  },
+});
+
 export const BENCH_FLAGS = {
   model: textFlag({
     help:
@@ -71,6 +103,16 @@ export const BENCH_FLAGS = {
     placeholder: "PATH",
     must: "the path of a model",
   }),
+  backend: choiceFlag({
+    help: "what computes; on webgpu and hybrid bare steps are measured, and what each kernel takes",
+    words: ["wasm", "webgpu", "hybrid"],
+    fallback: "wasm",
+  }),
+  "made-up": MADE_UP,
+  "gpu-memory": sizeFlag({
+    help: "for hybrid: what weights, keys, values and workspace may take on the GPU",
+  }),
+  routing: ROUTING_FLAG,
   threads: integersFlag({
     help: "numbers of threads, one after the other",
     min: 1,

@@ -112,9 +112,18 @@ Deno.test("drivers get the model, the threads and the context", () => {
   });
   const [own, python] = engines.map((engine) => engine.command(3));
   assertEquals(own.command, Deno.execPath());
-  assertEquals(own.args.slice(-4), [MODEL, "3", "q16", "576"]);
-  assertMatch(own.args.at(-5)!, /src\/bench\/drivers\/sluice\.ts$/);
+  assertEquals(own.args.slice(-5), [MODEL, "3", "q16", "576", "{}"]);
+  assertMatch(own.args.at(-6)!, /src\/bench\/drivers\/sluice\.ts$/);
   assertEquals([python.command, ...python.args.slice(1)], [MODEL, MODEL, "3", "576"]);
+});
+
+Deno.test("our engine is started with the backend that is measured, which is part of its name", () => {
+  const { engines: [own] } = chooseEngines({
+    ...{ model: MODEL, context: 64, activations: ["f32"], steps: false, peers: false },
+    engine: { backend: "webgpu", gpuBytes: 7 },
+  });
+  assertEquals(own.name, "sluice webgpu f32");
+  assertEquals(JSON.parse(own.command(1).args.at(-1)!), { backend: "webgpu", gpuBytes: 7 });
 });
 
 const mayRun = Deno.permissions.querySync({ name: "run" }).state === "granted";

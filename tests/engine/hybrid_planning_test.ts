@@ -177,7 +177,7 @@ Deno.test("a GPU's rates are bytes and operations of what was timed, by its own 
   });
   const take = () => {
     const times = submitted.splice(0).map((dispatches) => ({
-      ...{ label: "product", dispatches, seconds: dispatches * 1e-3 },
+      ...{ label: "product", dispatches, seconds: dispatches * 1e-3, work: null },
     }));
     return Promise.resolve(times);
   };

@@ -2,6 +2,7 @@
 
 import type { Plan } from "../backend.ts";
 import { type Dispatch, type Kernels, packParams, spread } from "./kernel.ts";
+import { type Work, workOf } from "./work.ts";
 
 /** Uniform bindings start at multiples of this. */
 const ALIGNMENT = 256;
@@ -13,6 +14,8 @@ export interface Command {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
   readonly workgroups: readonly [x: number, y: number];
+  /** What it reads and computes; null where that is not known. */
+  readonly work: Work | null;
 }
 
 export class GpuPlan implements Plan {
@@ -39,7 +42,7 @@ export class GpuPlan implements Plan {
       }
       const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
       const workgroups = spread(dispatch.workgroups);
-      return { label: dispatch.label, pipeline, group, workgroups };
+      return { label: dispatch.label, pipeline, group, workgroups, work: workOf(dispatch) };
     });
   }
 

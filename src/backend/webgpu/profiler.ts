@@ -1,6 +1,7 @@
 /** Times each kernel of the plans that are submitted, by the GPU's own clock. For benchmarks. */
 
-import type { GpuPlan } from "./plan.ts";
+import type { Command, GpuPlan } from "./plan.ts";
+import type { Work } from "./work.ts";
 
 /** What a kernel has taken in all plans so far. */
 export interface KernelTime {
@@ -8,6 +9,8 @@ export interface KernelTime {
   readonly label: string;
   readonly dispatches: number;
   readonly seconds: number;
+  /** Of all dispatches together; null where it is not known of one. */
+  readonly work: Work | null;
 }
 
 /** Queries that a set may have. */
@@ -15,16 +18,30 @@ const MOST_QUERIES = 4096;
 /** A tick of a timestamp, in seconds. */
 const TICK = 1e-9;
 
+const NOTHING = { dispatches: 0, seconds: 0, work: { bytes: 0, operations: 0 } };
+
 export class Profiler {
-  readonly #times = new Map<string, { dispatches: number; seconds: number }>();
+  /** Where it is not, plans run as they do without a profiler. */
+  active = true;
+  readonly #times = new Map<string, Omit<KernelTime, "label">>();
   #pending: Promise<void>[] = [];
 
   /**
-   * Runs a plan with each dispatch in a pass of its own, which costs some microseconds more than it
-   * would alone. The device must have the feature `timestamp-query`.
+   * Runs a plan, each dispatch in a pass of its own, which costs some microseconds more than it would
+   * alone. The device must have the feature `timestamp-query`.
    */
   run(plan: GpuPlan, device: GPUDevice): void {
-    const { commands } = plan;
+    if (this.active) this.#runTimed(plan, device);
+    else {
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      plan.encode(pass);
+      pass.end();
+      device.queue.submit([encoder.finish()]);
+    }
+  }
+
+  #runTimed({ commands }: GpuPlan, device: GPUDevice): void {
     for (let first = 0; first < commands.length; first += MOST_QUERIES / 2) {
       const part = commands.slice(first, first + MOST_QUERIES / 2);
       const count = part.length * 2;
@@ -49,7 +66,11 @@ export class Profiler {
       encoder.resolveQuerySet(querySet, 0, count, resolved, 0);
       encoder.copyBufferToBuffer(resolved, 0, staging, 0, count * 8);
       device.queue.submit([encoder.finish()]);
-      this.#pending.push(this.#collect(staging, part.map(({ label }) => label)));
+      this.#pending.push(
+        this.#collect(staging, part).finally(() => {
+          for (const item of [querySet, resolved, staging]) item.destroy();
+        }),
+      );
     }
   }
 
@@ -62,15 +83,19 @@ export class Profiler {
     return times.sort((a, b) => b.seconds - a.seconds);
   }
 
-  async #collect(staging: GPUBuffer, labels: readonly string[]): Promise<void> {
+  async #collect(staging: GPUBuffer, commands: readonly Command[]): Promise<void> {
     await staging.mapAsync(GPUMapMode.READ);
     const ticks = new BigUint64Array(staging.getMappedRange().slice());
-    staging.destroy();
-    for (const [i, label] of labels.entries()) {
-      const time = this.#times.get(label) ?? { dispatches: 0, seconds: 0 };
-      time.dispatches++;
-      time.seconds += Number(ticks[2 * i + 1] - ticks[2 * i]) * TICK;
-      this.#times.set(label, time);
+    for (const [i, { label, work }] of commands.entries()) {
+      const { dispatches, seconds, work: sum } = this.#times.get(label) ?? NOTHING;
+      this.#times.set(label, {
+        dispatches: dispatches + 1,
+        seconds: seconds + Number(ticks[2 * i + 1] - ticks[2 * i]) * TICK,
+        work: sum && work && {
+          bytes: sum.bytes + work.bytes,
+          operations: sum.operations + work.operations,
+        },
+      });
     }
   }
 }

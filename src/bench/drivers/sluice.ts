@@ -1,6 +1,7 @@
 /**
  * Drives our own engine as a server does: in its worker, by requests. Arguments: the model's path,
- * threads, activations, tokens of context.
+ * threads, activations, tokens of context, and as JSON what else of the engine's options differs from the
+ * defaults, the backend for instance.
  */
 
 import { openEngine } from "../../engine/open_engine.ts";
@@ -9,11 +10,13 @@ import type { EngineOptions } from "../../engine/types.ts";
 import { NEUTRAL_SAMPLING } from "../../sampling/types.ts";
 import { serveDriver } from "./_serve.ts";
 
-const [model, threads, activations, context] = Deno.args;
+const [model, threads, activations, context, options = "{}"] = Deno.args;
 
 await serveDriver(async () => {
   const engine = await openEngine({
     ...DEFAULT_ENGINE_OPTIONS,
+    backend: "wasm",
+    ...JSON.parse(options) as Partial<EngineOptions>,
     model,
     threads: Number(threads),
     activations: activations as EngineOptions["activations"],
