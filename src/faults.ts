@@ -14,6 +14,7 @@ import { OptionError } from "./errors.ts";
  * - `grow`: a memory of the WASM backend doesn't grow;
  * - `gpu`: the GPU is lost before a plan;
  * - `gpu:memory`: a buffer on the GPU is refused;
+ * - `gpu:limit`: the device is asked for a buffer that is larger than its largest;
  * - `shader`: a kernel of the GPU doesn't compile;
  * - `kv`: a call to the prefix cache's database fails.
  */
@@ -23,6 +24,7 @@ export const FAULT_KINDS = [
   "grow",
   "gpu",
   "gpu:memory",
+  "gpu:limit",
   "shader",
   "kv",
 ] as const;

@@ -25,6 +25,8 @@ const RAISED = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+export type GpuLimits = Readonly<Partial<Record<typeof RAISED[number], number>>>;
+
 /** Features that are used where they are there. */
 const WANTED = ["shader-f16", "subgroups", "timestamp-query"] as const;
 
@@ -51,8 +53,11 @@ export function nameOf({ info }: GPUAdapter): string {
   return info.description || info.device || info.vendor || "an adapter without a name";
 }
 
-/** Opens a device. Throws CapacityError where there is no adapter, or it gives no device. */
-export async function openGpu(): Promise<Gpu> {
+/**
+ * Opens a device, with the limits of a smaller adapter where some are given. Throws CapacityError where
+ * there is no adapter, or it gives no device.
+ */
+export async function openGpu(limits: GpuLimits = {}): Promise<Gpu> {
   const adapter = await findAdapter();
   if (adapter === null) {
     throw new CapacityError(
@@ -60,7 +65,7 @@ export async function openGpu(): Promise<Gpu> {
     );
   }
   const requiredLimits: Record<string, number> = {};
-  for (const name of RAISED) requiredLimits[name] = adapter.limits[name];
+  for (const name of RAISED) requiredLimits[name] = limits[name] ?? adapter.limits[name];
   const requiredFeatures = WANTED.filter((name) => adapter.features.has(name));
   try {
     const device = await adapter.requestDevice({ requiredLimits, requiredFeatures });

@@ -37,7 +37,7 @@ import {
 } from "../expert_tensors.ts";
 import { GpuAllocator } from "./allocator.ts";
 import { createKvCache, createLatentCache } from "./caches.ts";
-import { type Gpu, openGpu } from "./device.ts";
+import { type Gpu, type GpuLimits, openGpu } from "./device.ts";
 import { Kernels } from "./kernel.ts";
 import { bufferOf, cacheOf, expertsOf, GpuBuffer, GpuExperts } from "./memory.ts";
 import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
@@ -55,6 +55,8 @@ export interface WebGpuBackendOptions {
    * float32 in any case.
    */
   readonly activations?: ActivationPrecision;
+  /** Those of a smaller adapter, for tests; the adapter's own by default. */
+  readonly limits?: GpuLimits;
   /** What is to fail on purpose. */
   readonly faults?: Faults;
   /** Takes over running plans, to time them. */
@@ -63,7 +65,7 @@ export interface WebGpuBackendOptions {
 
 /** Opens a backend on the best adapter. Throws CapacityError where there is none. */
 export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): Promise<Backend> {
-  return new WebGpuBackend(await openGpu(), options);
+  return new WebGpuBackend(await openGpu(options.limits), options);
 }
 
 class WebGpuBackend implements Backend {
@@ -81,6 +83,8 @@ class WebGpuBackend implements Backend {
   readonly #reader: Reader;
   readonly #experts: GpuExperts[] = [];
   readonly #scratch = new Map<string, GPUBuffer>();
+  /** A plan has run: what memory lacks from now on was not asked for at load. */
+  #running = false;
   #lost: BackendLostError | null = null;
   #closed = false;
 
@@ -230,6 +234,7 @@ class WebGpuBackend implements Backend {
 
   submit(plan: Plan): void {
     this.#checkAlive();
+    this.#running = true;
     const { device } = this.#gpu;
     if (faultDue(this.#faults, "gpu")) device.destroy();
     if (this.#profiler !== undefined) {
@@ -292,10 +297,21 @@ class WebGpuBackend implements Backend {
   #scratchOf(name: string, bytes: number): GPUBuffer {
     let buffer = this.#scratch.get(name);
     if (buffer === undefined || buffer.size < bytes) {
-      buffer = this.#allocator.allocate("workspace", bytes, `workspace (${name})`);
+      buffer = this.#workspace(name, bytes);
       this.#scratch.set(name, buffer);
     }
     return buffer;
+  }
+
+  /** Where steps need more than there is, others soon will, so that the backend is given up. */
+  #workspace(name: string, bytes: number): GPUBuffer {
+    try {
+      return this.#allocator.allocate("workspace", bytes, `workspace (${name})`);
+    } catch (error) {
+      if (!this.#running) throw error;
+      this.#lose((error as Error).message);
+      throw this.#lost;
+    }
   }
 
   #checkAlive(): void {

@@ -8,7 +8,13 @@ import type { TensorData } from "../backend.ts";
 import type { GpuAllocator } from "./allocator.ts";
 import { GpuWeight, type WeightPart } from "./memory.ts";
 import { allFinite, EXPONENT_F32 } from "./weights/floats.ts";
-import { planeBytes, type Planes, rowQuantWords, type WeightFormat } from "./weights/format.ts";
+import {
+  PLANE_ALIGNMENT,
+  planeBytes,
+  type Planes,
+  rowQuantWords,
+  type WeightFormat,
+} from "./weights/format.ts";
 import { formatOf } from "./weights/formats.ts";
 
 /** Bytes of a chunk, as it is read and as it is packed. */
@@ -107,8 +113,9 @@ export class Uploader {
 
   /** Whole tensors where they are stacked and small enough, so that an expert is never split. */
   #rowsOfPart({ quantRow, scaleRow }: Layout, each: number): number {
-    const most = Math.floor(this.#maxBinding / Math.max(quantRow, scaleRow));
-    return most >= each ? Math.floor(most / each) * each : most;
+    // The planes lie in one buffer, which may be no larger than a binding on some adapters.
+    const most = Math.floor((this.#maxBinding - PLANE_ALIGNMENT) / (quantRow + scaleRow));
+    return most >= each ? Math.floor(most / each) * each : Math.max(1, most);
   }
 
   #part(

@@ -48,7 +48,7 @@ export interface PlaneBytes {
 }
 
 /** Bindings start at multiples of this. */
-const ALIGNMENT = 256;
+export const PLANE_ALIGNMENT = 256;
 
 export function blocksOf(cols: number): number {
   return Math.ceil(cols / BLOCK);
@@ -65,7 +65,11 @@ export function planeBytes(
 ): PlaneBytes {
   const quantBytes = rows * rowQuantWords(format, cols) * 4;
   const scaleBytes = rows * format.scaleWords(cols) * 4;
-  return { quantBytes, scaleOffset: Math.ceil(quantBytes / ALIGNMENT) * ALIGNMENT, scaleBytes };
+  return {
+    quantBytes,
+    scaleOffset: Math.ceil(quantBytes / PLANE_ALIGNMENT) * PLANE_ALIGNMENT,
+    scaleBytes,
+  };
 }
 
 /** The functions of a format from the members of its `NAME_Block` and the bodies of two of them. */
