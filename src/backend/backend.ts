@@ -458,6 +458,8 @@ export interface ExpertTraffic {
 
 export interface Backend {
   readonly name: string;
+  /** What the GPU that computes calls itself; absent where none does. */
+  readonly adapter?: string;
   readonly threads: number;
   readonly activations: ActivationPrecision;
   /**

@@ -1,6 +1,7 @@
 /** A plan for the GPU and the CPU together as text for people. */
 
 import type { HybridPlan, Place, Regime } from "../experts/hybrid_plan.ts";
+import { describeLoad } from "../engine/hybrid_planning.ts";
 import { table } from "./plan_report.ts";
 import { formatBytes, printable } from "./terminal.ts";
 
@@ -59,7 +60,7 @@ function rateRows(regimes: readonly Regime[]): string[][] {
 }
 
 function describeVerdict({ verdict, regimes }: HybridPlan): string {
-  const { best, sequences, load, seconds } = verdict;
+  const { best, seconds } = verdict;
   const told = PLACES.flatMap((place) => {
     const own = seconds[place];
     return own === null ? [] : [`${place} ${digits(own)} s`];
@@ -67,7 +68,7 @@ function describeVerdict({ verdict, regimes }: HybridPlan): string {
   const slower = regimes
     .filter(({ tokensPerSecond: { hybrid, wasm } }) => hybrid! < wasm!)
     .map(describeRegime);
-  return `${sequences} answers of ${load.answerTokens} tokens to prompts of ${load.promptTokens}: ` +
+  return `${describeLoad(verdict)}: ` +
     `${told.join(", ")}; ${best} is the fastest` +
     (best === "hybrid" && slower.length > 0 ? `, but not in: ${slower.join("; ")}` : "");
 }

@@ -126,21 +126,30 @@ function checkCounts(outline: ModelOutline, counts: readonly LayerCounts[] | und
 
 /** Throws OptionError where something else is faster than the plan, unless it was asked for anyway. */
 export function checkWorthwhile(plan: HybridPlan, { always = false }: HybridOptions): void {
-  const { best, seconds, sequences, load } = plan.verdict;
+  const { best, seconds } = plan.verdict;
   if (best === "hybrid" || always) return;
   const told = [...plan.regimes].map(({ name, rows, tokensPerSecond }) => {
     const [own, other] = [tokensPerSecond.hybrid!, tokensPerSecond[best]!];
     return `${name} of ${rows} ${digits(own)} instead of ${digits(other)} tokens/s`;
   });
-  const what = `${sequences} answers of ${load.answerTokens} tokens to prompts of ` +
-    `${load.promptTokens} would take ${digits(seconds.hybrid!)} s instead of ${
-      digits(seconds[best]!)
-    } s with --backend ${best}`;
+  const waits = plan.crossings / 2;
+  const what = `${describeLoad(plan.verdict)} would take ${digits(seconds.hybrid!)} s ` +
+    `instead of ${digits(seconds[best]!)} s with --backend ${best}`;
   throw new OptionError(
-    `cannot open the hybrid backend: ${what} (${told.join(", ")}; ${plan.crossings / 2} waits of ` +
-      `${digits(plan.rates.crossingSeconds * 1000)} ms a step), must be faster, ` +
+    `cannot open the hybrid backend: ${what} (${told.join(", ")}; ${waits} ` +
+      `${waits === 1 ? "wait" : "waits"} of ${
+        digits(plan.rates.crossingSeconds * 1000)
+      } ms a step), must be faster, ` +
       `or asked for with --hybrid always; use --backend ${best}`,
   );
+}
+
+/** `16 answers of 128 tokens to prompts of 512` */
+export function describeLoad({ sequences, load }: HybridPlan["verdict"]): string {
+  const { promptTokens, answerTokens } = load;
+  return sequences === 1
+    ? `an answer of ${answerTokens} tokens to a prompt of ${promptTokens}`
+    : `${sequences} answers of ${answerTokens} tokens to prompts of ${promptTokens}`;
 }
 
 /** Three significant digits at most. */

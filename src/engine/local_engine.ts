@@ -59,6 +59,8 @@ export interface LocalEngineOptions {
   readonly pages: number;
   /** Where the chain of a tenant's pages begins (`rootKey`). */
   readonly rootOf: (tenant: string) => string;
+  /** Another number whenever `rootOf` gives other keys. */
+  readonly rootVersion?: () => number;
   /** Use what earlier requests computed; true where nothing is said. */
   readonly reusePrefixes?: boolean;
   /** What pages in memory are read from and written to; nothing where absent. */
@@ -71,6 +73,8 @@ export interface LocalEngineOptions {
   readonly maxWaiting?: number;
   /** Count what the gates choose; true where nothing is said. */
   readonly countRouting?: boolean;
+  /** Hears what the gates choose, step by step; nobody where absent. */
+  readonly onRouting?: (routing: StepRouting, rows: number) => void;
   /** Called when the backend is lost: every later step fails, so open the model anew. */
   readonly onLost?: (error: Error) => void;
   /** Called when the events of a step have been handed out. */
@@ -104,7 +108,7 @@ export class LocalEngine implements Engine {
   #stopped = false;
 
   constructor(options: LocalEngineOptions) {
-    const { info, rootOf, reusePrefixes = true, store, runner, pages, maxWaiting } = options;
+    const { info, reusePrefixes = true, store, runner, pages, maxWaiting } = options;
     const { speculates = false, draftLength } = options;
     const { slots, vocabSize, routedLayers } = info;
     const { chunkTokens: stepTokens, mixedTokens, maxRows, logitRows } = options;
@@ -114,7 +118,8 @@ export class LocalEngine implements Engine {
     this.#bursts = runner.chooses ? new Bursts(draft) : null;
     const onRestored = (result: Restored) => this.#endRestore(result);
     this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
-    const roots = new Roots({ rootOf, reusePrefixes });
+    const { rootOf, rootVersion } = options;
+    const roots = new Roots({ rootOf, rootVersion, reusePrefixes });
     const restores = this.#kept !== null;
     const onGone = (id: number, tail: FilledUnit | null) => this.#leave(id, tail);
     const live = new LiveRequests({
@@ -239,11 +244,12 @@ export class LocalEngine implements Engine {
     const { runner } = this.#options;
     let result: StepResult;
     try {
-      result = isBurst(step.rows) ? { ...NO_RESULT, chosen: await runner.choose(step) } : {
-        ...NO_RESULT,
-        logits: await runner.run(step),
-        routing: await this.#readRouting(step),
-      };
+      if (isBurst(step.rows)) result = { ...NO_RESULT, chosen: await runner.choose(step) };
+      else {
+        // Side by side: on a GPU each would be waited for.
+        const [logits, routing] = await Promise.all([runner.run(step), this.#readRouting(step)]);
+        result = { ...NO_RESULT, logits, routing };
+      }
     } catch (error) {
       this.#failStep(step, error);
       return;
@@ -286,9 +292,11 @@ export class LocalEngine implements Engine {
       const live = this.#live.get(row.sequence);
       return live !== undefined && wantsRouting(live.request, row.position);
     });
-    if (!weights && !this.#counting) return null;
-    const routing = await this.#options.runner.readRouting(rows.length, { weights });
+    const { runner, onRouting } = this.#options;
+    if (!weights && !this.#counting && onRouting === undefined) return null;
+    const routing = await runner.readRouting(rows.length, { weights });
     if (this.#counting) this.#counter.add(routing, rows.length);
+    onRouting?.(routing, rows.length);
     return routing;
   }
 

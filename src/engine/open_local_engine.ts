@@ -171,7 +171,7 @@ function describe(
 ): EngineInfo {
   const { source, backend, model, contextLength, warnings, engine, plan } = options;
   const name = source.metadata.get("general.name");
-  const adapter = adapterOf(backend);
+  const { adapter } = backend;
   return {
     architecture: model.config.architecture,
     modelName: typeof name === "string" && name !== "" ? name : source.name,
@@ -192,11 +192,6 @@ function describe(
     routedLayers: model.routedLayers.map(({ layer, experts, topK }) => ({ layer, experts, topK })),
     ...(plan !== undefined && { hybrid: plan }),
   };
-}
-
-/** The GPU's name, which is part of what decides the bits of its results. */
-function adapterOf({ numerics }: Backend): string | undefined {
-  return /^webgpu (.+)$/.exec(numerics)?.[1];
 }
 
 /** The beginnings of tenants' chains: whatever decides the bits of the cache is in them. */

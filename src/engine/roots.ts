@@ -6,6 +6,8 @@ import type { GenerateRequest } from "./types.ts";
 export interface RootsOptions {
   /** Where a tenant's chain begins (`rootKey`). */
   readonly rootOf: (tenant: string) => string;
+  /** Another number whenever `rootOf` gives other keys; the same keys for ever where absent. */
+  readonly rootVersion?: () => number;
   /** False: requests share with equal ones that run at the same time only. */
   readonly reusePrefixes: boolean;
 }
@@ -26,6 +28,8 @@ const KEEP = () => {};
 export class Roots {
   readonly #options: RootsOptions;
   readonly #known = new Map<string, string>();
+  /** The version that they are of. */
+  #version = 0;
   /** Without reuse: equal prompts of one tenant that run at present. */
   readonly #together = new Map<string, { readonly key: string; requests: number }>();
 
@@ -49,6 +53,9 @@ export class Roots {
   }
 
   #ofTenant(tenant: string): string {
+    const version = this.#options.rootVersion?.() ?? 0;
+    if (version !== this.#version) this.#known.clear();
+    this.#version = version;
     const known = this.#known.get(tenant);
     if (known !== undefined) return known;
     if (this.#known.size >= MAX_KNOWN) this.#known.clear();

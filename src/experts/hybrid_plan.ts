@@ -80,7 +80,7 @@ export interface HybridPlan {
     readonly cache: number;
     readonly workspace: number;
   };
-  /** Bytes of the experts that the CPU computes. */
+  /** Bytes on the CPU: all experts of layers that are not whole, so that any may leave the GPU at once. */
   readonly host: number;
   /** A step goes to the host and back so often, counted together. */
   readonly crossings: number;
@@ -127,8 +127,8 @@ export function planHybrid(options: HybridPlanOptions): HybridPlan {
   const { hostBytes = Infinity } = options;
   if (bytes.host > hostBytes) {
     throw new CapacityError(
-      `cannot put "${model.name}" on the GPU and the CPU: experts that don't fit the GPU ` +
-        `take ${bytes.host} bytes, must be at most ${hostBytes}`,
+      `cannot put "${model.name}" on the GPU and the CPU: experts of layers that don't fit the GPU ` +
+        `as a whole take ${bytes.host} bytes, must be at most ${hostBytes}`,
     );
   }
   const fits = bytes.all <= budgetBytes;
@@ -212,7 +212,7 @@ function expertBytes({ layers }: HybridModel, experts: Weighed["experts"]) {
     if (routed === null) continue;
     const resident = experts.get(layer)?.resident.size ?? 0;
     device += resident * routed.each.deviceBytes;
-    host += (routed.count - resident) * routed.each.hostBytes;
+    if (resident < routed.count) host += routed.count * routed.each.hostBytes;
     all += routed.count * routed.each.deviceBytes;
   }
   return { device, host, all };

@@ -140,7 +140,8 @@ Deno.test("a plan fills what always-needed weights, cache and workspace leave of
   const counts = [{ layer: 1, counts: [9, 0, 0, 9] }, { layer: 2, counts: [0, 5, 20, 0] }];
   const plan = planHybrid({ ...OPTIONS, deviceBytes: 2240 + 39, counts });
   assertEquals(plan.device, { budget: 2279, always: 2200, experts: 30, cache: 30, workspace: 10 });
-  assertEquals(plan.host, 50);
+  // The CPU has all of them.
+  assertEquals(plan.host, 80);
   assertEquals(plan.placement.layers, [
     { layer: 1, resident: [0, 3] },
     { layer: 2, resident: [2] },
@@ -180,6 +181,7 @@ Deno.test("where waits cost much, layers are made whole before experts are chose
   assertEquals(whole.placement.layers.map(({ resident }) => resident.length), [4, 0]);
   assertEquals(whole.layers, { routed: 2, whole: 1 });
   assertEquals(whole.crossings, 2);
+  assertEquals(whole.host, 40);
 });
 
 Deno.test("the verdict is the place where a load takes least, and the GPU alone only where all of it fits", () => {
@@ -251,11 +253,11 @@ Deno.test("what doesn't fit the GPU or the CPU is refused with its sizes", () =>
     "what every token needs takes 2200 bytes, its cache 30 and activations 10, must be at most the 2239",
   );
   assertThrows(
-    () => planHybrid({ ...OPTIONS, deviceBytes: 2240 + 30, hostBytes: 49 }),
+    () => planHybrid({ ...OPTIONS, deviceBytes: 2240 + 30, hostBytes: 79 }),
     CapacityError,
-    "experts that don't fit the GPU take 50 bytes, must be at most 49",
+    "experts of layers that don't fit the GPU as a whole take 80 bytes, must be at most 79",
   );
-  assertEquals(planHybrid({ ...OPTIONS, deviceBytes: 2270, hostBytes: 50 }).host, 50);
+  assertEquals(planHybrid({ ...OPTIONS, deviceBytes: 2270, hostBytes: 80 }).host, 80);
 });
 
 Deno.test("a model's outline has its parts where a hybrid runs them", () => {

@@ -70,6 +70,7 @@ export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): P
 
 class WebGpuBackend implements Backend {
   readonly name = "webgpu";
+  readonly adapter: string;
   readonly threads = 1;
   readonly activations: ActivationPrecision;
   readonly chooses = true;
@@ -92,6 +93,7 @@ class WebGpuBackend implements Backend {
     const { maxBytes = Infinity, activations = "f32", faults, profiler } = options;
     const { device, adapter, maxBinding } = gpu;
     this.#gpu = gpu;
+    this.adapter = adapter;
     this.numerics = `webgpu ${adapter}`;
     this.activations = activations;
     this.#faults = faults;
