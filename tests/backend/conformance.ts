@@ -8,7 +8,7 @@ import { assertEquals } from "@std/assert";
 import { TENSOR_TYPES } from "../../src/quant/types.ts";
 import { attentionTests } from "./_attention_conformance.ts";
 import { chooseTests } from "./_choose_conformance.ts";
-import { expertsTests } from "./_experts_conformance.ts";
+import { expertsTests, noExpertTests } from "./_experts_conformance.ts";
 import { gateTests } from "./_gate_conformance.ts";
 import { headLinearTests } from "./_head_linear_conformance.ts";
 import { latentTests } from "./_latent_conformance.ts";
@@ -34,12 +34,13 @@ export function roundedOpsConformance(suite: Conformance): void {
   linearTests(suite);
   headLinearTests(suite);
   expertsTests(suite);
+  noExpertTests(suite);
   uploadTests(suite);
   chooseTests(suite);
 }
 
 /** Declares the tests of what computes with float32, whatever activations are rounded to. */
-function exactOpsConformance(suite: Conformance): void {
+export function exactOpsConformance(suite: Conformance): void {
   rowTests(suite);
   attentionTests(suite);
   latentTests(suite);
