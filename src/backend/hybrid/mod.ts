@@ -106,6 +106,10 @@ class TwoBackends implements HybridBackend {
     return `hybrid of ${device} and ${host}, experts ${where.slice(0, 16)}`;
   }
 
+  get adapter(): string | undefined {
+    return this.#device.adapter;
+  }
+
   get conversions(): readonly string[] {
     return [...new Set([...this.#device.conversions, ...this.#host.conversions])];
   }
