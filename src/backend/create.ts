@@ -66,11 +66,36 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
       const { createWebGpuBackend } = await import("./webgpu/mod.ts");
       return await createWebGpuBackend({ maxBytes: gpuBytes, faults, profiler });
     }
+    case "hybrid":
+      return await openHybrid(options);
     default:
       throw new OptionError(
         `cannot open a backend: its name is ${JSON.stringify(backend)}, ` +
-          "must be auto, webgpu, wasm or reference",
+          "must be auto, webgpu, hybrid, wasm or reference",
       );
+  }
+}
+
+/** The GPU and the WASM kernels as one. */
+async function openHybrid(options: CreateBackendOptions): Promise<Backend> {
+  const { threads, activations, faults, gpuBytes, profiler, placement } = options;
+  if (placement === undefined) {
+    throw new OptionError(
+      "cannot open the hybrid backend: there is no plan of where experts lie, must be one, " +
+        "as start, chat, generate and bench make it",
+    );
+  }
+  const { createWebGpuBackend } = await import("./webgpu/mod.ts");
+  const { createWasmBackend } = await import("./wasm/mod.ts");
+  const { createHybridBackend } = await import("./hybrid/mod.ts");
+  const device = await createWebGpuBackend({ maxBytes: gpuBytes, activations, faults, profiler });
+  try {
+    const kernels = { threads, activations, banks: banksFor(options), paging: pagingOf(options) };
+    const host = await createWasmBackend({ ...kernels, faults, joinLate: true });
+    return createHybridBackend({ device, host, placement });
+  } catch (error) {
+    device.close();
+    throw error;
   }
 }
 

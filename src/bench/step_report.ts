@@ -2,9 +2,9 @@
 
 import type { HybridPlan, Place } from "../experts/hybrid_plan.ts";
 import { formatKernels } from "./kernel_times.ts";
-import { quotient, table } from "./report.ts";
+import { percent, quotient, table } from "./report.ts";
 import { formatSummary, threeDigits } from "./statistics.ts";
-import type { StepBench, StepFigures } from "./steps.ts";
+import type { StepBench, StepFigures, StepTraffic } from "./steps.ts";
 
 /** One model on one backend. */
 export interface ModelSteps extends StepBench {
@@ -40,6 +40,9 @@ function formatModel(steps: ModelSteps): string {
         ...(expected ? compare(figure, plan) : []),
       ]),
     ]),
+    ...figures.flatMap(({ traffic, ...figure }) =>
+      traffic === undefined ? [] : [`${nameOf(figure)}: ${describeTraffic(traffic)}`]
+    ),
     ...figures.flatMap((figure) =>
       figure.kernels === undefined ? [] : [
         "",
@@ -65,7 +68,14 @@ function describe(steps: ModelSteps): string {
     `${giga(memory.weights)} weights, ${giga(memory.kv)} KV, ${giga(memory.workspace)} workspace`;
 }
 
-function nameOf({ name, count }: StepFigures): string {
+function describeTraffic({ crossings, waitSeconds, hostSeconds, onDevice }: StepTraffic): string {
+  return `a step crosses ${threeDigits(crossings)} times, waits ${
+    threeDigits(waitSeconds * 1e3)
+  } ms for the GPU, computes ${threeDigits(hostSeconds * 1e3)} ms on the CPU; ` +
+    `${percent(onDevice)} of choices on the GPU in layers that lie on both`;
+}
+
+function nameOf({ name, count }: Pick<StepFigures, "name" | "count">): string {
   if (name === "prefill") return `prompt of ${count}`;
   return `${count} ${count === 1 ? "sequence" : "sequences"}`;
 }

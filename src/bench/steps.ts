@@ -5,6 +5,7 @@
  */
 
 import type { Backend } from "../backend/backend.ts";
+import type { HybridTraffic } from "../backend/hybrid/traffic.ts";
 import type { KernelTime } from "../backend/webgpu/profiler.ts";
 import { BURST_TOKENS } from "../engine/burst.ts";
 import { pagesFor } from "../engine/pages.ts";
@@ -28,6 +29,8 @@ export interface StepBenchOptions {
   readonly backend: Backend;
   /** Undefined where kernels can't be timed. */
   readonly clock?: KernelClock;
+  /** What a hybrid has counted so far; undefined on other backends. */
+  readonly traffic?: () => HybridTraffic;
   /** Lengths of prompts, each computed in steps of up to MOST_ROWS. */
   readonly prefill: readonly number[];
   /** Numbers of sequences decoded side by side, behind prompts of the first length. */
@@ -47,6 +50,17 @@ export interface StepFigures {
   readonly rate: Summary;
   /** Of one step; undefined where kernels are not timed. */
   readonly kernels?: KernelFigures;
+  /** Of one step; undefined but on a hybrid. */
+  readonly traffic?: StepTraffic;
+}
+
+/** What a step has crossed and waited for. */
+export interface StepTraffic {
+  readonly crossings: number;
+  readonly waitSeconds: number;
+  readonly hostSeconds: number;
+  /** The share of choices whose experts lay on the GPU, where layers have some on both sides. */
+  readonly onDevice: number;
 }
 
 export interface StepBench {
@@ -120,10 +134,10 @@ class Bench {
   async prefill(length: number): Promise<StepFigures> {
     const { maxRows } = this.#options;
     const run = () => this.#evaluate({ slot: 0, length, firstPage: 0 });
-    const rate = await this.#rate(run, length);
     const steps = Math.ceil(length / maxRows);
+    const measured = await this.#measure(run, { tokens: length, steps });
     const kernels = await this.#kernels(run, { steps, rows: length / steps });
-    return { name: "prefill", count: length, rate, kernels };
+    return { name: "prefill", count: length, ...measured, kernels };
   }
 
   async decode(count: number): Promise<StepFigures> {
@@ -133,20 +147,28 @@ class Bench {
       await this.#evaluate({ slot, length, firstPage: slot * each, pages: each });
     }
     const run = () => this.#answer(count, length);
-    const rate = await this.#rate(run, count * decode);
+    const measured = await this.#measure(run, { tokens: count * decode, steps: decode });
     const kernels = await this.#kernels(run, { steps: decode, rows: count });
-    return { name: "decode", count, rate, kernels };
+    return { name: "decode", count, ...measured, kernels };
   }
 
-  /** Tokens a second of some runs; the first run, in which code is compiled, doesn't count. */
-  async #rate(run: () => Promise<void>, tokens: number): Promise<Summary> {
+  /** Some runs of so many tokens and steps; the first one, in which code is compiled, doesn't count. */
+  async #measure(
+    run: () => Promise<void>,
+    { tokens, steps }: { tokens: number; steps: number },
+  ): Promise<{ rate: Summary; traffic?: StepTraffic }> {
+    const { runs, traffic } = this.#options;
+    await run();
+    const before = traffic?.();
     const rates: number[] = [];
-    for (let i = -1; i < this.#options.runs; i++) {
+    for (let i = 0; i < runs; i++) {
       const start = performance.now();
       await run();
-      if (i >= 0) rates.push(tokens * 1000 / (performance.now() - start));
+      rates.push(tokens * 1000 / (performance.now() - start));
     }
-    return summarize(rates)!;
+    const rate = summarize(rates)!;
+    if (traffic === undefined) return { rate };
+    return { rate, traffic: between(before!, traffic(), { steps: steps * runs }) };
   }
 
   /** One more run with the kernels' clock. */
@@ -206,6 +228,22 @@ class Bench {
     const token = (slot * 31 + position) * 7919 % this.#options.vocabSize;
     return { sequence: slot, slot, position, token };
   }
+}
+
+/** What has been counted since, by step. */
+function between(
+  before: HybridTraffic,
+  after: HybridTraffic,
+  { steps }: { steps: number },
+): StepTraffic {
+  const grown = (name: keyof HybridTraffic) => after[name] - before[name];
+  const choices = grown("onDevice") + grown("onHost");
+  return {
+    crossings: grown("crossings") / steps,
+    waitSeconds: grown("waitedMilliseconds") / 1000 / steps,
+    hostSeconds: grown("hostMilliseconds") / 1000 / steps,
+    onDevice: choices === 0 ? 1 : grown("onDevice") / choices,
+  };
 }
 
 function stepOf(rows: StepRow[], slotPages: Step["slotPages"] = []): Step {

@@ -2,6 +2,7 @@
 
 import type { ActivationPrecision } from "../backend/backend.ts";
 import { createBackend } from "../backend/create.ts";
+import type { HybridBackend } from "../backend/hybrid/mod.ts";
 import { findAdapter, nameOf } from "../backend/webgpu/device.ts";
 import { Profiler } from "../backend/webgpu/profiler.ts";
 import { describeMachine, loadAverage } from "../bench/machine.ts";
@@ -96,8 +97,9 @@ async function benchModel(
     weightBytes: source.byteLength,
   });
   const { activations: used } = backend;
+  const traffic = name === "hybrid" ? () => (backend as HybridBackend).traffic() : undefined;
   const figures = await measureSteps({
-    ...{ source, backend, clock, prefill, sequences, decode, runs, onProgress },
+    ...{ source, backend, clock, traffic, prefill, sequences, decode, runs, onProgress },
   });
   return {
     ...{ model: source.name, backend: name, activations: used, threads },

@@ -10,10 +10,12 @@ import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../model/registry.ts";
 import type { Model } from "../model/types.ts";
 import { BackendLostError, CapacityError } from "../errors.ts";
+import type { HybridBackend } from "../backend/hybrid/mod.ts";
 import { checkWorthwhile, planFor } from "./hybrid_planning.ts";
 import { DEFAULT_KV_TYPE, HYBRID_CHUNK_TOKENS, MIXED_TOKENS } from "./limits.ts";
 import { LocalEngine } from "./local_engine.ts";
 import { IdentifiedSource } from "./model_identity.ts";
+import { Rebalancer } from "./rebalancer.ts";
 import { chooseSizes, type Sizing } from "./sizing.ts";
 import { StepRunner } from "./step_runner.ts";
 import type { EngineInfo, EngineOptions } from "./types.ts";
@@ -76,6 +78,7 @@ async function openOn(
         onWarning: (line) => warnings.push(line),
       });
       const { runner, pages, contextLength } = createRunner({ backend, model, options, sizes });
+      const rebalancer = rebalancerOf(backend, model);
       const routedLayers = model.routedLayers.length;
       warnings.push(...budgetWarnings(options, { routedLayers, memory: backend.memory() }));
       return new LocalEngine({
@@ -86,7 +89,11 @@ async function openOn(
         maxRows: sizes.maxRows,
         logitRows: sizes.logitRows,
         pages,
-        rootOf: rootsOf({ options, backend, model: await identified?.identity() ?? "" }),
+        rootOf: rootsOf({
+          ...{ options, backend, model: await identified?.identity() ?? "" },
+          version: () => rebalancer?.version ?? 0,
+        }),
+        rootVersion: () => rebalancer?.version ?? 0,
         reusePrefixes: options.reusePrefixes,
         store: hooks.store,
         speculates: options.speculation === "ngram",
@@ -94,6 +101,7 @@ async function openOn(
         maxWaiting: options.maxWaiting,
         // Reading each step's choices would make the host wait for it.
         countRouting: options.countRouting ?? !backend.chooses,
+        onRouting: rebalancer && ((routing, rows) => rebalancer.add(routing, rows)),
         onStepEnd: hooks.onStepEnd,
         onLost: hooks.onLost,
       });
@@ -194,18 +202,30 @@ function describe(
   };
 }
 
+/** What moves a hybrid's experts; undefined where there is nothing to move. */
+function rebalancerOf(backend: Backend, { routedLayers }: Model): Rebalancer | undefined {
+  if (backend.name !== "hybrid" || routedLayers.length === 0) return undefined;
+  return new Rebalancer({ backend: backend as HybridBackend, layers: routedLayers });
+}
+
 /** The beginnings of tenants' chains: whatever decides the bits of the cache is in them. */
 function rootsOf(
-  { options, backend, model }: { options: EngineOptions; backend: Backend; model: string },
+  { options, backend, model, version }: {
+    options: EngineOptions;
+    backend: Backend;
+    model: string;
+    version: () => number;
+  },
 ): (tenant: string) => string {
   const { kvType = DEFAULT_KV_TYPE, expertGroups } = options;
-  const numerics = JSON.stringify([
-    backend.name,
-    backend.numerics,
-    backend.activations,
-    expertGroups ?? null,
-  ]);
-  return (tenant) => rootKey({ model, numerics, kvType, tenant });
+  const { name, numerics, activations } = backend;
+  const here = crypto.randomUUID();
+  return (tenant) => {
+    const bits = [name, numerics, activations, expertGroups ?? null];
+    // Where experts have moved, nobody but this process knows where they lay when.
+    const moved = version() === 0 ? [] : [version(), here];
+    return rootKey({ model, numerics: JSON.stringify([...bits, ...moved]), kvType, tenant });
+  };
 }
 
 /** The type that most bytes of the checkpoint have. */

@@ -5,6 +5,7 @@ import {
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
+import { createHybridBackend } from "../../src/backend/hybrid/mod.ts";
 import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
 import type { KernelTime } from "../../src/backend/webgpu/profiler.ts";
 import { workOf } from "../../src/backend/webgpu/work.ts";
@@ -124,6 +125,25 @@ for (const [name, path] of [["a dense model", TINY_MODEL], ["a mixture", BUILT_I
   });
 }
 
+Deno.test("a hybrid's steps are measured with what they cross", async () => {
+  const source = await openCheckpoint(BUILT_IN);
+  const host = await createWasmBackend({ threads: 1, activations: "q8" });
+  const device = await createWasmBackend({ threads: 1, activations: "q8" });
+  const layers = [1, 2, 3].map((layer) => ({ layer, resident: [...Array(24).keys()] }))
+    .concat({ layer: 4, resident: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] });
+  const backend = createHybridBackend({ device, host, placement: { layers } });
+  const options = { prefill: [6], sequences: [2], decode: 3, runs: 2 };
+  const traffic = () => backend.traffic();
+  const { figures } = await measureSteps({ source, backend, traffic, ...options });
+  source.close();
+  for (const { traffic } of figures) {
+    // Two of five layers have experts on the host: each reads, and mostly hands something back.
+    assert(traffic!.crossings > 2 && traffic!.crossings <= 4, JSON.stringify(traffic));
+    assert(traffic!.onDevice > 0 && traffic!.onDevice < 1);
+    assert(traffic!.hostSeconds > 0 && traffic!.waitSeconds >= 0);
+  }
+});
+
 Deno.test("a report names the GPU, says what a software adapter's speeds mean, and what was expected", () => {
   const rate = { median: 120, min: 100, max: 130, runs: 3 };
   const steps: ModelSteps = {
@@ -132,7 +152,13 @@ Deno.test("a report names the GPU, says what a software adapter's speeds mean, a
     load: { bytes: 3e9, seconds: 2 },
     memory: { weights: 3e9, kv: 1e9, workspace: 1e8 },
     adapter: { name: "llvmpipe", software: true },
-    figures: [{ name: "decode", count: 4, rate }, { name: "prefill", count: 9, rate }],
+    figures: [
+      {
+        ...{ name: "decode", count: 4, rate },
+        traffic: { crossings: 6, waitSeconds: 0.04, hostSeconds: 0.5, onDevice: 0.25 },
+      },
+      { name: "prefill", count: 9, rate },
+    ],
     plan: {
       regimes: [{ name: "decode", rows: 4, tokensPerSecond: { hybrid: 100 } }],
     } as unknown as ModelSteps["plan"],
@@ -142,6 +168,11 @@ Deno.test("a report names the GPU, says what a software adapter's speeds mean, a
   assertEquals(lines[1], SOFTWARE_WARNING);
   assertMatch(lines[3], /^4 sequences +120 \(100-130\) +100 +1\.20$/);
   assertMatch(lines[4], /^prompt of 9 +120 \(100-130\) +- +-$/);
+  assertEquals(
+    lines[5],
+    "4 sequences: a step crosses 6.00 times, waits 40.0 ms for the GPU, computes 500 ms on the CPU; " +
+      "25 % of choices on the GPU in layers that lie on both",
+  );
   const hard = formatSteps([{ ...steps, adapter: { name: "H200", software: false } }]);
   assert(!hard.includes(SOFTWARE_WARNING));
 });
