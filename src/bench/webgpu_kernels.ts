@@ -184,7 +184,7 @@ class Bench {
         ) {
           const name = `.. tiles of ${shapeRows(shape)} x ${
             shapeTokens(shape)
-          }, ${shape.blocks} blocks, ${shape.groups} groups, ${
+          }, ${shape.blocks} blocks, ${shape.groups} groups, ${shape.ahead} ahead, ${
             shapeThreads(shape)
           } threads of ${shape.rowsEach} x ${shape.tokensEach}`;
           await this.#measure(name, product, integerMatrixMatrix(input, slices, { shape }));

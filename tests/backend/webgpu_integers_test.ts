@@ -43,7 +43,7 @@ function ways({ matrices, cols }: { matrices: number; cols: number }): Way[] {
   const tiles = integerShapes({ matrices, lanes: lanesOf(cols) }).map((shape): Way => ({
     name: `tiles of ${shapeRows(shape)} x ${shapeTokens(shape)}, ${shape.groups} groups of ${
       groupThreads(shape)
-    }, ${shape.blocks} blocks`,
+    }, ${shape.blocks} blocks, ${shape.ahead} ahead`,
     dispatches: (input, slices) => integerMatrixMatrix(input, slices, { shape }),
   }));
   const vectors = [1, 2, 4].map((neighbours): Way => ({

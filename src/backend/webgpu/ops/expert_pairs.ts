@@ -1,8 +1,8 @@
 /** Experts of few rows: matrix-vector kernels over pairs of a row and one of its experts. */
 
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
-import { bufferOf, expertsOf } from "../memory.ts";
-import { DECODE_COMMON } from "../weights/format.ts";
+import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
+import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import {
   ACTIVATIONS,
   biasOf,
@@ -11,8 +11,10 @@ import {
   placeOf,
   wholeRows,
 } from "./expert_ranges.ts";
-import type { ExpertRows } from "./experts.ts";
-import { addLanes, lanesOf, loadEight, overBlocks } from "./products.ts";
+import type { ExpertInput, ExpertRows } from "./experts.ts";
+import { integerMatrices } from "./integer_products.ts";
+import { addLanes, inputBinding, lanesOf, loadEight, overBlocks } from "./products.ts";
+import type { Integers } from "./quantize.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */
@@ -26,18 +28,32 @@ const ROWS_AHEAD = 2;
 
 /** `middle[pair] = activation(gate x, up x)`: each thread has the same blocks of a row of gate and of up. */
 export function activatedPairs(step: ExpertRows): Dispatch[] {
-  const { x, expertIds, topK, activation, rows, middle } = step;
+  const { input, expertIds, topK, activation, rows, middle } = step;
   const { count, hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
   const rowsEach = THREADS / lanesOf(hidden);
   const tiles = Math.ceil(intermediate / rowsEach);
-  const whole = wholeRows(hidden);
   const bias = biasOf("bias", biases?.gateUp);
+  const { integers } = input;
+  const floats = (k: number) =>
+    unrolled(4, (j) =>
+      `{
+        let v = x_8(base, at${k} * 4u + ${j}u);
+        g = dot_8(g_unit(gate${k}, ${j}u), v, g);
+        u = dot_8(u_unit(up${k}, ${j}u), v, u);
+      }`);
+  const whole = (k: number) =>
+    `{
+        let v = record_at(base + at${k});
+        g = g_add(g_ints(gate${k}), v, g);
+        u = u_add(u_ints(up${k}), v, u);
+      }`;
+  const load = integers === undefined ? "load" : "raw";
   return expertRanges([gate, up], intermediate).map((range): Dispatch => ({
     label: `experts gate and up, pairs ${gate.type} ${intermediate}x${hidden}`,
     bindings: [
       ...partBindings("g", gate, range.parts[0]),
       ...partBindings("u", up, range.parts[1]),
-      { name: "x", buffer: bufferOf(x).memory, type: whole ? "array<vec4<f32>>" : "array<f32>" },
+      inputBinding({ ...input, cols: hidden, width: hidden, rows }),
       { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
       ...bias.bindings,
       { name: "middle", buffer: middle, write: true },
@@ -51,8 +67,8 @@ export function activatedPairs(step: ExpertRows): Dispatch[] {
       upBefore: expertsBefore(range, range.parts[1], intermediate),
     },
     workgroups: rows * topK * tiles,
-    code: `${DECODE_COMMON}${gate.format.decode("g", hidden)}${up.format.decode("u", hidden)}
-${loadEight(whole, hidden)}${ACTIVATIONS[activation]}
+    code: `${decodersOf([{ name: "g", weight: gate }, { name: "u", weight: up }], integers)}
+${ACTIVATIONS[activation]}
 var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
 @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
   ${WORKGROUP}
@@ -69,21 +85,16 @@ var<workgroup> sums: array<vec2<f32>, ${THREADS}>;
   if (row < ${intermediate}u) {
     let gateRow = (params.gateBefore + expert) * ${intermediate}u + row;
     let upRow = (params.upBefore + expert) * ${intermediate}u + row;
-    let base = pair / ${topK}u * ${hidden}u;
+    let base = pair / ${topK}u * ${rowStep(hidden, integers)}u;
     let part = lane / ${rowsEach}u;
 ${
       overBlocks({
         cols: hidden,
         ahead: PAIRS_AHEAD,
         sums: ["g", "u"],
-        load: (k) => `let gate${k} = g_load(gateRow, at${k}); let up${k} = u_load(upRow, at${k});`,
-        add: (k) =>
-          unrolled(4, (j) =>
-            `{
-        let v = x_8(base, at${k} * 4u + ${j}u);
-        g = dot_8(g_unit(gate${k}, ${j}u), v, g);
-        u = dot_8(u_unit(up${k}, ${j}u), v, u);
-      }`),
+        load: (k) =>
+          `let gate${k} = g_${load}(gateRow, at${k}); let up${k} = u_${load}(upRow, at${k});`,
+        add: integers === undefined ? floats : whole,
       })
     }
   }
@@ -104,8 +115,8 @@ ${
  * of all of a token's experts, whose products are computed at once and added in order. Where experts lie
  * in several ranges, one dispatch goes on where the one before has stopped.
  */
-export function addedPairs(step: ExpertRows): Dispatch[] {
-  const { expertIds, weights, topK, scale = 1, out, rows, middle } = step;
+export function addedPairs(step: ExpertRows, input: ExpertInput): Dispatch[] {
+  const { expertIds, weights, topK, scale = 1, out, rows } = step;
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
   const lanes = lanesOf(intermediate);
   const mostSlots = MOST_THREADS / lanes;
@@ -115,13 +126,26 @@ export function addedPairs(step: ExpertRows): Dispatch[] {
   const work = slots * topK * lanes;
   const threads = Math.min(work, MOST_THREADS);
   const tiles = Math.ceil(hidden / tileRows);
-  const whole = wholeRows(intermediate);
   const bias = biasOf("bias", biases?.down);
+  const { integers } = input;
+  const own = Array.from({ length: rowsEach }, (_, r) => r);
+  const floats = (k: number) =>
+    unrolled(4, (j) =>
+      `{
+        let v = x_8(base, at${k} * 4u + ${j}u);
+${own.map((r) => `sum${r} = dot_8(w_unit(w${k}${r}, ${j}u), v, sum${r});`).join("\n")}
+      }`);
+  const whole = (k: number) =>
+    `{
+        let v = record_at(base + at${k});
+${own.map((r) => `sum${r} = w_add(w_ints(w${k}${r}), v, sum${r});`).join("\n")}
+      }`;
+  const load = integers === undefined ? "load" : "raw";
   return expertRanges([down], hidden).map((range): Dispatch => ({
     label: `experts down, pairs ${down.type} ${hidden}x${intermediate}`,
     bindings: [
       ...partBindings("w", down, range.parts[0]),
-      { name: "x", buffer: middle, type: whole ? "array<vec4<f32>>" : "array<f32>" },
+      inputBinding({ ...input, cols: intermediate, width: intermediate, rows }),
       { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
       { name: "weights", buffer: bufferOf(weights).memory },
       ...bias.bindings,
@@ -135,8 +159,8 @@ export function addedPairs(step: ExpertRows): Dispatch[] {
       scale: { f32: scale },
     },
     workgroups: rows * tiles,
-    code: `${DECODE_COMMON}${down.format.decode("w", intermediate)}
-${loadEight(whole, intermediate)}${placeOf(topK)}
+    code: `${decodersOf([{ name: "w", weight: down }], integers)}
+${placeOf(topK)}
 const TOP_K = ${topK}u;
 // Products: row r of slot j is number j * ${tileRows} + r.
 const ITEMS = ${tileRows * topK}u;
@@ -157,6 +181,7 @@ var<workgroup> order: array<u32, ${topK}>;
     let expert = u32(expertIds[pair]) - params.first;
 ${unrolled(rowsEach, (r) => `    var sum${r} = 0.0;`)}
     if (expert < params.experts) {
+      let base = pair * ${rowStep(intermediate, integers)}u;
 ${
       unrolled(rowsEach, (r) =>
         `      let row${r} = expert * ${hidden}u + min(firstRow + ${r * slots}u + slot, ${
@@ -167,14 +192,9 @@ ${
       overBlocks({
         cols: intermediate,
         ahead: ROWS_AHEAD,
-        sums: Array.from({ length: rowsEach }, (_, r) => `sum${r}`),
-        load: (k) => unrolled(rowsEach, (r) => `let w${k}${r} = w_load(row${r}, at${k});`),
-        add: (k) =>
-          unrolled(4, (j) =>
-            `{
-        let v = x_8(pair * ${intermediate}u, at${k} * 4u + ${j}u);
-${unrolled(rowsEach, (r) => `sum${r} = dot_8(w_unit(w${k}${r}, ${j}u), v, sum${r});`)}
-      }`),
+        sums: own.map((r) => `sum${r}`),
+        load: (k) => own.map((r) => `let w${k}${r} = w_${load}(row${r}, at${k});`).join("\n"),
+        add: integers === undefined ? floats : whole,
       })
     }
     }
@@ -204,4 +224,20 @@ ${
   out[t * ${hidden}u + row] = sum;
 }`,
   }));
+}
+
+/** WGSL that reads the matrices and their input. */
+function decodersOf(
+  matrices: readonly { name: string; weight: GpuWeight }[],
+  integers: Integers | undefined,
+): string {
+  if (integers !== undefined) return integerMatrices(matrices, integers);
+  const [{ weight: { cols } }] = matrices;
+  const own = matrices.map(({ name, weight }) => weight.format.decode(name, cols));
+  return `${DECODE_COMMON}${own.join("")}${loadEight(wholeRows(cols), cols)}`;
+}
+
+/** How far a row of the input is from the one before, as the kernel counts. */
+function rowStep(cols: number, integers: Integers | undefined): number {
+  return integers === undefined ? cols : blocksOf(cols);
 }

@@ -12,6 +12,8 @@ export interface IntegerShape {
   readonly blocks: 1 | 2 | 4;
   /** Groups of threads that each compute the whole tile, of some of the sums of an output. */
   readonly groups: 1 | 2 | 4;
+  /** Turns for which loads are on their way. */
+  readonly ahead: 1 | 2 | 3;
 }
 
 interface Candidate extends IntegerShape {
@@ -21,22 +23,20 @@ interface Candidate extends IntegerShape {
 }
 
 const SHAPES: readonly Candidate[] = [
-  shape([8, 4], [8, 16], { blocks: 2, groups: 1, alone: 40, further: 24 }),
-  shape([4, 8], [16, 8], { blocks: 2, groups: 1, alone: 40, further: 24 }),
-  shape([8, 4], [8, 8], { blocks: 2, groups: 1, alone: 24, further: 13 }),
-  shape([4, 4], [16, 8], { blocks: 2, groups: 1, alone: 24, further: 13 }),
-  shape([4, 2], [8, 16], { blocks: 4, groups: 1, alone: 16, further: 8 }),
-  shape([8, 4], [8, 16], { blocks: 1, groups: 2, alone: 40, further: 24 }),
-  shape([8, 4], [4, 16], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([8, 4], [4, 16], { blocks: 1, groups: 2, alone: 16, further: 13 }),
-  shape([8, 4], [8, 8], { blocks: 1, groups: 2, alone: 16, further: 13 }),
-  shape([8, 4], [8, 8], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([8, 4], [8, 4], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([4, 4], [4, 16], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([8, 4], [4, 8], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([4, 4], [8, 8], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([4, 4], [4, 8], { blocks: 1, groups: 4, alone: 16, further: 13 }),
-  shape([4, 4], [8, 4], { blocks: 1, groups: 4, alone: 16, further: 13 }),
+  shape([8, 4], [8, 16], { blocks: 2, groups: 1, ahead: 1, alone: 40, further: 24 }),
+  shape([8, 4], [8, 16], { blocks: 2, groups: 1, ahead: 2, alone: 40, further: 24 }),
+  shape([8, 4], [8, 8], { blocks: 2, groups: 1, ahead: 1, alone: 24, further: 13 }),
+  shape([8, 4], [8, 8], { blocks: 2, groups: 1, ahead: 2, alone: 24, further: 13 }),
+  shape([4, 4], [16, 8], { blocks: 2, groups: 1, ahead: 2, alone: 24, further: 13 }),
+  shape([4, 2], [8, 16], { blocks: 4, groups: 1, ahead: 1, alone: 16, further: 8 }),
+  shape([4, 2], [8, 16], { blocks: 4, groups: 1, ahead: 2, alone: 16, further: 8 }),
+  shape([4, 2], [8, 16], { blocks: 2, groups: 1, ahead: 3, alone: 16, further: 8 }),
+  shape([4, 2], [8, 16], { blocks: 2, groups: 2, ahead: 2, alone: 16, further: 8 }),
+  shape([8, 4], [4, 8], { blocks: 1, groups: 4, ahead: 2, alone: 16, further: 13 }),
+  shape([8, 2], [4, 16], { blocks: 2, groups: 2, ahead: 2, alone: 16, further: 13 }),
+  shape([8, 4], [8, 8], { blocks: 1, groups: 2, ahead: 2, alone: 16, further: 13 }),
+  shape([8, 4], [8, 4], { blocks: 2, groups: 2, ahead: 2, alone: 16, further: 13 }),
+  shape([4, 4], [4, 8], { blocks: 1, groups: 4, ahead: 2, alone: 16, further: 13 }),
 ];
 
 /** Processors of the GPU that is aimed at. */
@@ -45,7 +45,7 @@ const PROCESSORS = 132;
 function shape(
   [rowsEach, tokensEach]: [4 | 8, 2 | 4 | 8],
   [rowThreads, tokenThreads]: [number, number],
-  rest: Pick<Candidate, "blocks" | "groups" | "alone" | "further">,
+  rest: Pick<Candidate, "blocks" | "groups" | "ahead" | "alone" | "further">,
 ): Candidate {
   return { rowsEach, tokensEach, rowThreads, tokenThreads, ...rest };
 }
@@ -54,8 +54,9 @@ function shape(
 export function integerShapes(
   { matrices, lanes }: { matrices: number; lanes: number },
 ): IntegerShape[] {
-  return SHAPES.filter(({ rowsEach, groups }) =>
-    groups <= lanes && (matrices === 1 || rowsEach === 8)
+  return SHAPES.filter(({ rowsEach, tokensEach, groups }) =>
+    groups <= lanes &&
+    (matrices === 1 || rowsEach === 8 && rowsEach / 4 * tokensEach % (2 * groups) === 0)
   );
 }
 

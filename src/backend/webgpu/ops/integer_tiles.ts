@@ -6,6 +6,7 @@
  */
 
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
+import type { GpuWeight } from "../memory.ts";
 import { blocksOf } from "../weights/format.ts";
 import { integerMatrices } from "./integer_products.ts";
 import {
@@ -65,7 +66,8 @@ function dispatchOf(input: Input, slices: readonly Slice[], shape: IntegerShape)
   const integers = input.integers!;
   const { bits } = integers;
   const { matrices: { length: matrices, 0: { weight } } } = slices[0];
-  const tile: Tile = { shape, matrices, bits, ...factorsOf(slices), cols };
+  const all = namedMatrices(slices).map(({ weight }) => weight);
+  const tile: Tile = { shape, matrices, bits, ...formsOf(all), cols };
   const tokens = shapeTokens(shape);
   const size = shapeRows(shape) / matrices;
   const tokenTiles = Math.ceil(rows / tokens);
@@ -97,17 +99,16 @@ ${tileMemory(tile)}
     }
 ${
       overTiles(tile, {
-        declare: (m, k) => `var w${m}_${k}: ${slices.length > 1 ? "Ints" : `w0${m}_Raw`};`,
+        declare: (m, name) => `var ${name}: ${slices.length > 1 ? "Ints" : `w0${m}_Raw`};`,
         row: (row) => `min(firstRow + ${row}, endRow - 1u)`,
-        load: (m, k, row, block) =>
-          slices.length > 1
-            ? bySliceNumber(slices, (i) =>
-              `w${m}_${k} = w${i}${m}_ints(w${i}${m}_raw(${row} + params.offset${i}${m}, ${block}));`)
-            : `w${m}_${k} = w0${m}_raw(${row} + params.offset0${m}, ${block});`,
-        ints: (m, k) =>
-          slices.length > 1 ? `w${m}_${k}` : `w0${m}_ints(w${m}_${k})`,
-        token: (token) =>
-          `min(firstToken + ${token}, params.rows - 1u)`,
+        load: (m, name, { row, block }) => {
+          const raw = (i: number) => `w${i}${m}_raw(${row} + params.offset${i}${m}, ${block})`;
+          return slices.length > 1
+            ? bySliceNumber(slices, (i) => `${name} = w${i}${m}_ints(${raw(i)});`)
+            : `${name} = ${raw(0)};`;
+        },
+        ints: (m, name) => slices.length > 1 ? name : `w0${m}_ints(${name})`,
+        token: (token) => `min(firstToken + ${token}, params.rows - 1u)`,
       })
     }
 ${
@@ -134,20 +135,21 @@ export interface Tile {
 
 /** How a tile gets at its operands, in WGSL. */
 export interface TileSource {
-  /** Declares variable `w${m}_${k}`, which holds a block of matrix m. */
-  declare(m: number, k: number): string;
+  /** Declares a variable that holds a block of matrix m. */
+  declare(m: number, name: string): string;
   /** The row of a matrix that row `row` of the tile is. */
   row(row: string): string;
   /** Sets that variable. */
-  load(m: number, k: number, row: string, block: string): string;
+  load(m: number, name: string, at: { row: string; block: string }): string;
   /** It as `Ints`. */
-  ints(m: number, k: number): string;
+  ints(m: number, name: string): string;
   /** The row of records that token `token` of the tile is. */
   token(token: string): string;
 }
 
-export function factorsOf(slices: readonly Slice[]): { halves: boolean; offsets: boolean } {
-  const forms = namedMatrices(slices).map(({ weight }) => weight.format.integers!);
+/** What blocks of any of these matrices have. */
+export function formsOf(matrices: readonly GpuWeight[]): { halves: boolean; offsets: boolean } {
+  const forms = matrices.map(({ format }) => format.integers!);
   return {
     halves: forms.some(({ halves }) => halves),
     offsets: forms.some(({ offsets }) => offsets),
@@ -223,13 +225,13 @@ function partialVectors(tile: Tile): number {
 /** In which order a tile's blocks come, in WGSL. `slot` numbers the blocks of a turn. */
 interface Order {
   readonly turns: number;
-  /** The block in a slot of turn `turn`, within the row, be there such a one or not. */
-  block(slot: string): string;
-  /** Whether block b of a group in the turn before, `done`, is there; always where empty. */
+  /** The block in a slot of a turn; some block where there is none. */
+  block(turn: string, slot: string): string;
+  /** Whether block b of the thread's group in `turn` is there; always where empty. */
   isThere(b: number): string;
   /** Whether a sum starts with it, by which the one before is complete. */
   starts(b: number): string | undefined;
-  /** Whether the groups' sums are complete after the turn before. */
+  /** Whether the groups' sums are complete after `turn`. */
   readonly complete?: string;
 }
 
@@ -242,10 +244,10 @@ function orderOf({ shape: { blocks: each, groups }, cols }: Tile): Order {
     const place = (turn: string, slot: string) => `${turn} * ${each}u + ${slot}`;
     return {
       turns: Math.ceil(blocks / each),
-      block: (slot) =>
-        `block_at(${whole ? place("turn", slot) : `min(${place("turn", slot)}, ${last})`}).x`,
-      isThere: (b) => whole ? "" : `${place("done", `${b}u`)} < ${blocks}u`,
-      starts: (b) => `block_at(${place("done", `${b}u`)}).y == 0u`,
+      block: (turn, slot) =>
+        `block_at(${whole ? place(turn, slot) : `min(${place(turn, slot)}, ${last})`}).x`,
+      isThere: (b) => whole ? "" : `${place("turn", `${b}u`)} < ${blocks}u`,
+      starts: (b) => `block_at(${place("turn", `${b}u`)}).y == 0u`,
     };
   }
   // In each round a group has the blocks of one sum.
@@ -255,91 +257,137 @@ function orderOf({ shape: { blocks: each, groups }, cols }: Tile): Order {
     `${turn} / ${ofRound}u * ${groups}u + ${group} + (${turn} % ${ofRound}u * ${each}u + ${b}) * ${lanes}u`;
   return {
     turns: lanes / groups * ofRound,
-    block: (slot) =>
-      `min(${block("turn", `(${slot}) / ${each}u`, `(${slot}) % ${each}u`)}, ${last})`,
-    isThere: (b) => `${block("done", "group", `${b}u`)} < ${blocks}u`,
+    block: (turn, slot) =>
+      `min(${block(turn, `(${slot}) / ${each}u`, `(${slot}) % ${each}u`)}, ${last})`,
+    isThere: (b) => `${block("turn", "group", `${b}u`)} < ${blocks}u`,
     starts: () => undefined,
-    complete: `done % ${ofRound}u == ${ofRound - 1}u`,
+    complete: `turn % ${ofRound}u == ${ofRound - 1}u`,
   };
 }
 
 /** WGSL statements that compute the tile's sums, which `eachOwn` then reads. */
 export function overTiles(tile: Tile, source: TileSource): string {
-  const { shape, matrices, cols } = tile;
-  const blocks = blocksOf(cols);
-  const threads = shapeThreads(shape);
-  const slots = slotsOf(shape);
-  const order = orderOf(tile);
-  const size = shapeRows(shape) / matrices;
-  const weightItems = size * slots;
-  const weightLoads = Math.ceil(weightItems / threads);
-  const inputItems = shapeTokens(shape) * slots;
-  const inputLoads = Math.ceil(inputItems / threads);
-  const each = (text: (m: number, k: number) => string) =>
-    unrolled(matrices, (m) => unrolled(weightLoads, (k) => text(m, k)));
-  const item = (k: number, items: number) => ({
-    number: `(lane + ${k * threads}u)`,
-    guard: (k + 1) * threads > items ? `if (lane + ${k * threads}u < ${items}u) ` : "",
-  });
+  const { shape } = tile;
+  const { turns } = orderOf(tile);
+  const ahead = Math.min(shape.ahead, turns);
   return `
   let group = lane / ${groupThreads(shape)}u;
-  let id = lane % ${groupThreads(shape)}u;
-  let rowPlace = id / ${shape.tokenThreads}u;
-  let tokenPlace = id % ${shape.tokenThreads}u;
-${each((m, k) => `  ${source.declare(m, k)}`)}
-${unrolled(inputLoads, (k) => `  var r${k}: Record;`)}
+  let thread = lane % ${groupThreads(shape)}u;
+  let rowPlace = thread / ${shape.tokenThreads}u;
+  let tokenPlace = thread % ${shape.tokenThreads}u;
 ${unrolled(sumVectors(tile), (i) => `  var sum${i} = vec4<f32>();`)}
 ${unrolled(ownVectors(tile), (i) => `  var total${i} = vec4<f32>();`)}
-  for (var turn = 0u; turn <= ${order.turns}u; turn++) {
-    if (turn > 0u) {
-      workgroupBarrier();
 ${
-    each((m, k) => {
-      const { number, guard } = item(k, weightItems);
-      return `      ${guard}{
-        let row = ${number} / ${slots}u + ${m * size}u;
-        let slot = ${number} % ${slots}u;
-        let w = ${source.ints(m, k)};
+    unrolled(ahead, (set) =>
+      `${declareLoads(tile, { source, set })}\n{\n${
+        loads(tile, { source, set, turn: `${set}u` })
+      }\n}`)
+  }
+  for (var first = 0u; first < ${turns}u; first += ${ahead}u) {
+${
+    unrolled(ahead, (set) =>
+      `    ${set === 0 ? "" : `if (first + ${set}u < ${turns}u) `}{
+      let turn = first + ${set}u;
+      workgroupBarrier();
+${stores(tile, { source, set })}
+      workgroupBarrier();
+      if (turn + ${ahead}u < ${turns}u) {
+${loads(tile, { source, set, turn: `(turn + ${ahead}u)` })}
+      }
+${multiplyTurn(tile)}
+    }`)
+  }
+  }
+${shape.groups > 1 ? "" : unrolled(sumVectors(tile), (i) => `  total${i} += sum${i};`)}`;
+}
+
+/** One of the sets of variables in which what later turns need is on its way. */
+interface LoadSet {
+  readonly source: TileSource;
+  readonly set: number;
+}
+
+/** A thread's loads of one kind: number k brings item `number`, where `guard` lets it. */
+function itemsOf(
+  tile: Tile,
+  rows: number,
+): { count: number; number: (k: number) => string; guard: (k: number) => string } {
+  const items = rows * slotsOf(tile.shape);
+  const threads = shapeThreads(tile.shape);
+  return {
+    count: Math.ceil(items / threads),
+    number: (k) => `(lane + ${k * threads}u)`,
+    guard: (k) => (k + 1) * threads > items ? `if (lane + ${k * threads}u < ${items}u) ` : "",
+  };
+}
+
+const weightItems = (tile: Tile) => itemsOf(tile, shapeRows(tile.shape) / tile.matrices);
+const inputItems = (tile: Tile) => itemsOf(tile, shapeTokens(tile.shape));
+
+/** WGSL for each load of weights of a thread. */
+function eachWeight(tile: Tile, text: (m: number, k: number) => string): string {
+  return unrolled(tile.matrices, (m) => unrolled(weightItems(tile).count, (k) => text(m, k)));
+}
+
+function declareLoads(tile: Tile, { source, set }: LoadSet): string {
+  return `${eachWeight(tile, (m, k) => `  ${source.declare(m, `w${m}_${k}_${set}`)}`)}
+${unrolled(inputItems(tile).count, (k) => `  var r${k}_${set}: Record;`)}`;
+}
+
+function loads(tile: Tile, { source, set, turn }: LoadSet & { turn: string }): string {
+  const slots = slotsOf(tile.shape);
+  const order = orderOf(tile);
+  const [weights, inputs] = [weightItems(tile), inputItems(tile)];
+  return `${
+    eachWeight(tile, (m, k) => {
+      const row = source.row(`${weights.number(k)} / ${slots}u`);
+      const block = order.block(turn, `${weights.number(k)} % ${slots}u`);
+      return `${weights.guard(k)}{ ${source.load(m, `w${m}_${k}_${set}`, { row, block })} }`;
+    })
+  }
+${
+    unrolled(inputs.count, (k) => {
+      const token = source.token(`${inputs.number(k)} / ${slots}u`);
+      const block = order.block(turn, `${inputs.number(k)} % ${slots}u`);
+      return `${inputs.guard(k)}{ r${k}_${set} = record_at(${token} * ${
+        blocksOf(tile.cols)
+      }u + ${block}); }`;
+    })
+  }`;
+}
+
+function stores(tile: Tile, { source, set }: LoadSet): string {
+  const slots = slotsOf(tile.shape);
+  const size = shapeRows(tile.shape) / tile.matrices;
+  const [weights, inputs] = [weightItems(tile), inputItems(tile)];
+  return `${
+    eachWeight(tile, (m, k) =>
+      `      ${weights.guard(k)}{
+        let row = ${weights.number(k)} / ${slots}u + ${m * size}u;
+        let slot = ${weights.number(k)} % ${slots}u;
+        let w = ${source.ints(m, `w${m}_${k}_${set}`)};
 ${storeWeights(tile)}
-      }`;
-    })
+      }`)
   }
 ${
-    unrolled(inputLoads, (k) => {
-      const { number, guard } = item(k, inputItems);
-      return `      ${guard}{
-        let token = ${number} / ${slots}u;
-        let slot = ${number} % ${slots}u;
-${storeRecord(tile, `r${k}`)}
-      }`;
-    })
-  }
-      workgroupBarrier();
-    }
-    if (turn < ${order.turns}u) {
-${
-    each((m, k) => {
-      const { number, guard } = item(k, weightItems);
-      const row = source.row(`${number} / ${slots}u`);
-      return `      ${guard}{ ${source.load(m, k, row, order.block(`${number} % ${slots}u`))} }`;
-    })
-  }
-${
-    unrolled(inputLoads, (k) => {
-      const { number, guard } = item(k, inputItems);
-      const token = source.token(`${number} / ${slots}u`);
-      const block = order.block(`${number} % ${slots}u`);
-      return `      ${guard}{ r${k} = record_at(${token} * ${blocks}u + ${block}); }`;
-    })
-  }
-    }
-    if (turn == 0u) { continue; }
-    let done = turn - 1u;
-${
+    unrolled(inputs.count, (k) =>
+      `      ${inputs.guard(k)}{
+        let token = ${inputs.number(k)} / ${slots}u;
+        let slot = ${inputs.number(k)} % ${slots}u;
+${storeRecord(tile, `r${k}_${set}`)}
+      }`)
+  }`;
+}
+
+/** WGSL statements that multiply what workgroup memory has of `turn`. */
+function multiplyTurn(tile: Tile): string {
+  const { shape } = tile;
+  const order = orderOf(tile);
+  return `${
     unrolled(shape.blocks, (b) => {
       const there = order.isThere(b);
       const starts = order.starts(b);
-      return `    ${there === "" ? "" : `if (${there}) `}{
+      return `      ${there === "" ? "" : `if (${there}) `}{
 ${
         starts === undefined
           ? ""
@@ -354,15 +402,13 @@ ${
       }`
       }
 ${multiplyBlock(tile, shape.groups === 1 ? `${b}` : `group * ${shape.blocks}u + ${b}u`)}
-    }`;
+      }`;
     })
-  }
-${order.complete === undefined ? "" : `    if (${order.complete}) {\n${addGroups(tile)}\n    }`}
   }
 ${
     order.complete === undefined
-      ? unrolled(sumVectors(tile), (i) => `  total${i} += sum${i};`)
-      : ""
+      ? ""
+      : `      if (${order.complete}) {\n${addGroups(tile)}\n      }`
   }`;
 }
 
@@ -378,11 +424,11 @@ function addGroups(tile: Tile): string {
     unrolled(sumVectors(tile) / step, (pass) => {
       const first = pass * step;
       return `      workgroupBarrier();
-${unrolled(step, (c) => `      partials[${c}][group][id] = sum${first + c};`)}
+${unrolled(step, (c) => `      partials[${c}][group][thread] = sum${first + c};`)}
       workgroupBarrier();
       if (group == ${Math.floor(first / own)}u) {
         for (var g = 0u; g < ${groups}u; g++) {
-${unrolled(step, (c) => `          total${(first + c) % own} += partials[${c}][g][id];`)}
+${unrolled(step, (c) => `          total${(first + c) % own} += partials[${c}][g][thread];`)}
         }
       }`;
     })
