@@ -13,10 +13,10 @@ import { assertSameBits } from "../backend/_harness.ts";
 import { type Golden, goldens } from "./_goldens.ts";
 import { assertSameRouting } from "./_routing.ts";
 
-/** How a backend is opened, and what it is called in the tests' names: "wasm f32, 2 threads". */
+/** How a backend is opened for a case, and what it is called in the tests' names: "wasm f32, 2 threads". */
 export interface Opener {
   readonly name: string;
-  open(): Promise<Backend>;
+  open(golden: Golden): Promise<Backend>;
 }
 
 export interface GoldenSuite extends Opener {
@@ -24,6 +24,8 @@ export interface GoldenSuite extends Opener {
   readonly twin?: Opener;
   /** Tokens of the chunks that must give the bits of the whole; 1, 7 and 64 by default. */
   readonly chunks?: readonly number[];
+  /** Which cases; all by default. */
+  readonly only?: (golden: Golden) => boolean;
 }
 
 const MAX_ROWS = 128;
@@ -40,7 +42,7 @@ async function withGolden(
   options: { opener: Opener; body: (opened: Opened) => Promise<void> },
 ): Promise<void> {
   const source = await openCheckpoint(golden.path);
-  const backend = await options.opener.open();
+  const backend = await options.opener.open(golden);
   try {
     const rows = { maxRows: MAX_ROWS, maxLogitRows: MAX_ROWS };
     const model = await loadModel({ source, backend, ...rows, keepHidden: true });
@@ -60,9 +62,9 @@ async function withGolden(
 
 /** Declares the tests of a backend with float activations. */
 export function exactGoldenTests(suite: GoldenSuite): void {
-  const { name, twin, chunks = CHUNKS } = suite;
+  const { name, twin, chunks = CHUNKS, only = () => true } = suite;
   const also = twin === undefined ? "" : `, with the bits of ${twin.name}`;
-  for (const golden of goldens()) {
+  for (const golden of goldens().filter(only)) {
     Deno.test(`${name}: ${golden.id} gives the recorded logits, hidden states, routing and greedy tokens${also}`, async () => {
       let whole: readonly Float32Array[] = [];
       const body = async (opened: Opened) => {

@@ -4,6 +4,7 @@
  */
 
 import { OptionError } from "../../errors.ts";
+import { rowBytes } from "../../quant/types.ts";
 import {
   type Backend,
   type Buffer,
@@ -13,7 +14,7 @@ import {
   NO_EXPERT,
   type TensorData,
 } from "../backend.ts";
-import { checkExpertTensors, checkReplacement } from "../expert_tensors.ts";
+import { checkExpertTensors, checkReplacement, firstExpert } from "../expert_tensors.ts";
 import { foreign } from "../op_checks.ts";
 
 /** The two backends that a hybrid one is made of. */
@@ -122,9 +123,16 @@ export class HybridExperts implements Experts {
     this.#writeSlots();
   }
 
-  /** Uploads the expert that a slot has been left to; nothing reads it meanwhile. */
-  async fill(slot: number): Promise<void> {
-    const tensors = selected(this.#tensors, [this.#resident[slot]]);
+  /** An expert in memory, so that a file that fails or is slow leaves no slot empty. */
+  async fetch(expert: number): Promise<ExpertTensors> {
+    const tensors = selected(this.#tensors, [expert]);
+    const held = new Map<TensorData, TensorData>();
+    for (const tensor of firstExpert(tensors)) held.set(tensor, await inMemory(tensor));
+    return mapped(tensors, (list) => list.map((tensor) => held.get(tensor)!));
+  }
+
+  /** Uploads the expert that a slot has been left to; nothing reads the slot meanwhile. */
+  async fill(slot: number, tensors: ExpertTensors): Promise<void> {
     await this.#device.replaceExpert(this.onDevice!, { slot, tensors });
   }
 
@@ -152,6 +160,18 @@ export class HybridExperts implements Experts {
 export function hybridExpertsOf(experts: Experts): HybridExperts {
   if (experts instanceof HybridExperts) return experts;
   throw foreign("layer's experts");
+}
+
+/** The tensor with all of its bytes at hand. */
+async function inMemory(tensor: TensorData): Promise<TensorData> {
+  const { name, type, rows, cols } = tensor;
+  const bytes = new Uint8Array(rows * rowBytes(type, cols));
+  await tensor.read(0, bytes);
+  const read = (offset: number, into: Uint8Array) => {
+    into.set(bytes.subarray(offset, offset + into.length));
+    return Promise.resolve();
+  };
+  return { name, type, rows, cols, read };
 }
 
 /** Some of a layer's experts, in this order. */

@@ -52,10 +52,11 @@ export interface ExpertPlace {
 
 export interface HybridBackend extends Backend {
   /**
-   * Moves an expert to a slot of its layer, while plans run: the expert that lay there is the host's at
-   * once, and the new one is used when it has been uploaded, one after the other. Where that fails the
-   * slot stays empty until the move is tried again. Rejects with RangeError for a place or an expert
-   * that is none, and as `replaceExpert`.
+   * Moves an expert to a slot of its layer, while plans run and one after the other: it is read first,
+   * then the expert that lay there is the host's, and the new one is the device's when it has been
+   * uploaded. Where reading fails nothing has changed; where the upload fails, the slot stays empty until
+   * the move is tried again. Rejects with RangeError for a place or an expert that is none, with what
+   * reading it rejects with, and as `replaceExpert`.
    */
   place(move: ExpertPlace): Promise<void>;
   /** Where experts lie now, or are on their way to. */
@@ -256,8 +257,9 @@ class TwoBackends implements HybridBackend {
         this.#checkAlive();
         change();
       });
+    const tensors = await experts.fetch(expert);
     await between(() => experts.assign(slot, expert));
-    await experts.fill(slot);
+    await experts.fill(slot, tensors);
     await between(() => experts.settle(slot));
     this.#counts.moves += 1;
   }
