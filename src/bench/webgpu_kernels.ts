@@ -1,5 +1,6 @@
 /**
- * The GPU's kernels for products one at a time: `deno run -A src/bench/webgpu_kernels.ts [--small]
+ * The GPU's kernels for products one at a time, for `deno task bench --backend webgpu --kernels` and with
+ * flags of its own: `deno run -A src/bench/webgpu_kernels.ts [--small]
  * [--bytes N] [--types A,B] [--activations f32|q16|q8] [--sweep]`. Weights are made up and far larger than
  * caches. Rates are of bytes of weights as they lie in GPU memory, beside what a kernel reads that does
  * nothing else. The last line is JSON.
@@ -45,6 +46,7 @@ import {
 import { TENSOR_TYPES, type TensorType } from "../quant/types.ts";
 import { GpuTimer } from "./gpu_timer.ts";
 import { percent } from "./report.ts";
+import { SOFTWARE_WARNING } from "./step_report.ts";
 import { threeDigits } from "./statistics.ts";
 
 const FLAGS = {
@@ -93,7 +95,7 @@ const SMALL: Sizes = {
 };
 
 /** One measurement. */
-interface Figure {
+export interface Figure {
   readonly name: string;
   readonly type?: TensorType;
   /** Rows of activations. */
@@ -118,13 +120,22 @@ class Bench {
   readonly #timer: GpuTimer;
   readonly #sizes: Sizes;
   readonly #activations: ActivationPrecision;
+  readonly #onLine: (line: string) => void;
   /** Bytes that a plain kernel reads in a second. */
   #bandwidth = NaN;
 
-  constructor(timer: GpuTimer, sizes: Sizes, activations: ActivationPrecision) {
+  constructor(
+    timer: GpuTimer,
+    { sizes, activations, onLine }: {
+      sizes: Sizes;
+      activations: ActivationPrecision;
+      onLine: (line: string) => void;
+    },
+  ) {
     this.#timer = timer;
     this.#activations = activations;
     this.#sizes = sizes;
+    this.#onLine = onLine;
   }
 
   async bandwidth(): Promise<void> {
@@ -301,7 +312,7 @@ class Bench {
       (operations === undefined ? "" : `${threeDigits(operations / seconds / 1e12)} TFLOP/s`)
         .padStart(15),
     ];
-    console.log(cells.join("  ").trimEnd());
+    this.#onLine(cells.join("  ").trimEnd());
   }
 }
 
@@ -343,6 +354,50 @@ function tiles({ input, slices }: Pick<Product, "input" | "slices">): Dispatch[]
     : integerMatrixMatrix(input, slices);
 }
 
+export interface GpuKernelOptions {
+  readonly types?: readonly TensorType[];
+  readonly activations: ActivationPrecision;
+  /** Sizes for a software adapter. */
+  readonly small?: boolean;
+  /** Also every way to share the work. */
+  readonly sweep?: boolean;
+  /** Of the matrix that is multiplied with a vector. */
+  readonly bytes?: number;
+  /** Hears each figure as it is measured. */
+  readonly onLine: (line: string) => void;
+}
+
+export interface GpuKernelFigures {
+  readonly adapter: string;
+  /** Times are the GPU's own. */
+  readonly timestamps: boolean;
+  /** They say nothing then. */
+  readonly software: boolean;
+  readonly figures: readonly Figure[];
+}
+
+/** Times products on the GPU. Rejects with CapacityError where there is none. */
+export async function measureGpuKernels(options: GpuKernelOptions): Promise<GpuKernelFigures> {
+  const { types = ["Q8_0", "Q4_K"], activations, small, sweep = false, onLine } = options;
+  const base = small ? SMALL : LARGE;
+  const sizes = { ...base, bytes: options.bytes ?? base.bytes };
+  const timer = await GpuTimer.open();
+  try {
+    const { timestamps, gpu: { adapter, software } } = timer;
+    onLine(`${adapter}, ${timestamps ? "its own" : "the host's"} clock`);
+    if (software) onLine(SOFTWARE_WARNING);
+    const bench = new Bench(timer, { sizes, activations, onLine });
+    await bench.bandwidth();
+    for (const type of types) await bench.vectors(type, { sweep });
+    if (activations === "f32") await bench.matrices("F32", { sweep });
+    for (const type of types) await bench.matrices(type, { sweep });
+    for (const type of types) await bench.layer(type);
+    return { adapter, timestamps, software, figures: bench.figures };
+  } finally {
+    timer.close();
+  }
+}
+
 export async function main(args: readonly string[]): Promise<void> {
   const { values, help } = parseFlags(FLAGS, {
     command: "webgpu_kernels",
@@ -354,23 +409,9 @@ export async function main(args: readonly string[]): Promise<void> {
     console.log(helpText(FLAGS, { usage, about: "Times the GPU's kernels for products." }));
     return;
   }
-  const base = values.small ? SMALL : LARGE;
-  const sizes = { ...base, bytes: values.bytes ?? base.bytes };
-  const types = values.types.length > 0 ? values.types as TensorType[] : ["Q8_0", "Q4_K"] as const;
-  const timer = await GpuTimer.open();
-  try {
-    const { adapter } = timer.gpu;
-    console.log(`${adapter}, ${timer.timestamps ? "its own" : "the host's"} clock`);
-    const bench = new Bench(timer, sizes, values.activations);
-    await bench.bandwidth();
-    for (const type of types) await bench.vectors(type, values);
-    if (values.activations === "f32") await bench.matrices("F32", values);
-    for (const type of types) await bench.matrices(type, values);
-    for (const type of types) await bench.layer(type);
-    console.log(JSON.stringify({ adapter, timestamps: timer.timestamps, figures: bench.figures }));
-  } finally {
-    timer.close();
-  }
+  const types = values.types.length > 0 ? values.types as TensorType[] : undefined;
+  const onLine = (line: string) => console.log(line);
+  console.log(JSON.stringify(await measureGpuKernels({ ...values, types, onLine })));
 }
 
 if (import.meta.main) await main(Deno.args);

@@ -10,6 +10,7 @@ import { madeUpModel } from "../bench/made_up_models.ts";
 import { formatReport, type Report } from "../bench/report.ts";
 import { formatSteps, type ModelSteps } from "../bench/step_report.ts";
 import { measureSteps } from "../bench/steps.ts";
+import { type GpuKernelFigures, measureGpuKernels } from "../bench/webgpu_kernels.ts";
 import { planFor } from "../engine/hybrid_planning.ts";
 import { pagesFor } from "../engine/pages.ts";
 import { OptionError } from "../errors.ts";
@@ -18,16 +19,18 @@ import { countTrace } from "../experts/routing_counts.ts";
 import { openCheckpoint } from "../formats/open.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { compareEngines } from "./bench_engines.ts";
+import type { TensorType } from "../quant/types.ts";
 import { precisions, quietness, threadCounts, type Values, withWarning } from "./bench_values.ts";
 import { modelPathOf } from "./model_path.ts";
 import { readTrace } from "./trace_file.ts";
 
 /** What only the CPU's kernels are measured by. */
-const CPU_MODES = ["serving", "kernels", "latent", "paging", "experts", "busy", "steps"] as const;
+const CPU_MODES = ["serving", "latent", "paging", "experts", "busy", "steps"] as const;
 
 /** Measures each model with each number of threads and precision. Throws OptionError for flags that don't go together. */
 export async function benchSteps(values: Values, onProgress: (line: string) => void) {
   checkFlags(values);
+  if (values.kernels) return await benchGpuKernels(values, onProgress);
   const { warning, ...before } = quietness(onProgress);
   const steps: ModelSteps[] = [];
   for (const open of sourcesOf(values)) {
@@ -47,6 +50,21 @@ export async function benchSteps(values: Values, onProgress: (line: string) => v
   const json = { machine, ...before, loadAfter: loadAverage(), steps, engines };
   const text = [formatSteps(steps), ...(engines === undefined ? [] : [formatReport(engines)])];
   return { text: withWarning(text.join("\n\n"), warning), json };
+}
+
+/** Single products on the GPU. */
+async function benchGpuKernels(values: Values, onProgress: (line: string) => void) {
+  const types = values.types.length > 0 ? values.types as TensorType[] : undefined;
+  const lines: string[] = [];
+  const kernels: GpuKernelFigures[] = [];
+  for (const activations of precisionsOf(values)) {
+    const onLine = (line: string) => {
+      lines.push(line);
+      onProgress(line);
+    };
+    kernels.push(await measureGpuKernels({ types, activations, onLine }));
+  }
+  return { text: lines.join("\n"), json: { machine: describeMachine(), kernels } };
 }
 
 /** Our engine on the same backend beside other engines, which take files. */
@@ -152,6 +170,11 @@ function checkFlags(values: Values): void {
     throw new OptionError(
       `cannot bench: --${mode} is given with ${which}, must be left out, since it measures the ` +
         "WASM kernels or a server on them",
+    );
+  }
+  if (values.kernels && values.backend !== "webgpu") {
+    throw new OptionError(
+      `cannot bench: --kernels is given with ${which}, must be with --backend webgpu or wasm alone`,
     );
   }
   if (values["made-up"].length > 0 && values.model !== undefined) {

@@ -186,6 +186,7 @@ Deno.test("bench refuses flags that don't go with a GPU or with made-up models",
     [["--made-up", "v2-lite", "--peers"], "other engines take files"],
     [["--made-up", "v2-lite:Q2_K"], "must be qwen-1.5b or v2-lite with Q8_0 or Q4_K"],
     [["--made-up", "v2-lite:Q8_0:x"], "must be qwen-1.5b"],
+    [["--backend", "hybrid", "--kernels"], "--kernels is given with --backend hybrid"],
     [["--backend", "cuda"], "must be one of wasm, webgpu, hybrid"],
   ] as const;
   for (const [args, message] of refused) {
