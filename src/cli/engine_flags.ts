@@ -126,6 +126,15 @@ export const ENGINE_FLAGS = {
   fault: FAULT,
 };
 
+function hybridOptions(
+  { hybrid, routing }: Pick<FlagValues<typeof ENGINE_FLAGS>, "hybrid" | "routing">,
+): LoadModelOptions["hybrid"] {
+  return {
+    always: hybrid === "always",
+    counts: routing === undefined ? undefined : countTrace(readTrace(routing)),
+  };
+}
+
 /** What `loadModel` takes of these flags. */
 export function loadOptions(
   values: FlagValues<typeof ENGINE_FLAGS>,
@@ -142,10 +151,7 @@ export function loadOptions(
     speculation: values.speculate,
     memoryBytes: values.memory,
     gpuBytes: values["gpu-memory"],
-    hybrid: {
-      always: values.hybrid === "always",
-      counts: values.routing === undefined ? undefined : countTrace(readTrace(values.routing)),
-    },
+    hybrid: values.backend === "hybrid" ? hybridOptions(values) : undefined,
     expertCacheBytes: values["expert-cache"],
     expertPolicy: values["expert-policy"],
     expertGroups: values["expert-groups"],

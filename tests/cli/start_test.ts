@@ -1,4 +1,10 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { ENGINE_FLAGS, loadOptions } from "../../src/cli/engine_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { main as generate } from "../../src/cli/generate.ts";
@@ -6,6 +12,8 @@ import { describeServing, hostsFor, main } from "../../src/cli/start.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
 import type { Server } from "../../src/server/serve.ts";
 import type { EngineInfo } from "../../src/engine/types.ts";
+import { formatTrace } from "../../src/experts/trace.ts";
+import { randomTrace } from "../experts/_traces.ts";
 import { FakeEngine } from "../routes/_fake_engine.ts";
 import { recordedIo, TINY_MODEL } from "./_io.ts";
 
@@ -92,6 +100,34 @@ Deno.test("the line that start prints names the GPU, whose choice it was, and th
     backendOf({ backend: "hybrid", adapter, activations: "q16", threads: 8 }),
     [`hybrid backend on ${adapter} (as asked), q16 activations`, "8 threads"],
   );
+});
+
+Deno.test("a hybrid's flags become its options, and a trace is read for no other backend", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const size = { layers: 2, experts: 5, topK: 2, documents: 1, decodeSteps: 3, prefillRows: 4 };
+    await Deno.writeTextFile(`${folder}/trace`, formatTrace(randomTrace({ seed: 1, ...size })));
+    const optionsOf = (...args: string[]) => {
+      const options = { command: "start", args, env: () => undefined };
+      return loadOptions(parseFlags(ENGINE_FLAGS, options).values, "m");
+    };
+    const hybrid = ["--backend", "hybrid", "--gpu-memory", "3GB"];
+    const { backend, gpuBytes, hybrid: split } = optionsOf(
+      ...hybrid,
+      "--routing",
+      `${folder}/trace`,
+    );
+    assertEquals([backend, gpuBytes, split!.always], ["hybrid", 3e9, false]);
+    assertEquals(split!.counts!.map(({ layer, counts }) => [layer, counts.length]), [[1, 5], [
+      2,
+      5,
+    ]]);
+    assertEquals(optionsOf(...hybrid, "--hybrid", "always").hybrid?.always, true);
+    assertEquals(optionsOf("--backend", "wasm", "--routing", "missing").hybrid, undefined);
+    assertThrows(() => optionsOf(...hybrid, "--routing", `${folder}/none`), FormatError, "missing");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });
 
 Deno.test("scores of a prompt over HTTP are those of its own greedy answer", async () => {
