@@ -235,7 +235,7 @@ class TwoBackends implements HybridBackend {
 
   place(move: ExpertPlace): Promise<void> {
     const moving = this.#moved.then(() => this.#move(move));
-    this.#moved = moving.catch(() => {});
+    this.#moved = moving.catch((error) => this.#noteLoss(error));
     return moving;
   }
 
@@ -266,18 +266,18 @@ class TwoBackends implements HybridBackend {
 
   /** Reads after everything before; what comes later need not wait until it has been read. */
   async #read<T>(read: () => Promise<T>): Promise<T> {
-    const { reading } = await this.#lane.run(() => {
-      this.#checkAlive();
-      if (this.#failure !== null) {
-        this.#failure.told = true;
-        throw this.#failure.error;
-      }
-      return { reading: read() };
-    });
     try {
+      const { reading } = await this.#lane.run(() => {
+        this.#checkAlive();
+        if (this.#failure !== null) {
+          this.#failure.told = true;
+          throw this.#failure.error;
+        }
+        return { reading: read() };
+      });
       return await reading;
     } catch (error) {
-      if (error instanceof BackendLostError) this.#lose(error);
+      this.#noteLoss(error);
       throw error;
     }
   }
@@ -292,6 +292,10 @@ class TwoBackends implements HybridBackend {
   #fail(error: unknown): void {
     if (error instanceof BackendLostError) this.#lose(error);
     else this.#failure ??= { error, told: false };
+  }
+
+  #noteLoss(error: unknown): void {
+    if (error instanceof BackendLostError) this.#lose(error);
   }
 
   /** Ends both sides: one alone computes nothing. */

@@ -41,12 +41,21 @@ async function placementOf({ path }: Golden, choice: Choice): Promise<HybridPlac
 
 const wasm = () => createWasmBackend({ threads: 1, activations: "f32" });
 
-function on(name: string, options: { device: () => Promise<Backend>; choice: Choice }) {
+/** Room for few of a layer's experts: what the others need is read when they are chosen. */
+const pagedWasm = () =>
+  createWasmBackend({ threads: 1, activations: "f32", paging: { cacheBytes: PAGED_BYTES } });
+const PAGED_BYTES = 64 * 1024;
+
+function on(
+  name: string,
+  options: { device: () => Promise<Backend>; host?: () => Promise<Backend>; choice: Choice },
+) {
+  const { device, host = wasm, choice } = options;
   return {
     name,
     async open(golden: Golden) {
-      const placement = await placementOf(golden, options.choice);
-      return createHybridBackend({ device: await options.device(), host: await wasm(), placement });
+      const placement = await placementOf(golden, choice);
+      return createHybridBackend({ device: await device(), host: await host(), placement });
     },
   };
 }
@@ -64,6 +73,16 @@ exactGoldenTests({
     choice: CHOICES["half of the experts"],
   }),
   only: ({ id }) => id === "models/deepseek_v3",
+  chunks: [7],
+});
+
+exactGoldenTests({
+  ...on("hybrid of wasm and wasm that pages, half of the experts on the device", {
+    device: wasm,
+    host: pagedWasm,
+    choice: CHOICES["half of the experts"],
+  }),
+  only: ({ id }) => id === "gguf/deepseek_v3.q8_0",
   chunks: [7],
 });
 
