@@ -32,9 +32,9 @@ export async function openLocalEngine(
   options: EngineOptions,
   hooks: OpenHooks = {},
 ): Promise<LocalEngine> {
-  if (options.backend !== "auto") return await openOn(options, hooks);
-  const backend = await chooseBackend(options);
-  const backendChosen = true;
+  const backendChosen = options.backend === "auto" || options.backendChosen === true;
+  if (!backendChosen) return await openOn(options, hooks);
+  const backend = options.backend === "auto" ? await chooseBackend(options) : options.backend;
   try {
     return await openOn({ ...options, backend, backendChosen }, hooks);
   } catch (error) {

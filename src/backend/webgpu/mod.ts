@@ -68,6 +68,9 @@ export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): P
   return new WebGpuBackend(await openGpu(options.limits), options);
 }
 
+/** Milliseconds within which a device that is lost says so. */
+const LOSS_MS = 200;
+
 class WebGpuBackend implements Backend {
   readonly name = "webgpu";
   readonly adapter: string;
@@ -103,7 +106,11 @@ class WebGpuBackend implements Backend {
     this.#uploader = new Uploader(this.#allocator, maxBinding);
     this.#reader = new Reader(device);
     // A lost device goes on taking calls, and its errors are told here only.
-    device.lost.then(({ message }) => this.#lose(`the device was lost (${message})`));
+    device.lost.then(({ message }) => {
+      // Whatever failed before did so for it.
+      this.#lost = null;
+      this.#lose(`the device was lost (${message})`);
+    });
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#lose((event as GPUUncapturedErrorEvent).error.message);
@@ -286,14 +293,22 @@ class WebGpuBackend implements Backend {
   async #read(runs: Parameters<Reader["read"]>[0]): Promise<Uint8Array<ArrayBuffer>> {
     this.#checkAlive();
     try {
-      return await this.#reader.read(runs);
+      const bytes = await this.#reader.read(runs);
+      // What the GPU has computed after it was lost is nothing.
+      if (this.#lost === null) return bytes;
     } catch (error) {
       this.#lose((error as Error).message);
-      throw this.#lost;
-    } finally {
-      // What the GPU has computed after it was lost is nothing.
-      this.#checkAlive();
     }
+    await this.#whetherLost();
+    throw this.#lost ?? new BackendLostError("cannot read a buffer: the backend is closed");
+  }
+
+  /** Calls to a device that is lost fail in ways of their own, at times before it says that it is lost. */
+  async #whetherLost(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, LOSS_MS));
+    await Promise.race([this.#gpu.device.lost, late]);
+    clearTimeout(timer);
   }
 
   #scratchOf(name: string, bytes: number): GPUBuffer {
