@@ -93,12 +93,13 @@ export function hostProbeOf(
   const { matrices, bytesByType = {} } = outline.parts.find(({ kind, mtp }) =>
     kind === "routed experts" && !mtp
   )!;
-  const { hiddenSize: hidden } = outline;
+  const { hiddenSize: hidden, topK } = outline;
   const [{ rows, cols }] = matrices;
   const [main = ""] = Object.entries(bytesByType).sort(([, a], [, b]) => b - a)
     .map(([type]) => type);
   const type = loadedType(storage === "file" ? main : storage);
-  return { type, hidden, intermediate: cols === hidden ? rows : cols, threads, activations };
+  const intermediate = cols === hidden ? rows : cols;
+  return { type, hidden, intermediate, topK, threads, activations };
 }
 
 /** The type that kernels read where a file has this one. */

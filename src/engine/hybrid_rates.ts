@@ -23,6 +23,8 @@ export interface HostProbe {
   readonly type: TensorType;
   readonly hidden: number;
   readonly intermediate: number;
+  /** Experts a row, which threads share among each other. */
+  readonly topK: number;
   readonly threads: number;
   readonly activations: ActivationPrecision;
   /** Bytes of the experts that are read in turn: more than caches hold. */
@@ -68,10 +70,10 @@ function wholeBlocks({ type, hidden, intermediate }: HostProbe) {
 
 async function uploadExperts(
   backend: Backend,
-  { type, hidden, intermediate, bytes = PROBE_BYTES }: HostProbe,
+  { type, hidden, intermediate, topK, bytes = PROBE_BYTES }: HostProbe,
 ) {
   const each = 2 * intermediate * rowBytes(type, hidden) + hidden * rowBytes(type, intermediate);
-  const count = Math.max(2, Math.ceil(bytes / each));
+  const count = Math.max(2 * topK, Math.ceil(bytes / each));
   const matrices = (rows: number, cols: number) =>
     Array.from({ length: count }, () => plainTensor({ type, rows, cols }));
   const experts = await backend.uploadExperts({
@@ -80,36 +82,38 @@ async function uploadExperts(
     up: matrices(intermediate, hidden),
     down: matrices(hidden, intermediate),
   });
-  return { experts, hidden };
+  return { experts, hidden, topK };
 }
 
-/** Choices of experts a second, one a row: one expert after the other, or the same one for many rows. */
+/** Choices of experts a second: all rows of a step choose the same ones, those of the next step others. */
 async function timeExperts(
   backend: Backend,
-  { experts, hidden, rows, milliseconds }:
+  { experts, hidden, topK, rows, milliseconds }:
     & Awaited<ReturnType<typeof uploadExperts>>
     & { rows: number; milliseconds: number },
 ): Promise<number> {
   const create = (kind: Buffer["kind"], width: number) =>
     backend.createBuffer({ kind, rows, width });
-  const [x, out, weights] = [create("f32", hidden), create("f32", hidden), create("f32", 1)];
-  const expertIds = create("i32", 1);
+  const [x, out, weights] = [create("f32", hidden), create("f32", hidden), create("f32", topK)];
+  const expertIds = create("i32", topK);
   backend.write(x, Float32Array.from({ length: rows * hidden }, (_, i) => Math.sin(i * 1.7)));
-  backend.write(weights, new Float32Array(rows).fill(1));
+  backend.write(weights, new Float32Array(rows * topK).fill(1));
   const plan = backend.record((ops) => {
-    const step = { x, experts, expertIds, weights, topK: 1, out, rows };
+    const step = { x, experts, expertIds, weights, topK, out, rows };
     ops.experts({ ...step, activation: "silu" });
   });
-  let expert = 0;
+  let first = 0;
   const run = async () => {
-    backend.write(expertIds, new Int32Array(rows).fill(expert++ % experts.count));
+    const chosen = Array.from({ length: topK }, (_, j) => (first + j) % experts.count);
+    first = (first + topK) % experts.count;
+    backend.write(expertIds, Int32Array.from({ length: rows * topK }, (_, i) => chosen[i % topK]));
     backend.submit(plan);
     await backend.read(out, { rows: 0 });
   };
   // Code is optimised while it runs.
   await repeat(run, milliseconds);
   const { times, seconds } = await repeat(run, milliseconds);
-  return times * rows / seconds;
+  return times * rows * topK / seconds;
 }
 
 async function repeat(run: () => Promise<void>, milliseconds: number) {

@@ -148,11 +148,11 @@ Deno.test("the CPU is measured with experts of the model's own type and extents"
   const config = outlineFromTensors(madeUpModel("v2-lite", "Q4_K"));
   assertEquals(
     hostProbeOf(config, { threads: 3, activations: "q8", storage: "F8" }),
-    { type: "F8_E4M3", hidden: 2048, intermediate: 1408, threads: 3, activations: "q8" },
+    { type: "F8_E4M3", hidden: 2048, intermediate: 1408, topK: 6, threads: 3, activations: "q8" },
   );
   // Rows of 1408 are no whole blocks of a K type, whose rate is measured anyway.
   for (const type of ["Q4_K", "Q8_0"] as const) {
-    const shape = { type, hidden: 64, intermediate: 96, threads: 1 } as const;
+    const shape = { type, hidden: 64, intermediate: 96, topK: 3, threads: 1 } as const;
     const rates = await measureHost({
       ...shape,
       activations: "q16",
