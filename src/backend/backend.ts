@@ -360,22 +360,48 @@ export interface AddParams {
   readonly rows: number;
 }
 
+/** What `choose` gives instead of an id where one of the logits is NaN or infinite. */
+export const CHOSEN_NOT_FINITE = -1;
+/** What it gives where biases of -Infinity exclude every token. */
+export const CHOSEN_NONE = -2;
+
 /**
- * The greedy choice, for backends that decode without waiting for the host: `ids[t]` and
- * `history[turn * stride + t]` get the id of the largest of `logits[t]`, the lowest of equals, or -1 where
- * one of them is NaN or infinite.
+ * The choice of tokens, for backends that decode without waiting for the host. Row t is one of the
+ * sequence `sequences[t]`. What is chosen for it, an id or one of the two numbers above, goes to
+ * `history[turn * stride + t]`; the id, 0 where there is none, to `ids[t]` and `latest[sequences[t]]`.
+ * Without `sampling` it is that of the largest logit, the lowest of equals.
  */
 export interface ChooseParams {
-  /** f32 [rows, vocabulary] */
+  /** f32 [rows, vocabulary]; undefined afterwards where there is `sampling`. */
   readonly logits: Buffer;
+  /** i32 [rows, 1]; those of a step differ from each other. */
+  readonly sequences: Buffer;
   /** i32 [rows, 1]: what the next step's `embed` reads. */
   readonly ids: Buffer;
+  /** i32 [sequences, 1]: the ids for steps that have other rows. */
+  readonly latest: Buffer;
   /** i32 [turns * stride, 1] */
   readonly history: Buffer;
   /** i32 [1, 1] */
   readonly turn: Buffer;
   readonly stride: number;
+  readonly sampling?: SamplingBuffers;
   readonly rows: number;
+}
+
+/**
+ * What rows are sampled by: each by its sequence's rule, as `Sampler` does with the same rule, tallies,
+ * biases and random bits, and to the same token.
+ */
+export interface SamplingBuffers {
+  /** i32 [sequences, RULE_WORDS]: `ruleWords` of each. */
+  readonly rules: Buffer;
+  /** i32 [turns * stride, 2]: random bits where `history` gets what they choose, the high word first. */
+  readonly draws: Buffer;
+  /** i32 [sequences * vocabulary, 1]: the tallies of each, counted up where its rule edits logits. */
+  readonly tallies: Buffer;
+  /** f32 [sequences * vocabulary, 1]: settled biases, read where its rule edits logits. */
+  readonly biases: Buffer;
 }
 
 /** The operations a model is made of. Each records; none returns a value. */

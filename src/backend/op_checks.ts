@@ -3,6 +3,7 @@
  * never in a file or a request, and so a RangeError.
  */
 
+import { RULE_WORDS } from "../sampling/rule.ts";
 import type {
   AddParams,
   AttentionParams,
@@ -224,14 +225,24 @@ export function checkExperts(params: ExpertsParams): void {
   if (out === x) throw misuse(op, "the output", "its input", "another buffer");
 }
 
-export function checkChoose({ logits, ids, history, turn, stride, rows }: ChooseParams): void {
+export function checkChoose(params: ChooseParams): void {
+  const { logits, sequences, ids, latest, history, turn, stride, sampling, rows } = params;
   const op = "choose";
   checkRows(op, rows);
   checkBuffer(op, logits, { what: "logits", kind: "f32", rows });
+  checkBuffer(op, sequences, { what: "sequences", kind: "i32", rows, width: 1 });
   checkBuffer(op, ids, { what: "ids", kind: "i32", rows, width: 1 });
+  checkBuffer(op, latest, { what: "latest", kind: "i32", rows: 1, width: 1 });
   checkBuffer(op, history, { what: "history", kind: "i32", rows: stride, width: 1 });
   checkBuffer(op, turn, { what: "turn", kind: "i32", rows: 1, width: 1 });
   if (rows > stride) throw misuse(op, "rows", rows, `at most the stride, ${stride}`);
+  if (sampling === undefined) return;
+  const { rules, draws, tallies, biases } = sampling;
+  const cells = latest.rows * logits.width;
+  checkBuffer(op, rules, { what: "rules", kind: "i32", rows: latest.rows, width: RULE_WORDS });
+  checkBuffer(op, draws, { what: "draws", kind: "i32", rows: history.rows, width: 2 });
+  checkBuffer(op, tallies, { what: "tallies", kind: "i32", rows: cells, width: 1 });
+  checkBuffer(op, biases, { what: "biases", kind: "f32", rows: cells, width: 1 });
 }
 
 function checkCount(op: string, { what, is, most }: { what: string; is: number; most: number }) {

@@ -8,11 +8,15 @@ import type { Backend } from "../backend/backend.ts";
 import type { HybridTraffic } from "../backend/hybrid/traffic.ts";
 import type { KernelTime } from "../backend/webgpu/profiler.ts";
 import { BURST_TOKENS } from "../engine/burst.ts";
+import type { Choices } from "../engine/choosing.ts";
 import { pagesFor } from "../engine/pages.ts";
 import { CHOSEN_THERE, type Step, type StepRow } from "../engine/schedule.ts";
 import { StepRunner } from "../engine/step_runner.ts";
 import type { TensorSource } from "../formats/tensor_source.ts";
 import { loadModel } from "../model/registry.ts";
+import { Candidates } from "../sampling/candidates.ts";
+import { Sampler } from "../sampling/sampler.ts";
+import { NEUTRAL_SAMPLING } from "../sampling/types.ts";
 import { type KernelFigures, kernelFigures } from "./kernel_times.ts";
 import { summarize, type Summary } from "./statistics.ts";
 
@@ -126,8 +130,12 @@ type BenchOptions = StepBenchOptions & {
 
 class Bench {
   readonly #options: BenchOptions;
+  /** Greedy ones. */
+  readonly #choices: Choices;
 
   constructor(options: BenchOptions) {
+    const candidates = new Candidates(options.vocabSize);
+    this.#choices = new Sampler({ params: NEUTRAL_SAMPLING, prompt: [], candidates });
     this.#options = options;
   }
 
@@ -218,7 +226,7 @@ class Bench {
             return i === 0 ? row : { ...row, token: CHOSEN_THERE };
           }),
       ).flat();
-      if (turns > 1) await runner.choose(stepOf(rows));
+      if (turns > 1) await runner.choose(stepOf(rows), () => this.#choices);
       else await runner.run(stepOf(rows));
     }
   }

@@ -36,7 +36,7 @@ export class Bursts {
    */
   plan(requests: Iterable<LiveRequest>): void {
     const answering = [...requests];
-    if (!answering.every((live) => live.generated > 0 && live.isGreedy)) return;
+    if (!answering.every((live) => live.generated > 0 && live.wantsTokensOnly)) return;
     const fitting = this.#milliseconds === undefined
       ? FIRST_TOKENS
       : Math.round(BURST_MS / this.#milliseconds);

@@ -1,9 +1,10 @@
 /** A request from its submission to its last event: what is known of it, and its events. */
 
-import { FormatError } from "../errors.ts";
-import type { Candidates } from "../sampling/candidates.ts";
+import { CHOSEN_NONE, CHOSEN_NOT_FINITE } from "../backend/backend.ts";
+import { type Candidates, noneLeft, notFinite } from "../sampling/candidates.ts";
 import { tokenLogprobs } from "../sampling/logprobs.ts";
 import { Sampler } from "../sampling/sampler.ts";
+import type { Choices } from "./choosing.ts";
 import type { EventSink } from "./event_stream.ts";
 import { PairIndex } from "./lookup.ts";
 import { RoutingRows, type StepRouting } from "./routing.ts";
@@ -89,10 +90,15 @@ export class LiveRequest {
     return this.#options.maxTokens - this.generated;
   }
 
-  /** Whether a token is simply the one with the largest logit, and nobody wants to know more of it. */
-  get isGreedy(): boolean {
+  /** Whether nobody wants to know more of a token than which one it is: then a backend may choose it. */
+  get wantsTokensOnly(): boolean {
     const { topLogprobs, routedExperts } = this.request;
-    return this.#sampler.isGreedy && topLogprobs === undefined && routedExperts === undefined;
+    return topLogprobs === undefined && routedExperts === undefined;
+  }
+
+  /** What its tokens are chosen by. */
+  get choices(): Choices {
+    return this.#sampler;
   }
 
   /** Guesses for the next tokens. */
@@ -141,7 +147,7 @@ export class LiveRequest {
       return null;
     }
     if (row.position === lastOfPrompt) this.#endPrompt();
-    if (chosen !== undefined) return this.#giveToken(chosen);
+    if (chosen !== undefined) return this.#takeChosen(chosen);
     return logits === null ? { ends: "length" } : this.#chooseToken(logits);
   }
 
@@ -188,11 +194,18 @@ export class LiveRequest {
     return this.#giveToken(token, { logprob: chosen.logprob, top });
   }
 
+  /** Takes a token, or what `Ops.choose` gives instead of one. */
+  #takeChosen(token: number): RowOutcome {
+    if (token === CHOSEN_NOT_FINITE) throw notFinite();
+    if (token === CHOSEN_NONE) throw noneLeft();
+    this.#sampler.take(token);
+    return this.#giveToken(token);
+  }
+
   #giveToken(
     token: number,
     scores: { logprob?: number; top?: readonly TokenLogprob[] } = {},
   ): RowOutcome {
-    if (token < 0) throw notFinite();
     if (this.#stopTokens.has(token)) return { ends: "stop", stopToken: token };
     this.generated++;
     this.#pairs?.push(token);
@@ -211,15 +224,6 @@ export class LiveRequest {
       decodeMs: now - evaluated,
     };
   }
-}
-
-function notFinite(): FormatError {
-  return FormatError.of(
-    "choose a token",
-    "a logit",
-    "NaN or infinite",
-    "finite (the model's weights may be damaged)",
-  );
 }
 
 /** What a row led to: a token, an end, or both. */

@@ -244,8 +244,10 @@ export class LocalEngine implements Engine {
     const { runner } = this.#options;
     let result: StepResult;
     try {
-      if (isBurst(step.rows)) result = { ...NO_RESULT, chosen: await runner.choose(step) };
-      else {
+      if (isBurst(step.rows)) {
+        const chosen = await runner.choose(step, (id) => this.#live.get(id)!.choices);
+        result = { ...NO_RESULT, chosen };
+      } else {
         // Side by side: on a GPU each would be waited for.
         const [logits, routing] = await Promise.all([runner.run(step), this.#readRouting(step)]);
         result = { ...NO_RESULT, logits, routing };

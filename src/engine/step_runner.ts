@@ -17,6 +17,7 @@ import {
 import { fillCosSin } from "../model/rope.ts";
 import type { Model, StepInputs } from "../model/types.ts";
 import { BURST_TOKENS, turnsOf } from "./burst.ts";
+import { type Choices, Choosing } from "./choosing.ts";
 import { pagesFor } from "./pages.ts";
 import type { StepRouting } from "./routing.ts";
 import { CHOSEN_THERE, type Step, type StepRow } from "./schedule.ts";
@@ -51,9 +52,8 @@ export class StepRunner {
   readonly #cache: ModelCache;
   readonly #inputs: StepInputs;
   readonly #maxRows: number;
-  readonly #slots: number;
-  /** What `choose` works on; null where the backend leaves choosing to the host. */
-  readonly #burst: { readonly turn: Buffer; readonly history: Buffer } | null;
+  /** Null where the backend leaves choosing to the host. */
+  readonly #choosing: Choosing | null;
   /** By shape of the step, the least recently used first. */
   readonly #plans = new Map<string, Plan>();
   readonly #scratch: {
@@ -74,7 +74,6 @@ export class StepRunner {
     this.#backend = backend;
     this.#model = model;
     this.#maxRows = maxRows;
-    this.#slots = options.slots;
     this.#cache = model.createKvCache(options.pages, options.kvType);
     this.unitBytes = Array.from(
       { length: PAGE_TOKENS + 1 },
@@ -103,11 +102,14 @@ export class StepRunner {
       cosSin: new Float32Array(maxRows * ropeDim),
       pageTable: new Int32Array(pagesEach),
     };
-    this.#burst = backend.chooses
-      ? { turn: create("i32", 1, 1), history: create("i32", BURST_TOKENS * options.slots, 1) }
-      : null;
     // The largest step first: what a backend allocates for a recording is known before any request.
     this.#plan(maxRows, maxLogitRows);
+    const { slots } = options;
+    const { ids, batch: { sequences } } = this.#inputs;
+    const choosing = { backend, slots, turns: BURST_TOKENS, logits: model.logits, ids, sequences };
+    this.#choosing = backend.chooses ? new Choosing(choosing) : null;
+    const largest = this.#choosing?.params({ rows: slots, samples: true });
+    if (largest !== undefined) backend.record((ops) => ops.choose(largest));
   }
 
   /**
@@ -136,26 +138,21 @@ export class StepRunner {
   }
 
   /**
-   * Computes a burst and returns the token that was chosen behind each of its rows, -1 where the logits
-   * were not finite; rejects as `run`.
+   * Computes a burst and returns what was chosen behind each of its rows, as `Ops.choose` says it, by the
+   * samplers of their sequences, which don't count it; rejects as `run`.
    */
-  async choose(step: Step): Promise<Int32Array> {
+  async choose(step: Step, choicesOf: (sequence: number) => Choices): Promise<Int32Array> {
     const { rows } = step;
+    const choosing = this.#choosing!;
     this.#changePages(step);
-    const { turn, history } = this.#burst!;
     const turns = turnsOf(rows);
-    for (const [i, indices] of turns.entries()) {
+    const choice = choosing.prepare({ rows, turns }, choicesOf) ? "sampled" : "greedy";
+    for (const [turn, indices] of turns.entries()) {
       this.#writeStep(indices.map((index) => rows[index]));
-      this.#backend.write(turn, Int32Array.of(i));
-      this.#backend.submit(this.#plan(indices.length, indices.length, true));
+      choosing.begin(turn);
+      this.#backend.submit(this.#plan(indices.length, indices.length, choice));
     }
-    const stride = this.#slots;
-    const read = await this.#backend.readIntegers(history, { rows: turns.length * stride });
-    const chosen = new Int32Array(rows.length);
-    for (const [i, indices] of turns.entries()) {
-      for (const [t, index] of indices.entries()) chosen[index] = read[i * stride + t];
-    }
-    return chosen;
+    return await choosing.read(turns);
   }
 
   /** Copies the first tokens of a page out; what it holds is as of the last step. */
@@ -186,7 +183,7 @@ export class StepRunner {
 
   /** Whether `choose` works. */
   get chooses(): boolean {
-    return this.#burst !== null;
+    return this.#choosing !== null;
   }
 
   /** Closes the backend. */
@@ -236,16 +233,15 @@ export class StepRunner {
     }
   }
 
-  #plan(rows: number, logitRowCount: number, chooses = false): Plan {
-    const shape = `${rows}/${logitRowCount}/${chooses}`;
+  /** The plan of a step's shape; a choice that is named is made behind the logits of all rows. */
+  #plan(rows: number, logitRowCount: number, choice?: "greedy" | "sampled"): Plan {
+    const shape = `${rows}/${logitRowCount}/${choice}`;
     const known = this.#plans.get(shape);
     const step = { inputs: this.#inputs, cache: this.#cache, rows, logitRowCount };
     const plan = known ?? this.#backend.record((ops) => {
       this.#model.forward(ops, step);
-      if (!chooses) return;
-      const { ids } = this.#inputs;
-      const { logits } = this.#model;
-      ops.choose({ ...this.#burst!, logits, ids, stride: this.#slots, rows });
+      if (choice === undefined) return;
+      ops.choose(this.#choosing!.params({ rows, samples: choice === "sampled" }));
     });
     this.#plans.delete(shape);
     this.#plans.set(shape, plan);

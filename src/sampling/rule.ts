@@ -66,37 +66,50 @@ export function editedLogit(
   return settled(settled(value - settled(count * rule.frequency)) - rule.presence);
 }
 
-/** Numbers of a rule as a backend reads them. */
+/** Where a rule's numbers are among the words that a backend reads. */
+export const RULE_AT = {
+  flags: 0,
+  farthest: 1,
+  topK: 2,
+  share: 3,
+  scale: 4,
+  repetition: 5,
+  inverse: 6,
+  frequency: 7,
+  presence: 8,
+} as const;
+
 export const RULE_WORDS = 9;
 
-const DRAWS = 1;
-const EDITS = 2;
-const SHARES = 4;
+/** Bits of the flags: what the rule does, and that there is a share. */
+export const RULE_FLAGS = { draws: 1, edits: 2, shares: 4 } as const;
 
 /** The rule in RULE_WORDS 32-bit words: flags, integers, and the bits of float32 numbers. */
 export function ruleWords(rule: SamplingRule): Int32Array {
   const words = new Int32Array(RULE_WORDS);
-  const floats = new Float32Array(words.buffer);
   const { draws, edits, share } = rule;
-  words[0] = (draws ? DRAWS : 0) | (edits ? EDITS : 0) | (share === null ? 0 : SHARES);
-  words[1] = rule.farthest;
-  words[2] = rule.topK;
-  words[3] = share ?? 0;
-  floats.set([rule.scale, rule.repetition, rule.inverse, rule.frequency, rule.presence], 4);
+  words[RULE_AT.flags] = (draws ? RULE_FLAGS.draws : 0) | (edits ? RULE_FLAGS.edits : 0) |
+    (share === null ? 0 : RULE_FLAGS.shares);
+  words[RULE_AT.farthest] = rule.farthest;
+  words[RULE_AT.topK] = rule.topK;
+  words[RULE_AT.share] = share ?? 0;
+  const { scale, repetition, inverse, frequency, presence } = rule;
+  const floats = [scale, repetition, inverse, frequency, presence];
+  new Float32Array(words.buffer).set(floats, RULE_AT.scale);
   return words;
 }
 
 /** The reverse of `ruleWords`. */
 export function ruleOf(words: Int32Array): SamplingRule {
-  const [scale, repetition, inverse, frequency, presence] = new Float32Array(
-    words.slice(4, RULE_WORDS).buffer,
-  );
+  const floats = new Float32Array(words.slice(RULE_AT.scale, RULE_WORDS).buffer);
+  const [scale, repetition, inverse, frequency, presence] = floats;
+  const flags = words[RULE_AT.flags];
   return {
-    draws: (words[0] & DRAWS) !== 0,
-    edits: (words[0] & EDITS) !== 0,
-    farthest: words[1],
-    topK: words[2],
-    share: (words[0] & SHARES) !== 0 ? words[3] >>> 0 : null,
+    draws: (flags & RULE_FLAGS.draws) !== 0,
+    edits: (flags & RULE_FLAGS.edits) !== 0,
+    farthest: words[RULE_AT.farthest],
+    topK: words[RULE_AT.topK],
+    share: (flags & RULE_FLAGS.shares) !== 0 ? words[RULE_AT.share] >>> 0 : null,
     ...{ scale, repetition, inverse, frequency, presence },
   };
 }

@@ -20,6 +20,8 @@ export class Sampler {
   readonly rule: SamplingRule;
   /** By token id, of those that have one. */
   readonly biases: ReadonlyMap<number, number>;
+  /** Tokens of the prompt. */
+  readonly promptTokens: number;
   readonly #candidates: Candidates;
   readonly #random: Xoshiro128;
   /** By token id: SEEN, and occurrences in the answer. */
@@ -28,6 +30,7 @@ export class Sampler {
 
   constructor({ params, prompt, candidates }: SamplerOptions) {
     this.rule = createRule(params);
+    this.promptTokens = prompt.length;
     this.#candidates = candidates;
     this.#random = new Xoshiro128(params.seed ?? drawSeed());
     const biases = new Map<number, number>();
@@ -66,12 +69,9 @@ export class Sampler {
     const rawBest = candidates.load(logits);
     if (this.rule.edits) this.#edit(logits);
     const best = this.rule.edits ? candidates.best() : rawBest;
-    const token = this.rule.draws
-      ? candidates.choose({
-        best,
-        rule: this.rule,
-        bits: this.#random.peek({ skip: 0, count: 1 })[0],
-      })
+    const { rule } = this;
+    const token = rule.draws
+      ? candidates.choose({ best, rule, bits: this.bitsFrom(this.#taken, 1)[0] })
       : best;
     this.take(token);
     return token;
@@ -86,9 +86,9 @@ export class Sampler {
     }
   }
 
-  /** What the tokens behind the next `skip` ones are drawn with. */
-  peek(options: { skip: number; count: number }): RandomBits[] {
-    return this.#random.peek(options);
+  /** What the answer's tokens from the `first` one on are drawn with; none of them may be taken already. */
+  bitsFrom(first: number, count: number): RandomBits[] {
+    return this.#random.peek({ skip: first - this.#taken, count });
   }
 
   #edit(logits: Float32Array): void {

@@ -4,7 +4,10 @@ import { CapacityError } from "../../src/errors.ts";
 import { conformance } from "./conformance.ts";
 import { filled, uploadVector } from "./_harness.ts";
 
-conformance({ name: "reference", open: () => Promise.resolve(createReferenceBackend()) });
+conformance({
+  name: "reference",
+  open: () => Promise.resolve(createReferenceBackend({ chooses: true })),
+});
 
 Deno.test("reference: memory beyond the limit is refused by name and size", async () => {
   const backend = createReferenceBackend({ maxBytes: 1000 });

@@ -19,6 +19,7 @@ import {
   type Plan,
   type Weight,
 } from "../../src/backend/backend.ts";
+import { chooser } from "../../src/backend/reference/choose.ts";
 import { rootKey } from "../../src/cache/chain.ts";
 import type { UnitStore } from "../../src/cache/store.ts";
 import { LocalEngine } from "../../src/engine/local_engine.ts";
@@ -326,16 +327,10 @@ function toyOps(run: (() => void)[], onStep: (rows: number) => void): Ops {
         }
       });
     },
-    choose({ logits, ids, history, turn, stride, rows }) {
-      run.push(() => {
-        for (let t = 0; t < rows; t++) {
-          const row = values(logits).subarray(t * VOCAB, (t + 1) * VOCAB);
-          const best = row.indexOf(Math.max(...row));
-          const id = Number.isFinite(row[0]) ? best : -1;
-          values(ids)[t] = Math.max(0, id);
-          values(history)[values(turn)[0] * stride + t] = id;
-        }
-      });
+    choose(params) {
+      const floats = (buffer: Buffer) => values(buffer) as Float32Array;
+      const integers = (buffer: Buffer) => values(buffer) as Int32Array;
+      run.push(chooser(params, { floats, integers }));
     },
     rmsNorm: never,
     add: never,

@@ -49,6 +49,8 @@ import { readValues } from "./upload.ts";
 export interface ReferenceBackendOptions {
   /** Bytes that weights, caches and buffers may take together; unlimited by default. */
   readonly maxBytes?: number;
+  /** Say that tokens are better chosen here, as if waiting cost something; false where absent. */
+  readonly chooses?: boolean;
 }
 
 /** Opens a reference backend. */
@@ -72,7 +74,7 @@ class ReferenceBackend implements Backend {
   readonly name = "reference";
   readonly threads = 1;
   readonly activations = "f32";
-  readonly chooses = false;
+  readonly chooses: boolean;
   /** Exponentials and square roots are the runtime's own. */
   readonly numerics = `reference ${process.versions.v8}`;
   readonly conversions: readonly string[] = [];
@@ -82,6 +84,7 @@ class ReferenceBackend implements Backend {
 
   constructor(options: ReferenceBackendOptions) {
     this.#maxBytes = options.maxBytes ?? Infinity;
+    this.chooses = options.chooses ?? false;
   }
 
   async upload(tensor: TensorData): Promise<ReferenceWeight> {

@@ -1,11 +1,11 @@
 /** Records the reference backend's ops: checks each and makes it a closure over its arrays. */
 
-import { UnsupportedOpError } from "../../errors.ts";
 import {
   type AddParams,
   type AttentionParams,
   type BatchBuffers,
   type Buffer,
+  type ChooseParams,
   type EmbedParams,
   type ExpertsParams,
   type GatedLinearParams,
@@ -23,6 +23,7 @@ import {
   type RotateAndCacheParams,
 } from "../backend.ts";
 import * as check from "../op_checks.ts";
+import { chooser } from "./choose.ts";
 import { roundKept } from "./kept.ts";
 import { attendLatentHead, headLinearRow } from "./latent.ts";
 import {
@@ -294,10 +295,9 @@ export class Recorder implements Ops {
     });
   }
 
-  choose(): void {
-    throw new UnsupportedOpError(
-      "cannot record choose: the reference backend leaves it to the host",
-    );
+  choose(params: ChooseParams): void {
+    check.checkChoose(params);
+    this.#steps.push(chooser(params, { floats, integers }));
   }
 
   experts(params: ExpertsParams): void {

@@ -87,6 +87,7 @@ class WebGpuBackend implements Backend {
   readonly #reader: Reader;
   readonly #experts: GpuExperts[] = [];
   readonly #scratch = new Map<string, GPUBuffer>();
+  readonly #tables = new Map<string, GPUBuffer>();
   /** A plan has run: what memory lacks from now on was not asked for at load. */
   #running = false;
   #lost: BackendLostError | null = null;
@@ -232,6 +233,7 @@ class WebGpuBackend implements Backend {
     const { device } = this.#gpu;
     const recorder = new GpuRecorder({
       scratch: (name, bytes) => this.#scratchOf(name, bytes),
+      table: (name, words) => this.#tableOf(name, words),
       maxBindings: device.limits.maxStorageBuffersPerShaderStage,
       activations: this.activations,
       packedDot: this.#gpu.packedDot,
@@ -329,6 +331,16 @@ class WebGpuBackend implements Backend {
       this.#lose((error as Error).message);
       throw this.#lost;
     }
+  }
+
+  #tableOf(name: string, words: Uint32Array<ArrayBuffer>): GPUBuffer {
+    let buffer = this.#tables.get(name);
+    if (buffer === undefined) {
+      buffer = this.#workspace(name, words.byteLength);
+      this.#gpu.device.queue.writeBuffer(buffer, 0, words);
+      this.#tables.set(name, buffer);
+    }
+    return buffer;
   }
 
   #checkAlive(): void {

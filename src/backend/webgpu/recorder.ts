@@ -21,7 +21,7 @@ import * as check from "../op_checks.ts";
 import type { Dispatch } from "./kernel.ts";
 import { attention, rotateAndCache } from "./ops/attention.ts";
 import { choose } from "./ops/choose.ts";
-import type { OpContext } from "./ops/context.ts";
+import type { TableContext } from "./ops/context.ts";
 import { experts } from "./ops/experts.ts";
 import { gate } from "./ops/gate.ts";
 import { latentAttention, rotateAndCacheLatent } from "./ops/latent.ts";
@@ -32,9 +32,9 @@ export class GpuRecorder implements Ops {
   readonly dispatches: Dispatch[] = [];
   /** Ops so far. */
   length = 0;
-  readonly #context: OpContext;
+  readonly #context: TableContext;
 
-  constructor(context: Omit<OpContext, "run">) {
+  constructor(context: Omit<TableContext, "run">) {
     this.#context = { ...context, run: (dispatch) => this.dispatches.push(dispatch) };
   }
 
@@ -108,7 +108,7 @@ export class GpuRecorder implements Ops {
     this.#record(choose, params);
   }
 
-  #record<P>(op: (context: OpContext, params: P) => void, params: P): void {
+  #record<P>(op: (context: TableContext, params: P) => void, params: P): void {
     this.length++;
     op(this.#context, params);
   }

@@ -15,3 +15,9 @@ export interface OpContext {
   /** Whether WGSL has a product of four packed bytes here. */
   readonly packedDot: boolean;
 }
+
+/** The same, of ops that look something up. */
+export interface TableContext extends OpContext {
+  /** Words that never change, in memory that all who ask by the same name share. */
+  table(name: string, words: Uint32Array<ArrayBuffer>): GPUBuffer;
+}
