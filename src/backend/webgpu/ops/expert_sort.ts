@@ -20,13 +20,15 @@ export interface Schedule {
   readonly tokens: number;
 }
 
-/**
- * Pairs that share loads of weights: not many more than an expert has on average. 8, 16 or 32, or 4 where
- * there are such tiles.
- */
-export function tokensOfTile(pairs: number, count: number, least: 4 | 8): number {
+/** Pairs of float32 that share loads of weights: not many more than an expert has on average. */
+export function tokensOfTile(pairs: number, count: number): number {
   const average = pairs / count;
-  return average <= 3 ? least : average <= 6 ? 8 : average <= 20 ? 16 : 32;
+  return average <= 3 ? 4 : average <= 6 ? 8 : average <= 20 ? 16 : 32;
+}
+
+/** The same of integers: eight by eight up to some, of which those that aren't there cost nothing. */
+export function tokensOfIntegerTile(pairs: number, count: number): 8 | 32 {
+  return pairs / count <= 24 ? 8 : 32;
 }
 
 /** `pairs` pairs from `firstPair` of `expertIds` on, numbered from 0. */

@@ -10,7 +10,7 @@ import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
 import type { OpContext } from "./context.ts";
 import { activatedIntegerTiles, downIntegerTiles } from "./expert_integer_tiles.ts";
 import { activatedPairs, addedPairs } from "./expert_pairs.ts";
-import { sortByExpert, tokensOfTile } from "./expert_sort.ts";
+import { sortByExpert, tokensOfIntegerTile, tokensOfTile } from "./expert_sort.ts";
 import { activatedTiles, addedValues, downTiles } from "./expert_tiles.ts";
 import { integersFor } from "./integer_products.ts";
 import { checkExpertCount } from "./moe_common.ts";
@@ -68,7 +68,8 @@ function many(context: OpContext, step: ExpertRows): void {
   const { rows, topK, input, experts: { count, hidden } } = step;
   const { down } = expertsOf(step.experts);
   const integers = input.integers ?? integersFor(context, [{ weight: down }]);
-  const tokens = tokensOfTile(rows * topK, count, integers === undefined ? 4 : 8);
+  const tokensOf = integers === undefined ? tokensOfTile : tokensOfIntegerTile;
+  const tokens = tokensOf(rows * topK, count);
   const schedule = sortByExpert(context, {
     expertIds: bufferOf(step.expertIds).memory,
     firstPair: step.firstRow * topK,
