@@ -77,6 +77,8 @@ export interface LocalEngineOptions {
   readonly onRouting?: (routing: StepRouting, rows: number) => void;
   /** Called when the backend is lost: every later step fails, so open the model anew. */
   readonly onLost?: (error: Error) => void;
+  /** Called when the engine has closed, its backend too. */
+  readonly onClosed?: () => void;
   /** Called when the events of a step have been handed out. */
   readonly onStepEnd?: () => void;
 }
@@ -322,5 +324,6 @@ export class LocalEngine implements Engine {
     await this.#kept?.close();
     this.#turn.close();
     this.#options.runner.close();
+    this.#options.onClosed?.();
   }
 }

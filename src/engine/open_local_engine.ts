@@ -56,6 +56,7 @@ async function openOn(
   // Only what outlives the process needs a name for the model's content.
   const identified = hooks.store === undefined ? undefined : new IdentifiedSource(checkpoint);
   const source = identified ?? checkpoint;
+  let isReadLater = false;
   try {
     const sizes = chooseSizes({ ...sizesOf(options), config: readModelConfig(source) });
     const plan = await hybridPlan(source, { options, sizes });
@@ -81,7 +82,7 @@ async function openOn(
       const rebalancer = rebalancerOf(backend, model);
       const routedLayers = model.routedLayers.length;
       warnings.push(...budgetWarnings(options, { routedLayers, memory: backend.memory() }));
-      return new LocalEngine({
+      const engine = new LocalEngine({
         info: describe({ source, backend, model, contextLength, warnings, engine: options, plan }),
         runner,
         chunkTokens: options.chunkTokens,
@@ -104,13 +105,17 @@ async function openOn(
         onRouting: rebalancer && ((routing, rows) => rebalancer.add(routing, rows)),
         onStepEnd: hooks.onStepEnd,
         onLost: hooks.onLost,
+        onClosed: () => source.close(),
       });
+      // Experts that move to the GPU are read when they do.
+      isReadLater = rebalancer !== undefined;
+      return engine;
     } catch (error) {
       backend.close();
       throw error;
     }
   } finally {
-    source.close();
+    if (!isReadLater) source.close();
   }
 }
 

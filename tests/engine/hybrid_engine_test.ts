@@ -117,3 +117,37 @@ Deno.test({
     );
   },
 });
+
+/** How many times this process has the built-in model open. */
+function openModels(): number {
+  const paths = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${name}`);
+    } catch {
+      // The folder's own, closed again.
+      return "";
+    }
+  });
+  return paths.filter((path) => path === Deno.realPathSync(BUILT_IN)).length;
+}
+
+const notLinux = Deno.build.os === "linux" ? "" : " (skipped: open files are listed on Linux only)";
+
+Deno.test({
+  name:
+    `a hybrid's file stays open for the experts that move, until the engine closes${SKIP_NOTE}${notLinux}`,
+  ignore: GPU_SKIPPED !== undefined || notLinux !== "",
+  sanitizeResources: false,
+  sanitizeOps: false,
+  fn: async () => {
+    const before = openModels();
+    const engine = await openLocalEngine({
+      ...OPTIONS,
+      gpuBytes: 60_000_000,
+      hybrid: { placement: { layers: [{ layer: 1, resident: [0] }] } },
+    });
+    assertEquals(openModels(), before + 1);
+    await engine.close();
+    assertEquals(openModels(), before);
+  },
+});
