@@ -13,6 +13,8 @@ export interface Gpu {
   readonly maxBinding: number;
   /** Whether WGSL has a product of four packed bytes. */
   readonly packedDot: boolean;
+  /** Whether kernels may have numbers of type f16. */
+  readonly halves: boolean;
 }
 
 /** Limits that are raised to whatever the adapter has. */
@@ -75,6 +77,7 @@ export async function openGpu(limits: GpuLimits = {}): Promise<Gpu> {
       adapter: nameOf(adapter),
       software: adapter.info.isFallbackAdapter,
       packedDot: languageFeatures().has(PACKED_DOT),
+      halves: device.features.has("shader-f16"),
       maxBinding: Math.min(maxBufferSize, maxStorageBufferBindingSize, LARGEST_BINDING),
     };
   } catch (error) {

@@ -29,6 +29,8 @@ export interface Dispatch {
   readonly params: Readonly<Record<string, Parameter>>;
   /** Workgroups; spread over two dimensions where they are more than one takes, see `WORKGROUP`. */
   readonly workgroups: number;
+  /** Whether the code has numbers of type f16, for which the device must have `shader-f16`. */
+  readonly halves?: boolean;
 }
 
 /** Compiles kernels, each once. */
@@ -95,7 +97,7 @@ export function packParams(params: Dispatch["params"]): ArrayBuffer {
 }
 
 /** The whole text of a kernel. */
-function sourceOf({ code, bindings, params }: Dispatch): string {
+function sourceOf({ code, bindings, params, halves }: Dispatch): string {
   const lines = bindings.map(({ name, type = "array<f32>", write }, i) =>
     `@group(0) @binding(${i}) var<storage, ${write ? "read_write" : "read"}> ${name}: ${type};`
   );
@@ -111,6 +113,8 @@ function sourceOf({ code, bindings, params }: Dispatch): string {
       `@group(0) @binding(${bindings.length}) var<uniform> params: Params;`,
     );
   }
+  // Extensions are enabled before anything else is said.
+  if (halves) lines.unshift("enable f16;");
   return `${lines.join("\n")}\n${code}`;
 }
 
