@@ -7,10 +7,13 @@ interface Run {
   readonly bytes: number;
 }
 
+/** Buffers that are kept: as many reads as are waited for at once. */
+const MOST_KEPT = 4;
+
 export class Reader {
   readonly #device: GPUDevice;
-  /** A buffer that the host can map, kept for the next read of at most its size. */
-  #staging: GPUBuffer | null = null;
+  /** Buffers that the host can map, the smallest first, kept for later reads of at most their size. */
+  readonly #kept: GPUBuffer[] = [];
 
   constructor(device: GPUDevice) {
     this.#device = device;
@@ -36,14 +39,12 @@ export class Reader {
   }
 
   close(): void {
-    this.#staging?.destroy();
+    for (const staging of this.#kept) staging.destroy();
   }
 
   #take(bytes: number): GPUBuffer {
-    const kept = this.#staging;
-    this.#staging = null;
-    if (kept !== null && kept.size >= bytes) return kept;
-    kept?.destroy();
+    const first = this.#kept.findIndex(({ size }) => size >= bytes);
+    if (first >= 0) return this.#kept.splice(first, 1)[0];
     return this.#device.createBuffer({
       label: "read",
       size: Math.ceil(bytes / 4096) * 4096,
@@ -52,7 +53,8 @@ export class Reader {
   }
 
   #give(staging: GPUBuffer): void {
-    if (this.#staging === null) this.#staging = staging;
-    else staging.destroy();
+    this.#kept.push(staging);
+    this.#kept.sort((a, b) => a.size - b.size);
+    if (this.#kept.length > MOST_KEPT) this.#kept.shift()!.destroy();
   }
 }

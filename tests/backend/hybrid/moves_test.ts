@@ -1,11 +1,13 @@
 /** Experts that move to the device while plans run. */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import type { ExpertTensors, TensorData } from "../../../src/backend/backend.ts";
+import type { Backend, ExpertTensors, TensorData } from "../../../src/backend/backend.ts";
 import { createHybridBackend, type HybridBackend } from "../../../src/backend/hybrid/mod.ts";
 import { createReferenceBackend } from "../../../src/backend/reference/mod.ts";
 import { createWasmBackend } from "../../../src/backend/wasm/mod.ts";
+import { createWebGpuBackend } from "../../../src/backend/webgpu/mod.ts";
 import { FormatError, OptionError } from "../../../src/errors.ts";
+import { GPU_SKIPPED, SKIP_NOTE } from "../../support/gpu.ts";
 import { assertSameBits } from "../_harness.ts";
 import { EXPERTS, inputs, LAYERS, outputs, randomExperts, twoLayers } from "./_experts.ts";
 import { turn } from "./_watched.ts";
@@ -16,14 +18,20 @@ function placed(first: readonly number[], second: readonly number[]) {
   return { layers: [{ layer: FIRST, resident: first }, { layer: SECOND, resident: second }] };
 }
 
-async function open(placement: ReturnType<typeof placed>): Promise<HybridBackend> {
+async function open(
+  placement: ReturnType<typeof placed>,
+  device: Backend = createReferenceBackend(),
+): Promise<HybridBackend> {
   const host = await createWasmBackend({ threads: 1, activations: "f32" });
-  return createHybridBackend({ device: createReferenceBackend(), host, placement });
+  return createHybridBackend({ device, host, placement });
 }
 
 /** What a backend gives whose experts lie so from the start. */
-async function resultAt(placement: ReturnType<typeof placed>): Promise<Float32Array> {
-  const backend = await open(placement);
+async function resultAt(
+  placement: ReturnType<typeof placed>,
+  device?: Backend,
+): Promise<Float32Array> {
+  const backend = await open(placement, device);
   const result = await outputs(backend, { layers: await twoLayers(backend), rows: inputs(9) });
   backend.close();
   return result;
@@ -46,12 +54,13 @@ function meddledWith(
   return { layer, gate: all(gate), up: all(up), down: all(down) };
 }
 
-Deno.test("hybrid: after moves the bits are those of a backend whose experts lay there from the start", async () => {
+async function checkMoves(openDevice: () => Promise<Backend>): Promise<void> {
   const [before, after] = [placed([4, 1], [0, 2, 5]), placed([3, 1], [0, 4, 2])];
-  const backend = await open(before);
+  const backend = await open(before, await openDevice());
   const layers = await twoLayers(backend);
   const rows = inputs(9);
-  assertSameBits(await outputs(backend, { layers, rows }), await resultAt(before), "before");
+  const expectedBefore = await resultAt(before, await openDevice());
+  assertSameBits(await outputs(backend, { layers, rows }), expectedBefore, "before");
   // One into a slot whose expert moves on into another one.
   const moves = [
     { layer: FIRST, slot: 0, expert: 3 },
@@ -63,12 +72,24 @@ Deno.test("hybrid: after moves the bits are those of a backend whose experts lay
   await moving;
   assertEquals(backend.placement(), after);
   assertEquals(backend.traffic().moves, 3);
-  const expected = await resultAt(after);
+  const expected = await resultAt(after, await openDevice());
   assertSameBits(await outputs(backend, { layers, rows }), expected, "after");
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   const isClose = meanwhile.every((value, i) => Math.abs(value - expected[i]) < 1e-5 * largest);
   assert(isClose, "what is computed between moves is the same but for rounding");
   backend.close();
+}
+
+const BITS = "after moves the bits are those of a backend whose experts lay there from the start";
+
+Deno.test(`hybrid: ${BITS}`, async () => {
+  await checkMoves(() => Promise.resolve(createReferenceBackend()));
+});
+
+Deno.test({
+  name: `hybrid on a GPU: ${BITS}${SKIP_NOTE}`,
+  ignore: GPU_SKIPPED !== undefined,
+  fn: () => checkMoves(() => createWebGpuBackend()),
 });
 
 Deno.test("hybrid: an expert that is slow to read holds nobody up, and nothing has changed until it is there", async () => {
