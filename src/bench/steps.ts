@@ -78,6 +78,12 @@ export interface StepBench {
 /** Rows of a step at most. */
 const MOST_ROWS = 2048;
 
+/**
+ * Compute threads come up between turns of the event loop, a second later at most (Deno 2.9), and neither
+ * loading from memory nor the CPU's steps give it one.
+ */
+const THREADS_MS = 2000;
+
 /** Loads the model and measures it; rejects with the loader's and the backend's errors. */
 export async function measureSteps(options: StepBenchOptions): Promise<StepBench> {
   const { source, backend, clock, prefill, sequences, decode, onProgress = () => {} } = options;
@@ -92,6 +98,7 @@ export async function measureSteps(options: StepBenchOptions): Promise<StepBench
     // Uploads may be queued: nothing is there before something is read behind them.
     await backend.read(model.logits, { rows: 1 });
     const seconds = (performance.now() - start) / 1000;
+    if (backend.threads > 1) await new Promise((resolve) => setTimeout(resolve, THREADS_MS));
     const each = pagesFor(prefill[0] + decode);
     const pages = Math.max(pagesFor(longest), slots * each);
     const shape = { slots, maxRows, pages, contextLength: longest, kvType: "f16" } as const;
