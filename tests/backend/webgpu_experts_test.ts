@@ -117,6 +117,7 @@ async function openCase(test: Case) {
           return memory;
         },
         maxBindings: device.limits.maxStorageBuffersPerShaderStage,
+        rounded: new Map(),
         activations: "f32",
         packedDot: false,
       },

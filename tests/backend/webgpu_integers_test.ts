@@ -89,6 +89,7 @@ if (GPU_SKIPPED !== undefined) {
               run: (dispatch) => all.push(dispatch),
               scratch: (_name, bytes) => machine.floats(new Float32Array(bytes / 4)),
               maxBindings: 8,
+              rounded: new Map(),
               activations: "q8",
               packedDot,
             };

@@ -181,6 +181,7 @@ if (GPU_SKIPPED !== undefined) {
           run: (dispatch) => dispatches.push(dispatch),
           scratch: (_name, bytes) => bufferOf(create(bytes / 4 / rows)).memory,
           maxBindings,
+          rounded: new Map(),
           activations: "f32",
           packedDot: false,
         };

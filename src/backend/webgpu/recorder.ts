@@ -34,8 +34,8 @@ export class GpuRecorder implements Ops {
   length = 0;
   readonly #context: TableContext;
 
-  constructor(context: Omit<TableContext, "run">) {
-    this.#context = { ...context, run: (dispatch) => this.dispatches.push(dispatch) };
+  constructor(context: Omit<TableContext, "run" | "rounded">) {
+    this.#context = { ...context, rounded: new Map(), run: (dispatch) => this.#run(dispatch) };
   }
 
   embed(params: EmbedParams): void {
@@ -106,6 +106,15 @@ export class GpuRecorder implements Ops {
   choose(params: ChooseParams): void {
     check.checkChoose(params);
     this.#record(choose, params);
+  }
+
+  #run(dispatch: Dispatch): void {
+    this.dispatches.push(dispatch);
+    const { rounded } = this.#context;
+    const written = dispatch.bindings.filter(({ write }) => write).map(({ buffer }) => buffer);
+    for (const [x, { memory }] of rounded) {
+      if (written.includes(x) || written.includes(memory)) rounded.delete(x);
+    }
   }
 
   #record<P>(op: (context: TableContext, params: P) => void, params: P): void {

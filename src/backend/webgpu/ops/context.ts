@@ -2,12 +2,15 @@
 
 import type { ActivationPrecision } from "../../backend.ts";
 import type { Dispatch } from "../kernel.ts";
+import type { QuantizedRows } from "./quantize.ts";
 
 export interface OpContext {
   /** Adds a dispatch, which runs after those before it. */
   run(dispatch: Dispatch): void;
   /** Room that lives within one op, shared by all that ask by the same name. */
   scratch(name: string, bytes: number): GPUBuffer;
+  /** Rows that an op before has rounded, where neither they nor what was made of them has changed. */
+  readonly rounded: Map<GPUBuffer, QuantizedRows>;
   /** Storage buffers that a kernel may see. */
   readonly maxBindings: number;
   /** How activations enter products with weights that are integers under scales. */

@@ -14,7 +14,7 @@ import {
 import type { ExpertInput, ExpertRows } from "./experts.ts";
 import { integerMatrices } from "./integer_products.ts";
 import { addLanes, inputBinding, lanesOf, loadEight, overBlocks } from "./products.ts";
-import type { Integers } from "./quantize.ts";
+import { type Integers, stagedBytes, stagedRecords, stageRecords } from "./quantize.ts";
 import { partBindings } from "./weights.ts";
 
 /** Threads of a workgroup of the first product, and at most of one of the second. */
@@ -25,6 +25,8 @@ const ROWS_EACH = 4;
 /** Blocks of each matrix that a thread of either product asks for at once. */
 const PAIRS_AHEAD = 4;
 const ROWS_AHEAD = 2;
+/** Workgroup memory that every adapter has. */
+const WORKGROUP_BYTES = 16384;
 
 /** `middle[pair] = activation(gate x, up x)`: each thread has the same blocks of a row of gate and of up. */
 export function activatedPairs(step: ExpertRows): Dispatch[] {
@@ -118,11 +120,7 @@ ${
 export function addedPairs(step: ExpertRows, input: ExpertInput): Dispatch[] {
   const { expertIds, weights, topK, scale = 1, out, rows } = step;
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
-  const lanes = lanesOf(intermediate);
-  const mostSlots = MOST_THREADS / lanes;
-  const slots = Math.max(1, Math.floor(mostSlots / topK));
-  const rowsEach = topK <= mostSlots ? ROWS_EACH : 1;
-  const tileRows = slots * rowsEach;
+  const { lanes, slots, rowsEach, tileRows } = addedShape(intermediate, topK);
   const work = slots * topK * lanes;
   const threads = Math.min(work, MOST_THREADS);
   const tiles = Math.ceil(hidden / tileRows);
@@ -159,7 +157,8 @@ ${own.map((r) => `sum${r} = w_add(w_ints(w${k}${r}), v, sum${r});`).join("\n")}
       scale: { f32: scale },
     },
     workgroups: rows * tiles,
-    code: `${decodersOf([{ name: "w", weight: down }], integers)}
+    code: `${decodersOf([{ name: "w", weight: down }], integers, input.unrounded)}
+${input.unrounded ? stagedRecords(topK, intermediate, integers!) : ""}
 ${placeOf(topK)}
 const TOP_K = ${topK}u;
 // Products: row r of slot j is number j * ${tileRows} + r.
@@ -173,6 +172,11 @@ var<workgroup> order: array<u32, ${topK}>;
   if (t >= params.rows) { return; }
   let firstRow = (workgroup % params.tiles) * ${tileRows}u;
   for (var j = lane; j < TOP_K; j += ${threads}u) { order[place_of(t, j)] = j; }
+${
+      input.unrounded
+        ? stageRecords({ rows: topK, cols: intermediate, firstRow: "t * TOP_K", threads })
+        : ""
+    }
   for (var i = lane; i < ${work}u; i += ${threads}u) {
     let slot = i % ${slots}u;
     let part = i / ${slots}u % ${lanes}u;
@@ -181,7 +185,7 @@ var<workgroup> order: array<u32, ${topK}>;
     let expert = u32(expertIds[pair]) - params.first;
 ${unrolled(rowsEach, (r) => `    var sum${r} = 0.0;`)}
     if (expert < params.experts) {
-      let base = pair * ${rowStep(intermediate, integers)}u;
+      let base = ${input.unrounded ? "j" : "pair"} * ${rowStep(intermediate, integers)}u;
 ${
       unrolled(rowsEach, (r) =>
         `      let row${r} = expert * ${hidden}u + min(firstRow + ${r * slots}u + slot, ${
@@ -226,12 +230,35 @@ ${
   }));
 }
 
+/** How a workgroup of the second product shares its work. */
+function addedShape(intermediate: number, topK: number) {
+  const lanes = lanesOf(intermediate);
+  const mostSlots = MOST_THREADS / lanes;
+  const slots = Math.max(1, Math.floor(mostSlots / topK));
+  const rowsEach = topK <= mostSlots ? ROWS_EACH : 1;
+  return { lanes, slots, rowsEach, tileRows: slots * rowsEach };
+}
+
+/** Whether the second product can round its input by itself, which saves a dispatch. */
+export function canRoundPairs(
+  { intermediate, topK }: { intermediate: number; topK: number },
+  integers: Integers,
+): boolean {
+  const { lanes, tileRows } = addedShape(intermediate, topK);
+  const sums = (tileRows * (lanes + 1) + 1) * topK * 4;
+  return wholeRows(intermediate) &&
+    topK * stagedBytes(intermediate, integers) + sums <= WORKGROUP_BYTES;
+}
+
 /** WGSL that reads the matrices and their input. */
 function decodersOf(
   matrices: readonly { name: string; weight: GpuWeight }[],
   integers: Integers | undefined,
+  unrounded = false,
 ): string {
-  if (integers !== undefined) return integerMatrices(matrices, integers);
+  if (integers !== undefined) {
+    return integerMatrices(matrices, integers, unrounded ? "records" : "x");
+  }
   const [{ weight: { cols } }] = matrices;
   const own = matrices.map(({ name, weight }) => weight.format.decode(name, cols));
   return `${DECODE_COMMON}${own.join("")}${loadEight(wholeRows(cols), cols)}`;

@@ -9,7 +9,7 @@ import type { ExpertsParams } from "../../backend.ts";
 import { bufferOf, expertsOf, type GpuWeight } from "../memory.ts";
 import type { OpContext } from "./context.ts";
 import { activatedIntegerTiles, downIntegerTiles } from "./expert_integer_tiles.ts";
-import { activatedPairs, addedPairs } from "./expert_pairs.ts";
+import { activatedPairs, addedPairs, canRoundPairs } from "./expert_pairs.ts";
 import { sortByExpert, tokensOfIntegerTile, tokensOfTile } from "./expert_sort.ts";
 import { activatedTiles, addedValues, downTiles } from "./expert_tiles.ts";
 import { integersFor } from "./integer_products.ts";
@@ -34,6 +34,8 @@ export interface ExpertRows extends ExpertsParams {
 export interface ExpertInput {
   readonly x: GPUBuffer;
   readonly integers?: Integers;
+  /** Whether `x` has float32 still, of which the kernel makes records. */
+  readonly unrounded?: boolean;
 }
 
 export function experts(
@@ -48,12 +50,17 @@ export function experts(
     context.scratch("experts' activations", rows * topK * intermediate * 4);
   const { gate, up, down } = expertsOf(params.experts);
   const input = inputFor(context, [gate, up], {
-    ...{ x: bufferOf(params.x).memory, rows, cols: hidden, name: "experts' input" },
+    ...{ x: bufferOf(params.x).memory, rows, cols: hidden },
   });
   if (rows * topK <= FEW_PAIRS) {
     const step = { ...params, firstRow: 0, middle: middleOf(rows), input };
     for (const dispatch of activatedPairs(step)) context.run(dispatch);
-    for (const dispatch of addedPairs(step, middleFor(context, step, down))) context.run(dispatch);
+    const integers = integersFor(context, [{ weight: down }]);
+    const rounds = integers !== undefined && canRoundPairs({ intermediate, topK }, integers);
+    const middle = rounds
+      ? { x: step.middle, integers, unrounded: true }
+      : middleFor(context, step, down);
+    for (const dispatch of addedPairs(step, middle)) context.run(dispatch);
     return;
   }
   const rowBytes = topK * Math.max(hidden, intermediate) * 4;
@@ -101,7 +108,7 @@ function middleFor(context: OpContext, step: ExpertRows, down: GpuWeight): Exper
 function inputFor(
   context: OpContext,
   matrices: readonly GpuWeight[],
-  source: { x: GPUBuffer; rows: number; cols: number; name: string },
+  source: { x: GPUBuffer; rows: number; cols: number; name?: string },
 ): ExpertInput {
   const integers = integersFor(context, matrices.map((weight) => ({ weight })));
   if (integers === undefined) return { x: source.x };

@@ -33,25 +33,26 @@ fn dot_4(a: u32, b: u32) -> i32 {
 
 /**
  * WGSL of `NAME_raw` and `NAME_ints` for these matrices, and of `NAME_add(ints, record, start)`: `start` and
- * the products of a block.
+ * the products of a block. Records are read from `source`.
  */
 export function integerMatrices(
   matrices: readonly { name: string; weight: GpuWeight }[],
   { bits, packedDot }: Integers,
+  source: "x" | "records" = "x",
 ): string {
   const own = matrices.map(({ name, weight: { format, cols } }) =>
     format.decode(name, cols) + format.integers!.code(name, cols) +
     addBlock(`${name}_add`, format.integers!)
   );
   return `${DECODE_COMMON}${INTEGERS_COMMON}
-${dotFour(packedDot)}${records(bits)}${own.join("")}`;
+${dotFour(packedDot)}${records(bits, source)}${own.join("")}`;
 }
 
 /**
- * WGSL of `Record`, a block of activations, of `record_at(at)`, which reads one from `x`, and of
+ * WGSL of `Record`, a block of activations, of `record_at(at)`, which reads one from `source`, and of
  * `dot_halves`, the products of its halves with those of weights.
  */
-function records(bits: IntegerBits): string {
+function records(bits: IntegerBits, source: string): string {
   const vectors = recordVectors(bits);
   const dot = (w: string, x: string) =>
     "xyzw".split("").map((c) => `dot_4(${w}.${c}, ${x}.${c})`).join(" + ");
@@ -62,8 +63,8 @@ struct Record { ${unrolled(vectors - 1, (i) => `v${i}: vec4<u32>`, ", ")}, facto
 fn record_at(at: u32) -> Record {
   let first = at * ${vectors}u;
   return Record(${
-    unrolled(vectors - 1, (i) => `x[first + ${i}u]`, ", ")
-  }, bitcast<vec4<f32>>(x[first + ${vectors - 1}u]));
+    unrolled(vectors - 1, (i) => `${source}[first + ${i}u]`, ", ")
+  }, bitcast<vec4<f32>>(${source}[first + ${vectors - 1}u]));
 }
 fn dot_halves(w: Ints, r: Record) -> vec2<i32> {
   return vec2<i32>(${both("w.a", "r.v0", "r.v2")}, ${both("w.b", "r.v1", "r.v3")});

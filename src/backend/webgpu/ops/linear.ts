@@ -6,7 +6,7 @@ import type { OpContext } from "./context.ts";
 import { matrixMatrix } from "./matrix_matrix.ts";
 import { integersFor } from "./integer_products.ts";
 import { integerMatrixMatrix } from "./integer_tiles.ts";
-import { canNorm, matrixVector } from "./matrix_vector.ts";
+import { canNorm, canRound, matrixVector } from "./matrix_vector.ts";
 import { type Input, type Slice, slicesOf } from "./products.ts";
 import { quantizedRows } from "./quantize.ts";
 import { normedRows } from "./rows.ts";
@@ -70,8 +70,14 @@ function multiply(
   const { maxBindings } = context;
   const integers = integersFor(context, slices.flatMap(({ matrices }) => matrices));
   if (integers !== undefined) {
+    const source = { x: bufferOf(x).memory, width: x.width, rows, cols: x.width, maxBindings };
+    if (norm === undefined && canRound(source, integers)) {
+      const unrounded = { ...source, integers, unrounded: true };
+      for (const dispatch of matrixVector(unrounded, slices)) context.run(dispatch);
+      return;
+    }
     const { memory } = quantizedRows(context, { x, norm, rows, bits: integers.bits });
-    const records = { x: memory, width: x.width, rows, cols: x.width, integers, maxBindings };
+    const records = { ...source, x: memory, integers };
     const outputs = slices.reduce((sum, { rows, matrices }) => sum + rows * matrices.length, 0);
     const few = outputs <= SMALL_ROWS ? FEW_INTEGER_ROWS_OF_SMALL : FEW_INTEGER_ROWS;
     const dispatches = rows <= few

@@ -9,6 +9,7 @@ import type { Norm } from "../../backend.ts";
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
 import { integerMatrices } from "./integer_products.ts";
+import { type Integers, stagedBytes, stagedRecords, stageRecords } from "./quantize.ts";
 import {
   NORM_BYTES,
   NORM_LANES,
@@ -97,6 +98,13 @@ export function canNorm(input: Input, slices: readonly Slice[]): boolean {
     groupSlices(slices, { ...input, shared: 2 }).every((group) =>
       workgroupsOf(input, group, shapeOf(input, group).rowsEach) <= MOST_NORMING
     );
+}
+
+/** Whether kernels for such products can round their input themselves, which saves a dispatch. */
+export function canRound(input: Input, integers: Integers): boolean {
+  const { rows, cols } = input;
+  const sums = MOST_ROWS * THREADS * 4;
+  return rows === 1 && isWhole(input) && stagedBytes(cols, integers) + sums <= WORKGROUP_BYTES;
 }
 
 export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
@@ -261,8 +269,8 @@ ${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${
     code: `${
       integers === undefined
         ? `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}`
-        : integerMatrices(namedMatrices(slices), integers)
-    }
+        : integerMatrices(namedMatrices(slices), integers, input.unrounded ? "records" : "x")
+    }${input.unrounded ? stagedRecords(1, cols, integers!) : ""}
 ${finishers(slices)}
 var<workgroup> sums: array<f32, ${mostMatrices * rowsEach * tokens * THREADS}>;
 ${norm ? stagedMemory(tokens, cols) : ""}
@@ -273,6 +281,7 @@ ${norm ? stagedMemory(tokens, cols) : ""}
   let part = lane / ${neighbours}u % ${lanes}u;
   let slot = lane / ${neighbours * lanes}u * ${neighbours}u + lane % ${neighbours}u;
 ${norm ? stage(tokens, cols) : ""}
+${input.unrounded ? stageRecords({ rows: 1, cols, firstRow: "0u", threads: THREADS }) : ""}
 ${unrolled(mostMatrices * rowsEach * tokens, (i) => `  var sum${i} = 0.0;`)}
   ${bySlice(slices, addRows)}
 ${

@@ -49,8 +49,10 @@ export interface Input {
   readonly rows: number;
   /** Values of a row that are multiplied; the matrices' columns. */
   readonly cols: number;
-  /** Where `x` has records of integers (`quantize.ts`). */
+  /** Where `x` has records of integers (`quantize.ts`), or the kernel is to make them. */
   readonly integers?: Integers;
+  /** Whether `x` has float32 still, of which the kernel makes records. */
+  readonly unrounded?: boolean;
   /** Output rows that read the same values, and how far apart the next ones' are (`headLinear`). */
   readonly heads?: { readonly outDim: number; readonly stride: number };
   /** Storage buffers that a kernel may see; by default what every adapter has. */
@@ -192,7 +194,9 @@ export function isWhole({ width, cols, heads }: Input): boolean {
 
 /** The input as a kernel with `loadEight` reads it. */
 export function inputBinding(input: Input): Binding {
-  if (input.integers !== undefined) return { name: "x", buffer: input.x, type: "array<vec4<u32>>" };
+  if (input.integers !== undefined && !input.unrounded) {
+    return { name: "x", buffer: input.x, type: "array<vec4<u32>>" };
+  }
   return { name: "x", buffer: input.x, type: isWhole(input) ? "array<vec4<f32>>" : "array<f32>" };
 }
 

@@ -67,10 +67,47 @@ export function quantizedMemory(
     name?: string;
   },
 ): QuantizedRows {
+  const known = context.rounded.get(x);
+  if (norm === undefined && known?.rows === rows && known.bits === bits) return known;
   const memory = context.scratch(name, quantizedBytes({ rows, cols, bits }));
   const source = { x, memory, cols, rows, bits };
   context.run(norm === undefined ? plain(source) : normed({ ...source, norm }));
-  return { memory, bits, rows, cols };
+  const rounded = { memory, bits, rows, cols };
+  if (norm === undefined) context.rounded.set(x, rounded);
+  return rounded;
+}
+
+/** Bytes of workgroup memory that a row takes which a kernel rounds by itself. */
+export function stagedBytes(cols: number, { bits }: Integers): number {
+  return quantizedBytes({ rows: 1, cols, bits });
+}
+
+/** WGSL of `records`, so many rows of them in workgroup memory, for kernels that round `x` themselves. */
+export function stagedRecords(rows: number, cols: number, { bits }: Integers): string {
+  const vectors = rows * blocksOf(cols) * recordVectors(bits);
+  return `
+var<workgroup> records: array<vec4<u32>, ${vectors}>;${loadVector(cols)}${quantizeBlock(bits)}`;
+}
+
+/**
+ * WGSL statements by which `threads` threads fill `records` with rows of whole blocks, from row
+ * `firstRow` of `x` on.
+ */
+export function stageRecords(
+  { rows, cols, firstRow, threads }: {
+    rows: number;
+    cols: number;
+    firstRow: string;
+    threads: number;
+  },
+): string {
+  return `
+  for (var i = lane; i < ${rows * blocksOf(cols)}u; i += ${threads}u) {
+    let base = ${firstRow} * ${cols / 4}u;
+${unrolled(8, (j) => `    let v${j} = vector(base, i * 8u + ${j}u);`)}
+    ${quantizeCall("i")}
+  }
+  workgroupBarrier();`;
 }
 
 interface Source {
