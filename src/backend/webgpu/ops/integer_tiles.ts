@@ -8,16 +8,17 @@
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
 import type { GpuWeight } from "../memory.ts";
 import { blocksOf } from "../weights/format.ts";
-import { integerMatrices } from "./integer_products.ts";
+import { shapeRows, shapeThreads, shapeTokens, slotsOf } from "./block_shapes.ts";
 import {
-  bestIntegerShape,
-  groupThreads,
-  type IntegerShape,
-  shapeRows,
-  shapeThreads,
-  shapeTokens,
-  slotsOf,
-} from "./integer_shapes.ts";
+  type BlockOperand,
+  type BlockTile,
+  eachOwn as eachOwnOfBlocks,
+  overTiles as overBlockTiles,
+  partialBytes,
+  partialMemory,
+} from "./block_tiles.ts";
+import { integerMatrices } from "./integer_products.ts";
+import { bestIntegerShape, type IntegerShape } from "./integer_shapes.ts";
 import {
   bindingsOf,
   blockOrder,
@@ -28,7 +29,6 @@ import {
   groupSlices,
   type Input,
   inputBinding,
-  laneBlocks,
   lanesOf,
   namedMatrices,
   paramsOf,
@@ -162,7 +162,7 @@ export function tileBytes(tile: Tile): number {
   const weight = 4 * WORDS + 4 * scaleCount(tile);
   const token = 4 * bits + 4 * factorNames(tile).length;
   const blocks = slotsOf(shape) * (shapeRows(shape) * weight + shapeTokens(shape) * token);
-  return blocks + 16 * partialVectors(tile) * shapeThreads(shape);
+  return blocks + partialBytes(blockTile(tile));
 }
 
 /** WGSL of the tile's workgroup memory. */
@@ -173,19 +173,18 @@ export function tileMemory(tile: Tile): string {
   const tokenVectors = shapeTokens(shape) / width;
   const array = (name: string, type: string, ...[vectors, each]: number[]) =>
     `var<workgroup> ${name}: array<array<array<${type}, ${vectors}>, ${each}>, ${slotsOf(shape)}>;`;
-  const partials = partialVectors(tile);
   return `
 ${array("weightTile", "vec4<u32>", rowVectors, WORDS)}
 ${array("weightScales", "vec4<f32>", rowVectors, scaleCount(tile))}
 ${array("inputTile", `vec${width}<u32>`, tokenVectors, bits)}
 ${array("inputFactors", `vec${width}<f32>`, tokenVectors, factorNames(tile).length)}
-${
-    partials === 0
-      ? ""
-      : `var<workgroup> partials: array<array<array<vec4<f32>, ${
-        groupThreads(shape)
-      }>, ${shape.groups}>, ${partials}>;`
-  }`;
+${partialMemory(blockTile(tile))}`;
+}
+
+/** The tile as the loop over its blocks sees it. */
+function blockTile({ shape, matrices, cols }: Tile): BlockTile {
+  const width = tokenWidth(shape.tokensEach);
+  return { shape, matrices, cols, tokenWidth: width, partialBytes: PARTIAL_BYTES };
 }
 
 /** Numbers that a block of weights has besides its words: scales, then offsets. */
@@ -204,236 +203,58 @@ function tokenWidth(tokensEach: number): 2 | 4 {
   return tokensEach === 2 ? 2 : 4;
 }
 
-/** Vectors of four rows' sums that a thread adds to. */
-function sumVectors({ shape: { rowsEach, tokensEach } }: Tile): number {
-  return rowsEach / 4 * tokensEach;
-}
-
-/** Those of which it adds up what all groups have. */
-function ownVectors(tile: Tile): number {
-  return sumVectors(tile) / tile.shape.groups;
-}
-
-/** Vectors of each thread that pass through workgroup memory at a time. */
-function partialVectors(tile: Tile): number {
-  if (tile.shape.groups === 1) return 0;
-  let vectors = ownVectors(tile);
-  while (vectors > 1 && 16 * vectors * shapeThreads(tile.shape) > PARTIAL_BYTES) vectors /= 2;
-  return vectors;
-}
-
-/** In which order a tile's blocks come, in WGSL. `slot` numbers the blocks of a turn. */
-interface Order {
-  readonly turns: number;
-  /** The block in a slot of a turn; some block where there is none. */
-  block(turn: string, slot: string): string;
-  /** Whether block b of the thread's group in `turn` is there; always where empty. */
-  isThere(b: number): string;
-  /** Whether a sum starts with it, by which the one before is complete. */
-  starts(b: number): string | undefined;
-  /** Whether the groups' sums are complete after `turn`. */
-  readonly complete?: string;
-}
-
-function orderOf({ shape: { blocks: each, groups }, cols }: Tile): Order {
-  const blocks = blocksOf(cols);
-  const last = `${blocks - 1}u`;
-  if (groups === 1) {
-    // One sum's blocks after the other's, wherever a turn ends.
-    const whole = blocks % each === 0;
-    const place = (turn: string, slot: string) => `${turn} * ${each}u + ${slot}`;
-    return {
-      turns: Math.ceil(blocks / each),
-      block: (turn, slot) =>
-        `block_at(${whole ? place(turn, slot) : `min(${place(turn, slot)}, ${last})`}).x`,
-      isThere: (b) => whole ? "" : `${place("turn", `${b}u`)} < ${blocks}u`,
-      starts: (b) => `block_at(${place("turn", `${b}u`)}).y == 0u`,
-    };
-  }
-  // In each round a group has the blocks of one sum.
-  const lanes = lanesOf(cols);
-  const ofRound = Math.ceil(laneBlocks(cols) / each);
-  const block = (turn: string, group: string, b: string) =>
-    `${turn} / ${ofRound}u * ${groups}u + ${group} + (${turn} % ${ofRound}u * ${each}u + ${b}) * ${lanes}u`;
-  return {
-    turns: lanes / groups * ofRound,
-    block: (turn, slot) =>
-      `min(${block(turn, `(${slot}) / ${each}u`, `(${slot}) % ${each}u`)}, ${last})`,
-    isThere: (b) => `${block("turn", "group", `${b}u`)} < ${blocks}u`,
-    starts: () => undefined,
-    complete: `turn % ${ofRound}u == ${ofRound - 1}u`,
-  };
-}
-
 /** WGSL statements that compute the tile's sums, which `eachOwn` then reads. */
 export function overTiles(tile: Tile, source: TileSource): string {
-  const { shape } = tile;
-  const { turns } = orderOf(tile);
-  const ahead = Math.min(shape.ahead, turns);
-  return `
-  let group = lane / ${groupThreads(shape)}u;
-  let thread = lane % ${groupThreads(shape)}u;
-  let rowPlace = thread / ${shape.tokenThreads}u;
-  let tokenPlace = thread % ${shape.tokenThreads}u;
-${unrolled(sumVectors(tile), (i) => `  var sum${i} = vec4<f32>();`)}
-${unrolled(ownVectors(tile), (i) => `  var total${i} = vec4<f32>();`)}
-${
-    unrolled(ahead, (set) =>
-      `${declareLoads(tile, { source, set })}\n{\n${
-        loads(tile, { source, set, turn: `${set}u` })
-      }\n}`)
-  }
-  for (var first = 0u; first < ${turns}u; first += ${ahead}u) {
-${
-    unrolled(ahead, (set) =>
-      `    ${set === 0 ? "" : `if (first + ${set}u < ${turns}u) `}{
-      let turn = first + ${set}u;
-      workgroupBarrier();
-${stores(tile, { source, set })}
-      workgroupBarrier();
-      if (turn + ${ahead}u < ${turns}u) {
-${loads(tile, { source, set, turn: `(turn + ${ahead}u)` })}
-      }
-${multiplyTurn(tile)}
-    }`)
-  }
-  }
-${shape.groups > 1 ? "" : unrolled(sumVectors(tile), (i) => `  total${i} += sum${i};`)}`;
+  const { matrices } = tile;
+  return overBlockTiles(blockTile(tile), {
+    operands: [
+      ...Array.from({ length: matrices }, (_, m) => weightOperand(tile, { source, m })),
+      inputOperand(tile, source),
+    ],
+    multiply: (slot) => multiplyBlock(tile, slot),
+  });
 }
 
-/** One of the sets of variables in which what later turns need is on its way. */
-interface LoadSet {
-  readonly source: TileSource;
-  readonly set: number;
-}
-
-/** A thread's loads of one kind: number k brings item `number`, where `guard` lets it. */
-function itemsOf(
+/** Blocks of a matrix's rows, one an item. */
+function weightOperand(
   tile: Tile,
-  rows: number,
-): { count: number; number: (k: number) => string; guard: (k: number) => string } {
-  const items = rows * slotsOf(tile.shape);
-  const threads = shapeThreads(tile.shape);
+  { source, m }: { source: TileSource; m: number },
+): BlockOperand {
+  const slots = slotsOf(tile.shape);
+  const size = shapeRows(tile.shape) / tile.matrices;
   return {
-    count: Math.ceil(items / threads),
-    number: (k) => `(lane + ${k * threads}u)`,
-    guard: (k) => (k + 1) * threads > items ? `if (lane + ${k * threads}u < ${items}u) ` : "",
+    name: `w${m}`,
+    items: size * slots,
+    declare: (name) => source.declare(m, name),
+    load(name, { item, block }) {
+      const row = source.row(`${item} / ${slots}u`);
+      return source.load(m, name, { row, block: block(`${item} % ${slots}u`) });
+    },
+    store: (name, item) =>
+      `        let row = ${item} / ${slots}u + ${m * size}u;
+        let slot = ${item} % ${slots}u;
+        let w = ${source.ints(m, name)};
+${storeWeights(tile)}`,
   };
 }
 
-const weightItems = (tile: Tile) => itemsOf(tile, shapeRows(tile.shape) / tile.matrices);
-const inputItems = (tile: Tile) => itemsOf(tile, shapeTokens(tile.shape));
-
-/** WGSL for each load of weights of a thread. */
-function eachWeight(tile: Tile, text: (m: number, k: number) => string): string {
-  return unrolled(tile.matrices, (m) => unrolled(weightItems(tile).count, (k) => text(m, k)));
-}
-
-function declareLoads(tile: Tile, { source, set }: LoadSet): string {
-  return `${eachWeight(tile, (m, k) => `  ${source.declare(m, `w${m}_${k}_${set}`)}`)}
-${unrolled(inputItems(tile).count, (k) => `  var r${k}_${set}: Record;`)}`;
-}
-
-function loads(tile: Tile, { source, set, turn }: LoadSet & { turn: string }): string {
+/** Records, one an item. */
+function inputOperand(tile: Tile, source: TileSource): BlockOperand {
   const slots = slotsOf(tile.shape);
-  const order = orderOf(tile);
-  const [weights, inputs] = [weightItems(tile), inputItems(tile)];
-  return `${
-    eachWeight(tile, (m, k) => {
-      const row = source.row(`${weights.number(k)} / ${slots}u`);
-      const block = order.block(turn, `${weights.number(k)} % ${slots}u`);
-      return `${weights.guard(k)}{ ${source.load(m, `w${m}_${k}_${set}`, { row, block })} }`;
-    })
-  }
-${
-    unrolled(inputs.count, (k) => {
-      const token = source.token(`${inputs.number(k)} / ${slots}u`);
-      const block = order.block(turn, `${inputs.number(k)} % ${slots}u`);
-      return `${inputs.guard(k)}{ r${k}_${set} = record_at(${token} * ${
-        blocksOf(tile.cols)
-      }u + ${block}); }`;
-    })
-  }`;
-}
-
-function stores(tile: Tile, { source, set }: LoadSet): string {
-  const slots = slotsOf(tile.shape);
-  const size = shapeRows(tile.shape) / tile.matrices;
-  const [weights, inputs] = [weightItems(tile), inputItems(tile)];
-  return `${
-    eachWeight(tile, (m, k) =>
-      `      ${weights.guard(k)}{
-        let row = ${weights.number(k)} / ${slots}u + ${m * size}u;
-        let slot = ${weights.number(k)} % ${slots}u;
-        let w = ${source.ints(m, `w${m}_${k}_${set}`)};
-${storeWeights(tile)}
-      }`)
-  }
-${
-    unrolled(inputs.count, (k) =>
-      `      ${inputs.guard(k)}{
-        let token = ${inputs.number(k)} / ${slots}u;
-        let slot = ${inputs.number(k)} % ${slots}u;
-${storeRecord(tile, `r${k}_${set}`)}
-      }`)
-  }`;
-}
-
-/** WGSL statements that multiply what workgroup memory has of `turn`. */
-function multiplyTurn(tile: Tile): string {
-  const { shape } = tile;
-  const order = orderOf(tile);
-  return `${
-    unrolled(shape.blocks, (b) => {
-      const there = order.isThere(b);
-      const starts = order.starts(b);
-      return `      ${there === "" ? "" : `if (${there}) `}{
-${
-        starts === undefined
-          ? ""
-          : `      // Where a sum starts, the one before is added to those before it.
-      if (${starts}) {
-${
-            unrolled(
-              sumVectors(tile),
-              (i) => `        total${i} += sum${i};\n        sum${i} = vec4<f32>();`,
-            )
-          }
-      }`
-      }
-${multiplyBlock(tile, shape.groups === 1 ? `${b}` : `group * ${shape.blocks}u + ${b}u`)}
-      }`;
-    })
-  }
-${
-    order.complete === undefined
-      ? ""
-      : `      if (${order.complete}) {\n${addGroups(tile)}\n      }`
-  }`;
-}
-
-/**
- * WGSL statements that add the groups' sums, in their order, to the totals of those threads whose they
- * are: group g has the g-th part of the vectors.
- */
-function addGroups(tile: Tile): string {
-  const { groups } = tile.shape;
-  const own = ownVectors(tile);
-  const step = partialVectors(tile);
-  return `${
-    unrolled(sumVectors(tile) / step, (pass) => {
-      const first = pass * step;
-      return `      workgroupBarrier();
-${unrolled(step, (c) => `      partials[${c}][group][thread] = sum${first + c};`)}
-      workgroupBarrier();
-      if (group == ${Math.floor(first / own)}u) {
-        for (var g = 0u; g < ${groups}u; g++) {
-${unrolled(step, (c) => `          total${(first + c) % own} += partials[${c}][g][thread];`)}
-        }
-      }`;
-    })
-  }
-${unrolled(sumVectors(tile), (i) => `      sum${i} = vec4<f32>();`)}`;
+  return {
+    name: "r",
+    items: shapeTokens(tile.shape) * slots,
+    declare: (name) => `var ${name}: Record;`,
+    load(name, { item, block }) {
+      const token = source.token(`${item} / ${slots}u`);
+      const at = `${token} * ${blocksOf(tile.cols)}u + ${block(`${item} % ${slots}u`)}`;
+      return `${name} = record_at(${at});`;
+    },
+    store: (name, item) =>
+      `        let token = ${item} / ${slots}u;
+        let slot = ${item} % ${slots}u;
+${storeRecord(tile, name)}`,
+  };
 }
 
 /** WGSL statements that bring `w: Ints` of row `row` to slot `slot` of workgroup memory. */
@@ -560,22 +381,6 @@ ${
 }
 
 /** WGSL statements for each vector of four rows' results: of one matrix, or of either of two. */
-export function eachOwn(
-  tile: Tile,
-  text: (own: { token: string; row: string; values: string[] }) => string,
-): string {
-  const { shape: { rowsEach, rowThreads, tokensEach, tokenThreads, groups }, matrices } = tile;
-  const high = rowsEach / 4;
-  const width = tokenWidth(tokensEach);
-  const own = ownVectors(tile);
-  return unrolled(own / matrices, (k) => {
-    // Two matrices' vectors of one token follow each other.
-    const vector = groups === 1 ? `${k * matrices}u` : `(group * ${own}u + ${k * matrices}u)`;
-    const n = `(${vector} / ${high}u)`;
-    return text({
-      token: `(tokenPlace + ${n} / ${width}u * ${tokenThreads}u) * ${width}u + ${n} % ${width}u`,
-      row: `(rowPlace${matrices === 2 ? "" : ` + ${vector} % ${high}u * ${rowThreads}u`}) * 4u`,
-      values: Array.from({ length: matrices }, (_, m) => `total${k * matrices + m}`),
-    });
-  });
+export function eachOwn(tile: Tile, text: Parameters<typeof eachOwnOfBlocks>[1]): string {
+  return eachOwnOfBlocks(blockTile(tile), text);
 }
