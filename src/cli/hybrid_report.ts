@@ -83,7 +83,8 @@ function describeRates({ rates: { device, host } }: HybridPlan): string {
     `${digits(device.operationsPerSecond / 1e12)} TFLOP/s, ` +
     `${digits(device.layerSeconds * 1e6)} us a layer at least; ` +
     `${threads} of ${digits(host.bytesPerSecond / 1e9)} GB/s, ` +
-    `${digits(host.operationsPerSecond / 1e9)} GFLOP/s`;
+    `${digits(host.operationsPerSecond / 1e9)} GFLOP/s, ` +
+    `${digits(host.roundSeconds * 1e6)} us a layer to begin`;
 }
 
 function percent(share: number): string {

@@ -3,7 +3,7 @@
  * kernels that will run, on made-up weights. Where a plan's rates come from.
  */
 
-import type { ActivationPrecision, Backend, Buffer, TensorData } from "../backend/backend.ts";
+import type { ActivationPrecision, Backend, Buffer, Plan, TensorData } from "../backend/backend.ts";
 import type { KernelTime } from "../backend/webgpu/profiler.ts";
 import type { Rates } from "../experts/step_time.ts";
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../quant/types.ts";
@@ -27,16 +27,19 @@ export interface HostProbe {
   readonly topK: number;
   readonly threads: number;
   readonly activations: ActivationPrecision;
-  /** Bytes of the experts that are read in turn: more than caches hold. */
+  /** Bytes of the experts that are read in turn, where those of a plan are more: more than caches hold. */
   readonly bytes?: number;
   /** Milliseconds of each of the two measurements. */
   readonly milliseconds?: number;
 }
 
-const PROBE_BYTES = 96 * 2 ** 20;
+const PROBE_BYTES = 256 * 2 ** 20;
 const PROBE_MS = 40;
 /** Rows whose products are bound by arithmetic. */
 const MANY_ROWS = 32;
+/** Ops of a plan in which submitting it is little. */
+const PLAN_OPS = 8;
+const RESTS = 7;
 
 /**
  * Experts of one row and of many, on the WASM kernels with all threads. It takes about a second, most of it
@@ -49,12 +52,17 @@ export async function measureHost(shape: HostProbe): Promise<Rates["host"]> {
   const backend = await createWasmBackend({ threads, activations });
   try {
     const layer = await uploadExperts(backend, probe);
-    const rate = (rows: number) => timeExperts(backend, { ...layer, rows, milliseconds });
-    const { hidden, intermediate } = probe;
+    const work = (rows: number, ops: number) => new Work(backend, { ...layer, rows, ops });
+    const { hidden, intermediate, topK } = probe;
+    const one = await work(1, PLAN_OPS).seconds(milliseconds) / PLAN_OPS;
+    const many = await work(MANY_ROWS, 1).seconds(milliseconds);
+    const alone = await work(1, 1).secondsAfterRest();
+    const expertBytes = layer.experts.byteLength / layer.experts.count;
     return {
       threads,
-      bytesPerSecond: layer.experts.byteLength / layer.experts.count * await rate(1),
-      operationsPerSecond: 2 * 3 * hidden * intermediate * await rate(MANY_ROWS),
+      bytesPerSecond: topK * expertBytes / one,
+      operationsPerSecond: 2 * 3 * hidden * intermediate * MANY_ROWS * topK / many,
+      roundSeconds: Math.max(0, alone - one),
     };
   } finally {
     backend.close();
@@ -73,7 +81,7 @@ async function uploadExperts(
   { type, hidden, intermediate, topK, bytes = PROBE_BYTES }: HostProbe,
 ) {
   const each = 2 * intermediate * rowBytes(type, hidden) + hidden * rowBytes(type, intermediate);
-  const count = Math.max(2 * topK, Math.ceil(bytes / each));
+  const count = Math.max(2 * topK, Math.min(PLAN_OPS * topK, Math.ceil(bytes / each)));
   const matrices = (rows: number, cols: number) =>
     Array.from({ length: count }, () => plainTensor({ type, rows, cols }));
   const experts = await backend.uploadExperts({
@@ -85,45 +93,66 @@ async function uploadExperts(
   return { experts, hidden, topK };
 }
 
-/** Choices of experts a second: all rows of a step choose the same ones, those of the next step others. */
-async function timeExperts(
-  backend: Backend,
-  { experts, hidden, topK, rows, milliseconds }:
-    & Awaited<ReturnType<typeof uploadExperts>>
-    & { rows: number; milliseconds: number },
-): Promise<number> {
-  const create = (kind: Buffer["kind"], width: number) =>
-    backend.createBuffer({ kind, rows, width });
-  const [x, out, weights] = [create("f32", hidden), create("f32", hidden), create("f32", topK)];
-  const expertIds = create("i32", topK);
-  backend.write(x, Float32Array.from({ length: rows * hidden }, (_, i) => Math.sin(i * 1.7)));
-  backend.write(weights, new Float32Array(rows * topK).fill(1));
-  const plan = backend.record((ops) => {
-    const step = { x, experts, expertIds, weights, topK, out, rows };
-    ops.experts({ ...step, activation: "silu" });
-  });
-  let first = 0;
-  const run = async () => {
-    const chosen = Array.from({ length: topK }, (_, j) => (first + j) % experts.count);
-    first = (first + topK) % experts.count;
-    backend.write(expertIds, Int32Array.from({ length: rows * topK }, (_, i) => chosen[i % topK]));
-    backend.submit(plan);
-    await backend.read(out, { rows: 0 });
-  };
-  // Code is optimised while it runs.
-  await repeat(run, milliseconds);
-  const { times, seconds } = await repeat(run, milliseconds);
-  return times * rows * topK / seconds;
-}
+/** Steps of a layer's experts, once or some times behind each other; each op reads others than the one before. */
+class Work {
+  readonly #backend: Backend;
+  readonly #plan: Plan;
+  readonly #out: Buffer;
 
-async function repeat(run: () => Promise<void>, milliseconds: number) {
-  const start = performance.now();
-  let times = 0;
-  while (performance.now() - start < milliseconds) {
-    await run();
-    times++;
+  constructor(
+    backend: Backend,
+    { experts, hidden, topK, rows, ops }:
+      & Awaited<ReturnType<typeof uploadExperts>>
+      & { rows: number; ops: number },
+  ) {
+    const create = (kind: Buffer["kind"], width: number) =>
+      backend.createBuffer({ kind, rows, width });
+    const [x, out, weights] = [create("f32", hidden), create("f32", hidden), create("f32", topK)];
+    backend.write(x, Float32Array.from({ length: rows * hidden }, (_, i) => Math.sin(i * 1.7)));
+    backend.write(weights, new Float32Array(rows * topK).fill(1 / topK));
+    const choices = Array.from({ length: ops }, (_, op) => {
+      const expertIds = create("i32", topK);
+      const ids = Array.from({ length: topK }, (_, j) => (op * topK + j) % experts.count);
+      backend.write(expertIds, Int32Array.from({ length: rows * topK }, (_, i) => ids[i % topK]));
+      return expertIds;
+    });
+    this.#backend = backend;
+    this.#out = out;
+    this.#plan = backend.record((ops) => {
+      for (const expertIds of choices) {
+        const step = { x, experts, expertIds, weights, topK, out, rows };
+        ops.experts({ ...step, activation: "silu" });
+      }
+    });
   }
-  return { times, seconds: (performance.now() - start) / 1000 };
+
+  /** Of a step, one behind the other. */
+  async seconds(milliseconds: number): Promise<number> {
+    // Code is optimised while it runs.
+    await this.#repeat(milliseconds);
+    return await this.#repeat(milliseconds);
+  }
+
+  /** Of a step, after a pause in which threads go to sleep: the median of a few. */
+  async secondsAfterRest(): Promise<number> {
+    const all: number[] = [];
+    for (let i = 0; i < RESTS; i++) {
+      await new Promise((resolve) => setTimeout(resolve, CROSSING_SECONDS * 1000));
+      all.push(await this.#repeat(0));
+    }
+    return all.sort((a, b) => a - b)[RESTS >> 1];
+  }
+
+  async #repeat(milliseconds: number): Promise<number> {
+    const start = performance.now();
+    let times = 0;
+    do {
+      this.#backend.submit(this.#plan);
+      await this.#backend.read(this.#out, { rows: 1 });
+      times++;
+    } while (performance.now() - start < milliseconds);
+    return (performance.now() - start) / 1000 / times;
+  }
 }
 
 /** A product of a matrix and some rows. */

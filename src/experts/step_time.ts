@@ -25,6 +25,8 @@ export interface Rates {
     readonly threads: number;
     readonly bytesPerSecond: number;
     readonly operationsPerSecond: number;
+    /** What a layer's experts take besides where they come alone: a submission, and threads that wake. */
+    readonly roundSeconds: number;
   };
   /**
    * What the host waits at least for anything that the GPU computes. It looks so often, and so notices longer
@@ -93,7 +95,7 @@ export function hybridStep(
     queue(dense(layer.beside, "deviceBytes", rows));
     queue(resident);
     if (away === null) continue;
-    const seconds = hostTime(away, rates);
+    const seconds = rates.host.roundSeconds + hostTime(away, rates);
     hostSeconds += seconds;
     hostBytes += away.bytes;
     queued = Math.max(0, queued - seconds);

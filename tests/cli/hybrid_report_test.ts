@@ -24,7 +24,7 @@ function planOf(options: { gigabytes: number; crossingSeconds: number }) {
     workspaceBytes: 1e8,
     rates: {
       device: { bytesPerSecond: 2.5e12, operationsPerSecond: 30e12, layerSeconds: 190e-6 },
-      host: { threads: 16, bytesPerSecond: 40e9, operationsPerSecond: 300e9 },
+      host: { threads: 16, bytesPerSecond: 40e9, operationsPerSecond: 300e9, roundSeconds: 0 },
       crossingSeconds: options.crossingSeconds,
     },
     slots: 16,

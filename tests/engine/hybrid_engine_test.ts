@@ -97,7 +97,7 @@ Deno.test({
     await wasm.close();
     const rates = {
       device: { bytesPerSecond: 1e12, operationsPerSecond: 1e13, layerSeconds: 1e-5 },
-      host: { threads: 1, bytesPerSecond: 1e8, operationsPerSecond: 1e9 },
+      host: { threads: 1, bytesPerSecond: 1e8, operationsPerSecond: 1e9, roundSeconds: 0 },
       crossingSeconds: 1e-4,
     };
     const options = { ...OPTIONS, activations: "f32", gpuBytes: 60_000_000 } as const;

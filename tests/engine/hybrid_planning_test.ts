@@ -21,12 +21,12 @@ const BUILT_IN = new URL("../../models/tiny_v3_moe.q4_k_m.gguf", import.meta.url
 /** A GPU that is worth having, and a slow CPU. */
 const FAST_GPU: Rates = {
   device: { bytesPerSecond: 1e12, operationsPerSecond: 1e13, layerSeconds: 1e-5 },
-  host: { threads: 2, bytesPerSecond: 1e8, operationsPerSecond: 1e9 },
+  host: { threads: 2, bytesPerSecond: 1e8, operationsPerSecond: 1e9, roundSeconds: 0 },
   crossingSeconds: 1e-4,
 };
 const FAST_CPU: Rates = {
   ...FAST_GPU,
-  host: { threads: 2, bytesPerSecond: 1e11, operationsPerSecond: 1e12 },
+  host: { threads: 2, bytesPerSecond: 1e11, operationsPerSecond: 1e12, roundSeconds: 0 },
   crossingSeconds: 0.011,
 };
 
@@ -161,6 +161,7 @@ Deno.test("the CPU is measured with experts of the model's own type and extents"
     });
     assertEquals(rates.threads, 1);
     assert(rates.bytesPerSecond > 1e6 && rates.operationsPerSecond > 1e6, JSON.stringify(rates));
+    assert(rates.roundSeconds >= 0 && rates.roundSeconds < 1, JSON.stringify(rates));
   }
 });
 

@@ -52,7 +52,7 @@ const MODEL: HybridModel = {
 /** Bound by memory: 100 bytes a second on the GPU, 10 on the CPU. */
 const RATES: Rates = {
   device: { bytesPerSecond: 100, operationsPerSecond: 1e9, layerSeconds: 0 },
-  host: { threads: 2, bytesPerSecond: 10, operationsPerSecond: 1e9 },
+  host: { threads: 2, bytesPerSecond: 10, operationsPerSecond: 1e9, roundSeconds: 0 },
   crossingSeconds: 0,
 };
 
@@ -99,6 +99,17 @@ Deno.test("each layer with experts on the CPU waits once, whole layers don't, an
   assertEquals(seconds(second), 6 + (1 + 0.5 + 0.2 + 1));
   assertEquals(seconds(placed([0, 1, 2, 3], [0, 1, 2, 3])), 4 + 1 + 0.7 + 1 + 0.7 + 1);
   assertEquals(crossingLayers(placed([0, 1, 2, 3], [0])), 1);
+});
+
+Deno.test("each round of the host begins with what a submission takes, the CPU alone has none", () => {
+  const rounds = { ...RATES, host: { ...RATES.host, roundSeconds: 3 } };
+  const seconds = (rates: Rates, experts: Map<number, LayerExperts>) => {
+    const step = { shape: ONE_ROW, rates, experts };
+    return [hybridStep(MODEL, step).hostSeconds, hostStep(MODEL, step)];
+  };
+  const [plain, alone] = seconds(RATES, placed([0], [1, 2]));
+  assertEquals(seconds(rounds, placed([0], [1, 2])), [plain + 6, alone]);
+  assertEquals(seconds(rounds, placed([0], [0, 1, 2, 3]))[0], 1 + 3);
 });
 
 Deno.test("rows that choose the same experts read them once", () => {
