@@ -8,11 +8,11 @@
  */
 
 import type { Buffer, Norm } from "../../backend.ts";
-import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
+import { unrolled } from "../kernel.ts";
 import { bufferOf } from "../memory.ts";
-import { BLOCK, blocksOf } from "../weights/format.ts";
+import { blocksOf } from "../weights/format.ts";
 import type { OpContext } from "./context.ts";
-import { NORM_LANES, normBinding, normFactors, normMemory, normParams } from "./norm.ts";
+import { BLOCK_VALUES, LARGEST_BITS, loadVector, overRowBlocks, writeBlock } from "./row_blocks.ts";
 
 /** Bits of the integers that activations are rounded to. */
 export type IntegerBits = 8 | 16;
@@ -31,9 +31,6 @@ export interface QuantizedRows {
   readonly rows: number;
   readonly cols: number;
 }
-
-/** Threads of a workgroup that rounds without norming. */
-const LANES = 64;
 
 /** Vectors of four words of a block's record. */
 export function recordVectors(bits: IntegerBits): number {
@@ -70,8 +67,11 @@ export function quantizedMemory(
   const known = context.rounded.get(x);
   if (norm === undefined && known?.rows === rows && known.bits === bits) return known;
   const memory = context.scratch(name, quantizedBytes({ rows, cols, bits }));
-  const source = { x, memory, cols, rows, bits };
-  context.run(norm === undefined ? plain(source) : normed({ ...source, norm }));
+  context.run(overRowBlocks({ x, cols, norm, rows }, {
+    name: "quantize",
+    bindings: [{ name: "records", buffer: memory, type: "array<vec4<u32>>", write: true }],
+    code: quantizeBlock(bits),
+  }));
   const rounded = { memory, bits, rows, cols };
   if (norm === undefined) context.rounded.set(x, rounded);
   return rounded;
@@ -105,117 +105,18 @@ export function stageRecords(
   for (var i = lane; i < ${rows * blocksOf(cols)}u; i += ${threads}u) {
     let base = ${firstRow} * ${cols / 4}u;
 ${unrolled(8, (j) => `    let v${j} = vector(base, i * 8u + ${j}u);`)}
-    ${quantizeCall("i")}
+    ${writeBlock("i")}
   }
   workgroupBarrier();`;
 }
 
-interface Source {
-  readonly x: GPUBuffer;
-  readonly memory: GPUBuffer;
-  readonly cols: number;
-  readonly rows: number;
-  readonly bits: IntegerBits;
-}
-
-function plain(source: Source): Dispatch {
-  const { rows, cols, bits } = source;
-  const blocks = blocksOf(cols);
-  return {
-    label: `quantize ${cols}`,
-    bindings: bindingsOf(source),
-    params: { rows },
-    workgroups: Math.ceil(rows * blocks / LANES),
-    code: `${loadVector(cols)}${quantizeBlock(bits)}
-@compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
-  ${WORKGROUP}
-  let i = workgroup * ${LANES}u + lane;
-  if (i >= params.rows * ${blocks}u) { return; }
-  let base = i / ${blocks}u * ${baseStep(cols)}u;
-  let block = i % ${blocks}u;
-${unrolled(8, (j) => `  let v${j} = vector(base, block * 8u + ${j}u);`)}
-  ${quantizeCall("i")}
-}`,
-  };
-}
-
-function normed(source: Source & { norm: Norm }): Dispatch {
-  const { rows, cols, bits, norm } = source;
-  const blocks = blocksOf(cols);
-  return {
-    label: `norm and quantize ${cols}`,
-    bindings: [...bindingsOf(source), normBinding(norm, "weight")],
-    params: { rows, ...normParams(norm) },
-    workgroups: rows,
-    code: `
-var<workgroup> sums: array<f32, ${NORM_LANES}>;
-${normMemory(1)}${loadVector(cols)}${quantizeBlock(bits)}
-fn scale_of(i: u32) -> vec4<f32> {
-${cols % 4 === 0 ? `  return weight[min(i, ${cols / 4 - 1}u)];` : scalars("weight", "0u", cols)}
-}
-@compute @workgroup_size(${NORM_LANES}) fn main(${BUILTINS}) {
-  ${WORKGROUP}
-  if (workgroup >= params.rows) { return; }
-  let base = workgroup * ${baseStep(cols)}u;
-${normFactors({ rows: 1, width: cols, load: () => "vector(base, i)" })}
-  for (var block = lane; block < ${blocks}u; block += ${NORM_LANES}u) {
-${
-      unrolled(8, (j) =>
-        `    let v${j} = vector(base, block * 8u + ${j}u) * factor0 * scale_of(block * 8u + ${j}u);`)
-    }
-    ${quantizeCall(`workgroup * ${blocks}u + block`)}
-  }
-}`,
-  };
-}
-
-function bindingsOf({ x, memory, cols }: Source): Dispatch["bindings"] {
-  return [
-    { name: "x", buffer: x, type: cols % 4 === 0 ? "array<vec4<f32>>" : "array<f32>" },
-    { name: "records", buffer: memory, type: "array<vec4<u32>>", write: true },
-  ];
-}
-
-/** What a row's first value is further than the one before, in the unit in which `vector` counts. */
-function baseStep(cols: number): number {
-  return cols % 4 === 0 ? cols / 4 : cols;
-}
-
-/** WGSL of `vector(base, i)`, four values of a row, zeros behind the last one. */
-function loadVector(cols: number): string {
-  if (cols % BLOCK === 0) {
-    return `\nfn vector(base: u32, i: u32) -> vec4<f32> { return x[base + i]; }`;
-  }
-  return `
-fn vector(base: u32, i: u32) -> vec4<f32> {
-${
-    cols % 4 === 0
-      ? `  if (i >= ${cols / 4}u) { return vec4<f32>(); }\n  return x[base + i];`
-      : scalars("x", "base", cols)
-  }
-}`;
-}
-
-function scalars(name: string, base: string, cols: number): string {
-  return `  var v: vec4<f32>;
-  for (var j = 0u; j < 4u; j++) {
-    if (i * 4u + j < ${cols}u) { v[j] = ${name}[${base} + i * 4u + j]; }
-  }
-  return v;`;
-}
-
-function quantizeCall(at: string): string {
-  return `quantize_block(${at}, ${Array.from({ length: 8 }, (_, j) => `v${j}`).join(", ")});`;
-}
-
 /**
- * WGSL of `quantize_block(at, v0, .. v7)`, which writes record `at`. The largest magnitude is found by
+ * WGSL of `write_block(at, v0, .. v7)`, which writes record `at`. The largest magnitude is found by
  * its bits, so that a block with a NaN or an infinity has such a factor, and so do its products.
  */
 function quantizeBlock(bits: IntegerBits): string {
   const vectors = recordVectors(bits);
   const most = bits === 8 ? 127 : 127 * 256 + 127;
-  const values = Array.from({ length: 8 }, (_, j) => `v${j}: vec4<f32>`).join(", ");
   const quads = (name: string) => `vec4<u32>(${name}0, ${name}1, ${name}2, ${name}3)`;
   const others = (name: string) => `vec4<u32>(${name}4, ${name}5, ${name}6, ${name}7)`;
   const parts = bits === 8
@@ -230,10 +131,8 @@ fn packed(n: vec4<i32>) -> u32 {
   let bytes = vec4<u32>(n) & vec4<u32>(0xffu);
   return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
 }
-fn quantize_block(at: u32, ${values}) {
-  var most = vec4<u32>();
-${unrolled(8, (j) => `  most = max(most, bitcast<vec4<u32>>(v${j}) & vec4<u32>(0x7fffffffu));`)}
-  let bits = max(max(most.x, most.y), max(most.z, most.w));
+fn write_block(at: u32, ${BLOCK_VALUES}) {
+${LARGEST_BITS}
   let largest = bitcast<f32>(bits);
   // Numbers too small to divide by are zeros.
   let some = bits >= 0x0d000000u && bits < 0x7f800000u;
