@@ -65,14 +65,19 @@ export class Rebalancer {
     await this.#moving;
   }
 
+  /** Those that have failed, and others that are worth it now. */
   #nextMoves(): readonly ExpertPlace[] {
-    if (this.#failed.length > 0) return this.#failed;
     const { backend, layers, roundMoves = ROUND_MOVES } = this.#options;
-    return rebalance(backend.placement(), {
+    const moves = rebalance(backend.placement(), {
       counts: this.#recent.counts(),
       topK: layers[0].topK,
       most: roundMoves,
-    }).map(({ layer, slot, in: expert }) => ({ layer, slot, expert }));
+    }).map(({ layer, slot, in: expert }): ExpertPlace => ({ layer, slot, expert }));
+    const isNew = ({ layer, slot, expert }: ExpertPlace) =>
+      !this.#failed.some((failed) =>
+        failed.layer === layer && (failed.slot === slot || failed.expert === expert)
+      );
+    return [...this.#failed, ...moves.filter(isNew)];
   }
 
   /** Those that fail are returned: a file that can't be read now may be later, and a lost backend says so itself. */

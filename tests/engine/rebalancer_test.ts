@@ -81,13 +81,14 @@ Deno.test("a move that has failed is tried again, before others", async () => {
   rebalancer.add(...step(1, 2, 100));
   await rebalancer.settled();
   backend.failing.clear();
-  rebalancer.add(...step(1, 2, 100));
+  // By now another layer has something to move as well.
+  rebalancer.add(...step(1, 3, 400));
   await rebalancer.settled();
   const move = { layer: 2, slot: 0, expert: 1 };
-  assertEquals(backend.moves, [move, move]);
-  rebalancer.add(...step(1, 2, 100));
+  assertEquals(backend.moves, [move, move, { layer: 3, slot: 0, expert: 3 }]);
+  rebalancer.add(...step(1, 3, 100));
   await rebalancer.settled();
-  assertEquals(backend.moves.length, 2);
+  assertEquals(backend.moves.length, 3);
 });
 
 Deno.test("requests begin at other roots once experts have moved", () => {
