@@ -7,50 +7,31 @@
 
 import type { Norm } from "../../backend.ts";
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
-import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
-import { integerMatrices } from "./integer_products.ts";
-import { type Integers, stagedBytes, stagedRecords, stageRecords } from "./quantize.ts";
-import {
-  NORM_BYTES,
-  NORM_LANES,
-  normBinding,
-  normFactors,
-  normMemory,
-  normParams,
-} from "./norm.ts";
+import { blocksOf } from "../weights/format.ts";
+import { NORM_BYTES } from "./norm.ts";
 import {
   addLanes,
-  bindingsOf,
   bySlice,
-  decoders,
   finishers,
   groupSlices,
   type Input,
-  inputBinding,
   isWhole,
   laneBlocks,
   lanesOf,
-  loadEight,
-  namedMatrices,
   overBlocks,
   paramsOf,
   type Slice,
 } from "./products.ts";
+import { type Integers, stagedBytes } from "./quantize.ts";
+import { arithmeticOf, BLOCK_VECTORS, VECTOR_THREADS as THREADS } from "./vector_arithmetic.ts";
 
 /** Rows of `x` that share a load of weights. */
 export const VECTOR_ROWS = 8;
-const THREADS = NORM_LANES;
-/** Rows of a matrix that neighbouring threads have at most: so many share what they load of `x`. */
-const NEIGHBOURS = 8;
-/** Records of integers are short, and so neighbouring threads have blocks of few rows. */
-const INTEGER_NEIGHBOURS = 2;
 /** Bytes of workgroup memory, and sums of each thread for which they are enough. */
 const WORKGROUP_BYTES = 16384;
 const MOST_SUMS = WORKGROUP_BYTES / 4 / THREADS;
 /** Rows of one matrix, or of two, that a thread has at most. */
 const MOST_ROWS = 4;
-/** Vectors of a block of a normed row there: one more than it has, so that threads use all banks. */
-const BLOCK_VECTORS = 9;
 /**
  * Workgroups that a large GPU should at least have. Those of one row wait for memory, and many hide that;
  * those of several read more of `x` than of weights, which threads with several matrix rows share.
@@ -136,92 +117,52 @@ function dispatchOf(
   slices: readonly Slice[],
   { norm, rowsEach, blocksEach, ...shape }: VectorShape & { norm?: Norm },
 ): Dispatch {
-  const { width, rows, cols, heads, integers } = input;
+  const { rows, cols, heads } = input;
   const tokens = Math.min(VECTOR_ROWS, rows);
   const lanes = lanesOf(cols);
   const size = workgroupRows(cols, rowsEach);
   const slots = size / rowsEach;
-  const wanted = shape.neighbours ?? (integers === undefined ? NEIGHBOURS : INTEGER_NEIGHBOURS);
-  const neighbours = Math.min(wanted, slots);
+  const arithmetic = arithmeticOf(input, slices, { norm, tokens });
+  const neighbours = Math.min(shape.neighbours ?? arithmetic.neighbours, slots);
   const tokenTiles = Math.ceil(rows / tokens);
   let end = 0;
   const params = slices.map((slice, i) => paramsOf(slice, i, end += Math.ceil(slice.rows / size)));
   const mostMatrices = Math.max(...slices.map(({ matrices }) => matrices.length));
-  const sum = (m: number, row: number, t: number) => (m * rowsEach + row) * tokens + t;
-  const value = (t: number, unit: string) =>
-    norm ? `staged_8(${t}u, ${unit})` : `x_8(base${t}, ${unit})`;
 
   /** Adds all blocks of the thread's rows of slice i. */
   const addRows = (i: number) => {
     const first = i === 0 ? "tile" : `(tile - params.end${i - 1})`;
-    const weights = slices[i].matrices.flatMap((_, m) =>
-      Array.from({ length: rowsEach }, (_, row) => ({ name: `w${i}${m}`, m, row }))
+    const own = slices[i].matrices.flatMap((_, m) =>
+      Array.from({ length: rowsEach }, (_, row) => ({
+        name: `w${i}${m}`,
+        at: `row${row} + params.offset${i}${m}`,
+        block: (k: number) => `b${k}${m}${row}`,
+        sum: (t: number) => `sum${(m * rowsEach + row) * tokens + t}`,
+      }))
     );
-    const load = (k: number) =>
-      weights.map(({ name, m, row }) =>
-        `let b${k}${m}${row} = ${name}_${
-          integers === undefined ? "load" : "raw"
-        }(row${row} + params.offset${i}${m}, at${k});`
-      ).join("\n");
-    const addIntegers = (k: number) =>
-      `{
-${
-        weights.map(({ name, m, row }) => `let u${m}${row} = ${name}_ints(b${k}${m}${row});`)
-          .join("\n")
-      }
-${
-        unrolled(tokens, (t) =>
-          `let v${t} = record_at(base${t} + at${k});
-${
-            weights.map(({ name, m, row }) => {
-              const own = `sum${sum(m, row, t)}`;
-              return `${own} = ${name}_add(u${m}${row}, v${t}, ${own});`;
-            }).join("\n")
-          }`)
-      }
-}`;
-    const addFloats = (k: number) =>
-      unrolled(4, (j) =>
-        `{
-${
-          weights.map(({ name, m, row }) =>
-            `let u${m}${row} = ${name}_unit(b${k}${m}${row}, ${j}u);`
-          )
-            .join("\n")
-        }
-${
-          unrolled(tokens, (t) =>
-            `let v${t} = ${value(t, `at${k} * 4u + ${j}u`)};
-${
-              weights.map(({ m, row }) => {
-                const name = `sum${sum(m, row, t)}`;
-                return `${name} = dot_8(u${m}${row}, v${t}, ${name});`;
-              }).join("\n")
-            }`)
-        }
-}`);
-    const sums = Array.from({ length: weights.length * tokens }, (_, n) => `sum${n}`);
     return `    let firstRow = ${first} * ${size}u + slot;
 ${
       unrolled(rowsEach, (row) =>
         `    let row${row} = min(firstRow + ${row * slots}u, params.rows${i} - 1u);`)
     }
 ${
-      norm ? "" : unrolled(tokens, (t) => {
+      arithmetic.step === undefined ? "" : unrolled(tokens, (t) => {
         const head = heads === undefined
           ? ""
           : ` + (params.firstRow${i} + row0) / ${heads.outDim}u * ${heads.stride}u`;
-        const step = integers === undefined ? width : blocksOf(cols);
-        return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${step}u${head};`;
+        return `    let base${t} = min(first + ${t}u, params.rows - 1u) * ${arithmetic.step}u${head};`;
       })
     }
 ${
       overBlocks({
         cols,
         ahead: blocksEach,
-        sums,
-        load,
-        add: integers === undefined ? addFloats : addIntegers,
+        sums: Array.from({ length: own.length * tokens }, (_, n) => `sum${n}`),
+        load: (k) =>
+          own.map(({ name, at, block }) =>
+            `let ${block(k)} = ${name}_${arithmetic.load}(${at}, at${k});`
+          ).join("\n"),
+        add: (k) => arithmetic.add(k, { rows: own, tokens }),
       })
     }`;
   };
@@ -251,37 +192,22 @@ ${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${
 
   const { weight } = slices[0].matrices[0];
   return {
-    label: `matrixVector ${weight.type}${integers ? ` q${integers.bits}` : ""} ${
+    label: `matrixVector ${weight.type}${arithmetic.label} ${
       slices.map(({ rows }) => rows).join("+")
     }x${cols}`,
-    bindings: [
-      ...slices.flatMap(bindingsOf),
-      inputBinding(input),
-      ...(norm ? [normBinding(norm, "normWeight")] : []),
-    ],
-    params: {
-      rows,
-      tokenTiles,
-      ...(norm && normParams(norm)),
-      ...Object.assign({}, ...params),
-    },
+    bindings: arithmetic.bindings,
+    params: { rows, tokenTiles, ...arithmetic.params, ...Object.assign({}, ...params) },
     workgroups: end * tokenTiles,
-    code: `${
-      integers === undefined
-        ? `${DECODE_COMMON}${decoders(slices)}${loadEight(isWhole(input), cols)}`
-        : integerMatrices(namedMatrices(slices), integers, input.unrounded ? "records" : "x")
-    }${input.unrounded ? stagedRecords(1, cols, integers!) : ""}
+    code: `${arithmetic.code}
 ${finishers(slices)}
 var<workgroup> sums: array<f32, ${mostMatrices * rowsEach * tokens * THREADS}>;
-${norm ? stagedMemory(tokens, cols) : ""}
 @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let first = workgroup % params.tokenTiles * ${tokens}u;
   let tile = workgroup / params.tokenTiles;
   let part = lane / ${neighbours}u % ${lanes}u;
   let slot = lane / ${neighbours * lanes}u * ${neighbours}u + lane % ${neighbours}u;
-${norm ? stage(tokens, cols) : ""}
-${input.unrounded ? stageRecords({ rows: 1, cols, firstRow: "0u", threads: THREADS }) : ""}
+${arithmetic.start}
 ${unrolled(mostMatrices * rowsEach * tokens, (i) => `  var sum${i} = 0.0;`)}
   ${bySlice(slices, addRows)}
 ${
@@ -294,31 +220,4 @@ ${
   ${bySlice(slices, finish)}
 }`,
   };
-}
-
-/** WGSL of normed rows in workgroup memory, and of `staged_8(t, unit)`, which reads them. */
-function stagedMemory(tokens: number, cols: number): string {
-  const blocks = blocksOf(cols);
-  return `
-var<workgroup> staged: array<array<vec4<f32>, ${BLOCK_VECTORS}>, ${tokens * blocks}>;
-${normMemory(tokens)}
-fn staged_8(t: u32, unit: u32) -> Eight {
-  let block = t * ${blocks}u + unit / 4u;
-  return Eight(staged[block][unit % 4u * 2u], staged[block][unit % 4u * 2u + 1u]);
-}`;
-}
-
-/** WGSL statements that norm all rows; there is one tile of them. */
-function stage(tokens: number, cols: number): string {
-  const vectors = cols / 4;
-  return `${normFactors({ rows: tokens, width: cols, load: (t) => `x[${t * vectors}u + i]` })}
-  for (var i = lane; i < ${vectors}u; i += ${THREADS}u) {
-    let scale = normWeight[i];
-${
-    unrolled(tokens, (t) =>
-      `    staged[${t * blocksOf(cols)}u + i / 8u][i % 8u] =
-      x[${t * vectors}u + i] * factor${t} * scale;`)
-  }
-  }
-  workgroupBarrier();`;
 }
