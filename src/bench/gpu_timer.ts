@@ -38,7 +38,9 @@ export class GpuTimer {
     this.timestamps = device.features.has("timestamp-query");
     this.#allocator = new GpuAllocator({ device, maxBytes: Infinity });
     this.#kernels = new Kernels(device);
-    this.#uploader = new Uploader(this.#allocator, maxBinding);
+    this.#uploader = new Uploader({
+      ...{ allocator: this.#allocator, kernels: this.#kernels, maxBinding },
+    });
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#error ??= new Error((event as GPUUncapturedErrorEvent).error.message);

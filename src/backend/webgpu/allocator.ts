@@ -17,7 +17,7 @@ export class GpuAllocator {
   readonly #maxBytes: number;
   readonly #faults: Faults | undefined;
   readonly #used = { weights: 0, kv: 0, workspace: 0 };
-  readonly #buffers: GPUBuffer[] = [];
+  readonly #buffers = new Map<GPUBuffer, { kind: keyof BackendMemory; size: number }>();
 
   constructor({ device, maxBytes, faults }: AllocatorOptions) {
     this.device = device;
@@ -25,12 +25,16 @@ export class GpuAllocator {
     this.#maxBytes = maxBytes;
   }
 
+  /** Bytes of the budget that nothing takes. */
+  get left(): number {
+    const { weights, kv, workspace } = this.#used;
+    return this.#maxBytes - weights - kv - workspace;
+  }
+
   /** A zeroed buffer for kernels. Throws CapacityError where the budget or one buffer's limit is exceeded. */
   allocate(kind: keyof BackendMemory, bytes: number, purpose: string): GPUBuffer {
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-    const { weights, kv, workspace } = this.#used;
-    const full = faultDue(this.#faults, "gpu:memory");
-    const left = full ? 0 : this.#maxBytes - weights - kv - workspace;
+    const left = faultDue(this.#faults, "gpu:memory") ? 0 : this.left;
     if (size > left) {
       throw new CapacityError(
         `cannot allocate ${purpose} on the GPU: it needs ${size} bytes, must fit the ${left} left`,
@@ -53,8 +57,17 @@ export class GpuAllocator {
     const asked = faultDue(this.#faults, "gpu:limit") ? 4 * (maxBufferSize + 16) : size;
     const buffer = this.device.createBuffer({ label: purpose, size: asked, usage });
     this.#used[kind] += size;
-    this.#buffers.push(buffer);
+    this.#buffers.set(buffer, { kind, size });
     return buffer;
+  }
+
+  /** Frees a buffer, which is there until what was submitted has run. */
+  free(buffer: GPUBuffer): void {
+    const of = this.#buffers.get(buffer);
+    if (of === undefined) return;
+    this.#buffers.delete(buffer);
+    this.#used[of.kind] -= of.size;
+    buffer.destroy();
   }
 
   used(): BackendMemory {
@@ -63,6 +76,6 @@ export class GpuAllocator {
 
   /** Frees everything. */
   close(): void {
-    for (const buffer of this.#buffers) buffer.destroy();
+    for (const buffer of this.#buffers.keys()) buffer.destroy();
   }
 }

@@ -104,7 +104,9 @@ class WebGpuBackend implements Backend {
     this.#profiler = profiler;
     this.#allocator = new GpuAllocator({ device, maxBytes, faults });
     this.#kernels = new Kernels(device, faults);
-    this.#uploader = new Uploader(this.#allocator, maxBinding);
+    this.#uploader = new Uploader({
+      ...{ allocator: this.#allocator, kernels: this.#kernels, maxBinding },
+    });
     this.#reader = new Reader(device);
     // A lost device goes on taking calls, and its errors are told here only.
     device.lost.then(({ message }) => {

@@ -1,20 +1,16 @@
-/** Brings tensors into GPU memory, some megabytes at a time. */
+/**
+ * Brings tensors into GPU memory, some megabytes at a time. The GPU packs them where it can, the host
+ * where it has to look at every value, converts, or has no room for the file's bytes on the GPU.
+ */
 
 import { FormatError } from "../../errors.ts";
-import { quantizeQ8_0 } from "../../quant/classic.ts";
-import { dequantize } from "../../quant/dequantize.ts";
-import { rowBytes, TENSOR_TYPES, type TensorType } from "../../quant/types.ts";
+import { TENSOR_TYPES } from "../../quant/types.ts";
 import type { TensorData } from "../backend.ts";
 import type { GpuAllocator } from "./allocator.ts";
+import { layoutOf, packRows, type RowLayout, Scratch } from "./host_packing.ts";
 import { GpuWeight, type WeightPart } from "./memory.ts";
-import { allFinite, EXPONENT_F32 } from "./weights/floats.ts";
-import {
-  PLANE_ALIGNMENT,
-  planeBytes,
-  type Planes,
-  rowQuantWords,
-  type WeightFormat,
-} from "./weights/format.ts";
+import { Packing, type PackingContext } from "./packing.ts";
+import { PLANE_ALIGNMENT, planeBytes, type WeightFormat } from "./weights/format.ts";
 import { formatOf } from "./weights/formats.ts";
 
 /** Bytes of a chunk, as it is read and as it is packed. */
@@ -23,16 +19,8 @@ const CHUNK_BYTES = 8 << 20;
 /** Bytes written between two looks at how far the GPU is, which is at most twice as many behind. */
 const WINDOW_BYTES = 64 << 20;
 
-/** Rows on their way. */
-interface Layout {
-  readonly type: TensorType;
-  readonly format: WeightFormat;
-  readonly cols: number;
-  /** Bytes of a row in the file and in the planes. */
-  readonly fileRow: number;
-  readonly quantRow: number;
-  readonly scaleRow: number;
-}
+/** Bytes that the host packs sooner than the GPU is told to. */
+const FEW_BYTES = 256 << 10;
 
 /** Consecutive rows of one tensor. */
 interface Run {
@@ -41,18 +29,27 @@ interface Run {
   readonly rows: number;
 }
 
+/** Consecutive rows of a weight on their way. */
+interface Stack {
+  readonly layout: RowLayout;
+  /** Row upon row. */
+  readonly tensors: readonly TensorData[];
+  /** The weight's row that the first one comes to. */
+  readonly firstRow: number;
+}
+
 export class Uploader {
   readonly conversions: string[] = [];
+  readonly #context: PackingContext;
   readonly #allocator: GpuAllocator;
-  readonly #maxBinding: number;
   /** Not in use now: uploads may run side by side. */
   readonly #scratch: Scratch[] = [];
   #written = 0;
   #taken: Promise<unknown> = Promise.resolve();
 
-  constructor(allocator: GpuAllocator, maxBinding: number) {
-    this.#allocator = allocator;
-    this.#maxBinding = maxBinding;
+  constructor(context: PackingContext) {
+    this.#context = context;
+    this.#allocator = context.allocator;
   }
 
   /** One tensor, or several of one shape and type stacked row upon row. */
@@ -74,47 +71,33 @@ export class Uploader {
     const rows = each * tensors.length;
     const parts: WeightPart[] = [];
     const partRows = this.#rowsOfPart(layout, each);
-    const chunkRows = rowsOfChunk(layout);
-    const scratch = this.#scratch.pop() ?? new Scratch();
     for (let firstRow = 0; firstRow < rows; firstRow += partRows) {
-      const end = Math.min(rows, firstRow + partRows);
-      const part = this.#part(format, { name, firstRow, rows: end - firstRow, cols });
-      parts.push(part);
-      for (let row = firstRow; row < end; row += chunkRows) {
-        const runs = runsOf(tensors, { row, end: Math.min(end, row + chunkRows) });
-        await this.#fill(part, { layout, runs, at: row - firstRow, scratch });
-      }
+      const count = Math.min(partRows, rows - firstRow);
+      parts.push(this.#part(format, { name, firstRow, rows: count, cols }));
     }
-    this.#scratch.push(scratch);
+    await this.#bring({ layout, tensors, firstRow: 0 }, parts);
     return new GpuWeight({ name, type, rows, cols }, format, parts);
   }
 
   /** Overwrites rows of a weight, from `firstRow` on, with those of a tensor of its type and width. */
   async replace(
-    weight: GpuWeight,
+    { type, format, cols, parts }: GpuWeight,
     { tensor, firstRow }: { tensor: TensorData; firstRow: number },
   ): Promise<void> {
-    const { type, format, cols } = weight;
     if (tensor.type !== type) {
       throw FormatError.of(`load ${tensor.name}`, "its type", tensor.type, `${type} as before`);
     }
-    const layout = layoutOf(type, { format, cols });
-    const chunkRows = rowsOfChunk(layout);
-    const scratch = this.#scratch.pop() ?? new Scratch();
-    for (const part of weight.parts) {
-      const end = Math.min(firstRow + tensor.rows, part.firstRow + part.rows);
-      for (let row = Math.max(firstRow, part.firstRow); row < end; row += chunkRows) {
-        const runs = [{ tensor, from: row - firstRow, rows: Math.min(chunkRows, end - row) }];
-        await this.#fill(part, { layout, runs, at: row - part.firstRow, scratch });
-      }
-    }
-    this.#scratch.push(scratch);
+    await this.#bring(
+      { layout: layoutOf(type, { format, cols }), tensors: [tensor], firstRow },
+      parts,
+    );
   }
 
   /** Whole tensors where they are stacked and small enough, so that an expert is never split. */
-  #rowsOfPart({ quantRow, scaleRow }: Layout, each: number): number {
+  #rowsOfPart({ quantRow, scaleRow }: RowLayout, each: number): number {
     // The planes lie in one buffer, which may be no larger than a binding on some adapters.
-    const most = Math.floor((this.#maxBinding - PLANE_ALIGNMENT) / (quantRow + scaleRow));
+    const { maxBinding } = this.#context;
+    const most = Math.floor((maxBinding - PLANE_ALIGNMENT) / (quantRow + scaleRow));
     return most >= each ? Math.floor(most / each) * each : Math.max(1, most);
   }
 
@@ -128,14 +111,47 @@ export class Uploader {
     return { memory: this.#allocator.allocate("weights", size, name), firstRow, rows, planes };
   }
 
+  async #bring(
+    { layout, tensors, firstRow }: Stack,
+    parts: readonly WeightPart[],
+  ): Promise<void> {
+    const rows = tensors[0].rows * tensors.length;
+    const chunkRows = Math.min(rows, rowsOfChunk(layout));
+    const scratch = this.#scratch.pop() ?? new Scratch();
+    const packing = this.#packing(layout, { rows, chunkRows });
+    try {
+      for (const part of parts) {
+        const end = Math.min(firstRow + rows, part.firstRow + part.rows);
+        for (let row = Math.max(firstRow, part.firstRow); row < end; row += chunkRows) {
+          const last = Math.min(end, row + chunkRows);
+          const runs = runsOf(tensors, { row: row - firstRow, end: last - firstRow });
+          await this.#fill(part, { layout, runs, at: row - part.firstRow, scratch, packing });
+        }
+      }
+    } finally {
+      packing?.close();
+    }
+    this.#scratch.push(scratch);
+  }
+
+  /** Null where the host packs. */
+  #packing(
+    layout: RowLayout,
+    { rows, chunkRows }: { rows: number; chunkRows: number },
+  ): Packing | null {
+    if (rows * layout.fileRow < FEW_BYTES) return null;
+    return Packing.open(this.#context, { layout, rows: chunkRows });
+  }
+
   /** Brings rows to row `at` of a part. */
   async #fill(
-    { memory, planes: { scaleOffset } }: WeightPart,
-    { layout, runs, at, scratch }: {
-      layout: Layout;
+    part: WeightPart,
+    { layout, runs, at, scratch, packing }: {
+      layout: RowLayout;
       runs: readonly Run[];
       at: number;
       scratch: Scratch;
+      packing: Packing | null;
     },
   ): Promise<void> {
     const { fileRow, quantRow, scaleRow } = layout;
@@ -147,12 +163,31 @@ export class Uploader {
       await run.tensor.read(run.from * fileRow, file.subarray(start, end));
       start = end;
     }
-    const planes = pack(file, { layout, rows, scratch });
-    if (planes === null) throw notFinite(wrongOf(runs, { layout, file, scratch }));
+    const finite = packing === null
+      ? this.#pack(part, { layout, file, rows, at, scratch })
+      : packing.run(part, { file, at });
+    if (!finite) throw notFinite(wrongOf(runs, { layout, file, scratch }));
+    await this.#keepPace(rows * Math.max(fileRow, quantRow + scaleRow));
+  }
+
+  /** Packs on the host. Returns false where a value is NaN or infinite. */
+  #pack(
+    { memory, planes: { scaleOffset } }: WeightPart,
+    { layout, file, rows, at, scratch }: {
+      layout: RowLayout;
+      file: Uint8Array<ArrayBuffer>;
+      rows: number;
+      at: number;
+      scratch: Scratch;
+    },
+  ): boolean {
+    const { quantRow, scaleRow } = layout;
+    const planes = packRows(file, { layout, rows, scratch });
+    if (planes === null) return false;
     const { queue } = this.#allocator.device;
     queue.writeBuffer(memory, at * quantRow, planes.quants);
     if (scaleRow > 0) queue.writeBuffer(memory, scaleOffset + at * scaleRow, planes.scales);
-    await this.#keepPace(rows * (quantRow + scaleRow));
+    return true;
   }
 
   /** Bounds what has been written and not yet taken by the GPU: there is a copy of it until then. */
@@ -169,36 +204,7 @@ export class Uploader {
   }
 }
 
-/** Memory of the host that rows pass through, kept from one tensor to the next. */
-class Scratch {
-  readonly #memory = new Map<string, ArrayBuffer>();
-
-  /** So many bytes of whatever was there before. */
-  bytes(name: "file" | "floats" | "quants" | "scales", length: number): Uint8Array<ArrayBuffer> {
-    let memory = this.#memory.get(name);
-    if (memory === undefined || memory.byteLength < length) {
-      memory = new ArrayBuffer(length);
-      this.#memory.set(name, memory);
-    }
-    return new Uint8Array(memory, 0, length);
-  }
-}
-
-function layoutOf(
-  type: TensorType,
-  { format, cols }: { format: WeightFormat; cols: number },
-): Layout {
-  return {
-    type,
-    format,
-    cols,
-    fileRow: rowBytes(type, cols),
-    quantRow: rowQuantWords(format, cols) * 4,
-    scaleRow: format.scaleWords(cols) * 4,
-  };
-}
-
-function rowsOfChunk({ fileRow, quantRow, scaleRow }: Layout): number {
+function rowsOfChunk({ fileRow, quantRow, scaleRow }: RowLayout): number {
   return Math.max(1, Math.floor(CHUNK_BYTES / Math.max(fileRow, quantRow + scaleRow)));
 }
 
@@ -218,52 +224,19 @@ function runsOf(
   return runs;
 }
 
-/** The planes of some rows; null where one of their values isn't finite. */
-function pack(
-  file: Uint8Array<ArrayBuffer>,
-  { layout, rows, scratch }: { layout: Layout; rows: number; scratch: Scratch },
-): Planes | null {
-  const { format, cols, quantRow, scaleRow } = layout;
-  const bytes = convert(file, { layout, values: rows * cols, scratch });
-  if (bytes === null) return null;
-  const planes = {
-    quants: wordsOf(format.asInFile?.(cols) ? bytes : scratch.bytes("quants", rows * quantRow)),
-    scales: wordsOf(scratch.bytes("scales", rows * scaleRow)),
-  };
-  return format.pack(bytes, { rows, cols }, planes) ? planes : null;
-}
-
-/** The bytes as those of the type that the format packs; null where that can't be for a value. */
-function convert(
-  file: Uint8Array<ArrayBuffer>,
-  { layout, values, scratch }: { layout: Layout; values: number; scratch: Scratch },
-): Uint8Array<ArrayBuffer> | null {
-  const { type, format } = layout;
-  if (format.type === type) return file;
-  const bytes = scratch.bytes("floats", values * 4);
-  const floats = new Float32Array(bytes.buffer, 0, values);
-  dequantize(type, file, floats);
-  if (format.type === "F32") return bytes;
-  return allFinite(wordsOf(bytes), EXPONENT_F32) ? quantizeQ8_0(floats) : null;
-}
-
 /** The first tensor of whose rows one isn't finite. */
 function wrongOf(
   runs: readonly Run[],
-  { layout, file, scratch }: { layout: Layout; file: Uint8Array<ArrayBuffer>; scratch: Scratch },
+  { layout, file, scratch }: { layout: RowLayout; file: Uint8Array<ArrayBuffer>; scratch: Scratch },
 ): TensorData {
   let start = 0;
   for (const { tensor, rows } of runs) {
     const end = start + rows * layout.fileRow;
     const bytes = file.slice(start, end);
-    if (pack(bytes, { layout, rows, scratch }) === null) return tensor;
+    if (packRows(bytes, { layout, rows, scratch }) === null) return tensor;
     start = end;
   }
   return runs[0].tensor;
-}
-
-function wordsOf({ buffer, byteLength }: Uint8Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
-  return new Uint32Array(buffer, 0, byteLength / 4);
 }
 
 function notFinite({ name }: TensorData): FormatError {

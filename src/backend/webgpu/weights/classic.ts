@@ -6,6 +6,7 @@
  */
 
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { finiteHalves, pairsOfBlocks } from "./gpu_pack.ts";
 import { integersOf } from "./integers.ts";
 import { highNibbles, lowNibbles, viewOf, wrongHalves } from "./words.ts";
 
@@ -100,6 +101,12 @@ export const Q4_0: WeightFormat = {
     }
     return wrong === 0;
   },
+  gpuPack: pairsOfBlocks({
+    bytes: 18,
+    vectors: 1,
+    move: `
+    quants[into] = nibbles_at(start + 2u);`,
+  }),
   decode: (name, cols) =>
     decodeFunctions(name, {
       members: "quad: vec4<u32>, scale: f32",
@@ -126,6 +133,14 @@ export const Q4_1: WeightFormat = {
       packNibbles(quants, { to: 4 * block, view, at: at + 4 });
     }
     return wrong === 0;
+  },
+  gpuPack: {
+    blocks: 1,
+    bytes: 20,
+    finite: finiteHalves({ bytes: 20, at: 0 }),
+    code: `
+  scales[row + unit] = word_at(at);
+  quants[to] = nibbles_at(at + 4u);`,
   },
   decode: (name, cols) =>
     decodeFunctions(name, {
@@ -164,6 +179,14 @@ export const Q5_0: WeightFormat = {
     }
     return wrong === 0;
   },
+  gpuPack: pairsOfBlocks({
+    bytes: 22,
+    vectors: 1,
+    halves: "row + params.blocks + unit",
+    move: `
+    scales[row + 2u * unit + i] = fifths_at(start + 2u);
+    quants[into] = nibbles_at(start + 6u);`,
+  }),
   decode: (name, cols) =>
     decodeFunctions(name, {
       members: "quad: vec4<u32>, fifths: u32, scale: f32",
@@ -193,6 +216,15 @@ export const Q5_1: WeightFormat = {
       packNibbles(quants, { to: 4 * block, view, at: at + 8 });
     }
     return wrong === 0;
+  },
+  gpuPack: {
+    blocks: 1,
+    bytes: 24,
+    finite: finiteHalves({ bytes: 24, at: 0 }),
+    code: `
+  scales[row + 2u * unit] = fifths_at(at + 4u);
+  scales[row + 2u * unit + 1u] = word_at(at);
+  quants[to] = nibbles_at(at + 8u);`,
   },
   decode: (name, cols) =>
     decodeFunctions(name, {
@@ -229,6 +261,13 @@ export const Q8_0: WeightFormat = {
     }
     return wrong === 0;
   },
+  gpuPack: pairsOfBlocks({
+    bytes: 34,
+    vectors: 2,
+    move: `
+    quants[into] = words_at(start + 2u);
+    quants[into + 1u] = words_at(start + 18u);`,
+  }),
   decode: (name, cols) =>
     decodeFunctions(name, {
       members: "at: u32, scale: f32",

@@ -6,6 +6,7 @@
 import { f16ToF32 } from "../../../quant/half.ts";
 import { halfOf, halfWords, NIBBLES, packNibbles, Q4_0 } from "./classic.ts";
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { finiteHalf } from "./gpu_pack.ts";
 import { integersOf } from "./integers.ts";
 import { viewOf, wrongHalves } from "./words.ts";
 
@@ -31,6 +32,7 @@ export const IQ4_NL: WeightFormat = {
   quantWords: 4,
   scaleWords: halfWords,
   pack: Q4_0.pack,
+  gpuPack: Q4_0.gpuPack,
   decode: (name, cols) =>
     decodeFunctions(name, {
       members: "quad: vec4<u32>, scale: f32",
@@ -70,6 +72,24 @@ export const IQ4_XS: WeightFormat = {
     }
     return wrong === 0;
   },
+  gpuPack: {
+    blocks: SUPER,
+    bytes: 136,
+    finite: finiteHalf({ bytes: 136, at: 0 }),
+    code: `
+  let base = row + ${XS_WORDS}u * unit;
+  scales[base] = float_at(at);
+  let upper = half_at(at + 2u);
+  let lower = word_at(at + 4u);
+  var packed = array<u32, 2>();
+  for (var i = 0u; i < 8u; i++) {
+    let scale = (((lower >> (4u * i)) & 15u) | (((upper >> (2u * i)) & 3u) << 4u)) - 32u;
+    packed[i / 4u] |= (scale & 0xffu) << (8u * (i & 3u));
+    quants[to + i] = nibbles_at(at + 8u + 16u * i);
+  }
+  scales[base + 1u] = packed[0];
+  scales[base + 2u] = packed[1];`,
+  },
   decode: (name, cols) =>
     decodeFunctions(name, {
       members: "quad: vec4<u32>, scale: f32",
@@ -104,6 +124,23 @@ export const MXFP4: WeightFormat = {
       }
     }
     return largest <= LARGEST_EXPONENT;
+  },
+  gpuPack: {
+    blocks: 4,
+    bytes: 68,
+    finite(file) {
+      let largest = 0;
+      for (let at = 0; at < file.length; at += 17) largest = Math.max(largest, file[at]);
+      return largest <= LARGEST_EXPONENT;
+    },
+    code: `
+  var exponents = 0u;
+  for (var i = 0u; i < min(4u, params.blocks - 4u * unit); i++) {
+    let start = at + 17u * i;
+    exponents |= (word_at(start) & 0xffu) << (8u * i);
+    quants[to + i] = nibbles_at(start + 1u);
+  }
+  scales[row + unit] = exponents;`,
   },
   decode: (name, cols) =>
     decodeFunctions(name, {

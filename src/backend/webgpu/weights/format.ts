@@ -5,6 +5,7 @@
  */
 
 import type { TensorType } from "../../../quant/types.ts";
+import type { GpuPack } from "./gpu_pack.ts";
 import type { IntegerForm } from "./integers.ts";
 
 /** Values of a block: the unit of packing and of sums. */
@@ -24,6 +25,8 @@ export interface WeightFormat {
    * Returns false where a value is NaN or infinite.
    */
   pack(file: Uint8Array, shape: { rows: number; cols: number }, planes: Planes): boolean;
+  /** Beside `pack`, where the GPU can do the same. */
+  readonly gpuPack?: GpuPack;
   /**
    * WGSL that reads `NAME_q: array<vec4<u32>>` and, where the format has scales, `NAME_s: array<u32>`:
    * `fn NAME_load(row: u32, block: u32) -> NAME_Block`, what the values of a block share;

@@ -10,6 +10,7 @@
 import { f16ToF32 } from "../../../quant/half.ts";
 import { FIVE_BITS, NIBBLES, nibbles, scaled, shifted } from "./classic.ts";
 import { blocksOf, decodeFunctions, type WeightFormat } from "./format.ts";
+import { finiteHalf, finiteHalves, type GpuPack } from "./gpu_pack.ts";
 import { integersOf } from "./integers.ts";
 import {
   moveBits,
@@ -52,6 +53,15 @@ export const Q2_K: WeightFormat = superblocks("Q2_K", {
     movePairs(quants, { view, at: at + 48, to: to + 8 });
     return wrongHalves(halves);
   },
+  finite: finiteHalves({ bytes: 84, at: 80 }),
+  move: `
+  scales[base] = word_at(at + 80u);
+  set_scales(base + 1u, words_at(at));
+  for (var i = 0u; i < 2u; i++) {
+    let pairs = pairs_at(at + 16u + 32u * i);
+    quants[to + 2u * i] = pairs.a;
+    quants[to + 2u * i + 1u] = pairs.b;
+  }`,
   members: "pairs: vec2<u32>, scales: vec2<f32>, minima: vec2<f32>",
   load: (name) =>
     `${pairs(name)}
@@ -82,6 +92,18 @@ export const Q3_K: WeightFormat = superblocks("Q3_K", {
     movePairs(quants, { view, at: at + 64, to: to + 8 });
     return wrongHalves(half);
   },
+  finite: finiteHalf({ bytes: 110, at: 108 }),
+  move: `
+  scales[base] = float_at(at + 108u);
+  set_scales(base + 1u, sixteen_scales_at(at + 96u));
+  let thirds = bits_at(at);
+  set_scales(base + 5u, thirds.a);
+  set_scales(base + 9u, thirds.b);
+  for (var i = 0u; i < 2u; i++) {
+    let pairs = pairs_at(at + 32u + 32u * i);
+    quants[to + 2u * i] = pairs.a;
+    quants[to + 2u * i + 1u] = pairs.b;
+  }`,
   members: "pairs: vec2<u32>, thirds: u32, scales: vec2<f32>",
   load: (name) =>
     `${pairs(name)}
@@ -112,6 +134,11 @@ export const Q4_K: WeightFormat = superblocks("Q4_K", {
     }
     return wrongHalves(halves);
   },
+  finite: finiteHalves({ bytes: 144, at: 0 }),
+  move: `
+  scales[base] = word_at(at);
+  set_scales(base + 1u, six_bits_at(at + 4u));
+  for (var i = 0u; i < 4u; i++) { move_nibbles(at + 16u + 32u * i, to + 2u * i, 1u); }`,
   members: "quad: vec4<u32>, scale: f32, minimum: f32",
   load: (name) => `
   let own = ${ownBits(name)};
@@ -138,6 +165,14 @@ export const Q5_K: WeightFormat = superblocks("Q5_K", {
     }
     return wrongHalves(halves);
   },
+  finite: finiteHalves({ bytes: 176, at: 0 }),
+  move: `
+  scales[base] = word_at(at);
+  set_scales(base + 1u, six_bits_at(at + 4u));
+  let fifths = bits_at(at + 16u);
+  set_scales(base + 5u, fifths.a);
+  set_scales(base + 9u, fifths.b);
+  for (var i = 0u; i < 4u; i++) { move_nibbles(at + 48u + 32u * i, to + 2u * i, 1u); }`,
   members: "quad: vec4<u32>, fifths: u32, scale: f32, minimum: f32",
   load: (name) => `
   let own = ${ownBits(name)};
@@ -166,6 +201,17 @@ export const Q6_K: WeightFormat = superblocks("Q6_K", {
     }
     return wrongHalves(half);
   },
+  finite: finiteHalf({ bytes: 210, at: 208 }),
+  move: `
+  scales[base] = float_at(at + 208u);
+  set_scales(base + 1u, words_at(at + 192u));
+  for (var i = 0u; i < 2u; i++) {
+    let uppers = pairs_at(at + 128u + 32u * i);
+    set_scales(base + 5u + 8u * i, uppers.a);
+    set_scales(base + 9u + 8u * i, uppers.b);
+    move_nibbles(at + 64u * i, to + 4u * i, 2u);
+    move_nibbles(at + 64u * i + 32u, to + 4u * i + 1u, 2u);
+  }`,
   members: "quad: vec4<u32>, uppers: vec2<u32>, scales: vec2<f32>",
   load: (name) => `
   let own = i32(${ownBits(name)});
@@ -207,6 +253,9 @@ function superblocks(
     words: number;
     /** Returns zero unless d or dmin is NaN or infinite. */
     pack(superblock: Superblock): number;
+    finite: GpuPack["finite"];
+    /** WGSL of the same as `pack` for `GpuPack`; `base` is the superblock's first word of scales. */
+    move: string;
     members: string;
     load: (name: string) => string;
     /** WGSL that leaves the bytes of eight values in `low` and `high`. */
@@ -232,6 +281,13 @@ function superblocks(
         word += words;
       }
       return wrong === 0;
+    },
+    gpuPack: {
+      blocks: BLOCKS,
+      bytes,
+      finite: options.finite,
+      code: `
+  let base = row + ${words}u * unit;${options.move}`,
     },
     decode: (name, cols) =>
       decodeFunctions(name, {
