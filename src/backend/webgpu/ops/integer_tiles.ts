@@ -5,11 +5,12 @@
  * its way meanwhile. Blocks come in the order of `products.ts`.
  */
 
-import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
+import { type Dispatch, unrolled } from "../kernel.ts";
 import type { GpuWeight } from "../memory.ts";
 import { blocksOf } from "../weights/format.ts";
-import { shapeRows, shapeThreads, shapeTokens, slotsOf } from "./block_shapes.ts";
+import { shapeRows, shapeTokens, slotsOf } from "./block_shapes.ts";
 import {
+  type BlockLoop,
   type BlockOperand,
   type BlockTile,
   eachOwn as eachOwnOfBlocks,
@@ -19,19 +20,15 @@ import {
 } from "./block_tiles.ts";
 import { integerMatrices } from "./integer_products.ts";
 import { bestIntegerShape, type IntegerShape } from "./integer_shapes.ts";
+import { inputRow, productTiles, sliceRow } from "./product_tiles.ts";
 import {
   bindingsOf,
-  blockOrder,
-  bySlice,
   bySliceNumber,
-  finishers,
-  finishFour,
   groupSlices,
   type Input,
   inputBinding,
   lanesOf,
   namedMatrices,
-  paramsOf,
   type Slice,
 } from "./products.ts";
 import type { IntegerBits } from "./quantize.ts";
@@ -62,63 +59,30 @@ export function integerMatrixMatrix(
 }
 
 function dispatchOf(input: Input, slices: readonly Slice[], shape: IntegerShape): Dispatch {
-  const { rows, cols } = input;
+  const { cols } = input;
   const integers = input.integers!;
   const { bits } = integers;
   const { matrices: { length: matrices, 0: { weight } } } = slices[0];
   const all = namedMatrices(slices).map(({ weight }) => weight);
   const tile: Tile = { shape, matrices, bits, ...formsOf(all), cols };
-  const tokens = shapeTokens(shape);
-  const size = shapeRows(shape) / matrices;
-  const tokenTiles = Math.ceil(rows / tokens);
-  let end = 0;
-  const params = slices.map((slice, i) => paramsOf(slice, i, end += Math.ceil(slice.rows / size)));
-  return {
-    label: `integer tiles ${weight.type} q${bits} ${
-      slices.map(({ rows }) => rows).join("+")
-    }x${cols}`,
-    bindings: [...slices.flatMap(bindingsOf), inputBinding(input)],
-    params: { rows, tokenTiles, ...Object.assign({}, ...params) },
-    workgroups: end * tokenTiles,
-    code: `${integerMatrices(namedMatrices(slices), integers)}
-${finishers(slices)}${finishFour(slices)}${blockOrder(cols)}
-${tileMemory(tile)}
-@compute @workgroup_size(${shapeThreads(shape)}) fn main(${BUILTINS}) {
-  ${WORKGROUP}
-  let firstToken = workgroup % params.tokenTiles * ${tokens}u;
-  let tile = workgroup / params.tokenTiles;
-  if (tile >= params.end${slices.length - 1}) { return; }
-  var slice = 0u;
-  var firstRow = 0u;
-  var endRow = 0u;
-  ${
-      bySlice(slices, (i) =>
-        `    slice = ${i}u;
-    firstRow = ${i === 0 ? "tile" : `(tile - params.end${i - 1})`} * ${size}u;
-    endRow = params.rows${i};`)
-    }
-${
-      overTiles(tile, {
-        declare: (m, name) => `var ${name}: ${slices.length > 1 ? "Ints" : `w0${m}_Raw`};`,
-        row: (row) => `min(firstRow + ${row}, endRow - 1u)`,
-        load: (m, name, { row, block }) => {
-          const raw = (i: number) => `w${i}${m}_raw(${row} + params.offset${i}${m}, ${block})`;
-          return slices.length > 1
-            ? bySliceNumber(slices, (i) => `${name} = w${i}${m}_ints(${raw(i)});`)
-            : `${name} = ${raw(0)};`;
-        },
-        ints: (m, name) => slices.length > 1 ? name : `w0${m}_ints(${name})`,
-        token: (token) => `min(firstToken + ${token}, params.rows - 1u)`,
-      })
-    }
-${
-      eachOwn(tile, ({ token, row, values }) =>
-        `  finish_4(slice, firstToken + ${token}, firstRow + ${row}, endRow, ${
-          values.join(", ")
-        });`)
-    }
-}`,
+  const source: TileSource = {
+    declare: (m, name) => `var ${name}: ${slices.length > 1 ? "Ints" : `w0${m}_Raw`};`,
+    row: sliceRow,
+    load: (m, name, { row, block }) => {
+      const raw = (i: number) => `w${i}${m}_raw(${row} + params.offset${i}${m}, ${block})`;
+      return slices.length > 1
+        ? bySliceNumber(slices, (i) => `${name} = w${i}${m}_ints(${raw(i)});`)
+        : `${name} = ${raw(0)};`;
+    },
+    ints: (m, name) => slices.length > 1 ? name : `w0${m}_ints(${name})`,
+    token: inputRow,
   };
+  return productTiles({ input, slices, tile: blockTile(tile) }, {
+    name: `integer tiles ${weight.type} q${bits}`,
+    bindings: [...slices.flatMap(bindingsOf), inputBinding(input)],
+    code: `${integerMatrices(namedMatrices(slices), integers)}${tileMemory(tile)}`,
+    loop: loopOf(tile, source),
+  });
 }
 
 /** What a tile's kernel is made for. */
@@ -205,14 +169,17 @@ function tokenWidth(tokensEach: number): 2 | 4 {
 
 /** WGSL statements that compute the tile's sums, which `eachOwn` then reads. */
 export function overTiles(tile: Tile, source: TileSource): string {
-  const { matrices } = tile;
-  return overBlockTiles(blockTile(tile), {
+  return overBlockTiles(blockTile(tile), loopOf(tile, source));
+}
+
+function loopOf(tile: Tile, source: TileSource): BlockLoop {
+  return {
     operands: [
-      ...Array.from({ length: matrices }, (_, m) => weightOperand(tile, { source, m })),
+      ...Array.from({ length: tile.matrices }, (_, m) => weightOperand(tile, { source, m })),
       inputOperand(tile, source),
     ],
     multiply: (slot) => multiplyBlock(tile, slot),
-  });
+  };
 }
 
 /** Blocks of a matrix's rows, one an item. */
