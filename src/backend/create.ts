@@ -18,7 +18,7 @@ export interface CreateBackendOptions extends Budgets {
   readonly backend: BackendChoice;
   /** Threads of the wasm backend. */
   readonly threads: number;
-  /** Of the wasm backend; those of the others are float32. */
+  /** Those of the reference backend are float32. */
   readonly activations: ActivationPrecision;
   /** Bytes of the model's weights in its file; 0, the default, stands for less than a memory holds. */
   readonly weightBytes?: number;
@@ -64,7 +64,7 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
     case "webgpu": {
       refuseBudgets(backend, options);
       const { createWebGpuBackend } = await import("./webgpu/mod.ts");
-      return await createWebGpuBackend({ maxBytes: gpuBytes, faults, profiler });
+      return await createWebGpuBackend({ maxBytes: gpuBytes, activations, faults, profiler });
     }
     case "hybrid":
       return await openHybrid(options);
