@@ -58,16 +58,16 @@ export class GpuPlan implements Plan {
 
 /** All dispatches' parameters in one buffer. */
 function uniformsOf(device: GPUDevice, dispatches: readonly Dispatch[]): GPUBuffer {
-  const buffer = device.createBuffer({
-    label: "parameters",
-    size: Math.max(1, dispatches.length) * ALIGNMENT,
-    usage: GPUBufferUsage.UNIFORM,
-    mappedAtCreation: true,
-  });
-  const bytes = new Uint8Array(buffer.getMappedRange());
+  const bytes = new Uint8Array(Math.max(1, dispatches.length) * ALIGNMENT);
   for (const [i, { params }] of dispatches.entries()) {
     bytes.set(new Uint8Array(packParams(params)), i * ALIGNMENT);
   }
-  buffer.unmap();
+  const buffer = device.createBuffer({
+    label: "parameters",
+    size: bytes.length,
+    usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+  });
+  // Mapping would throw where a device is lost and nobody knows yet; this is an event, as all else is.
+  device.queue.writeBuffer(buffer, 0, bytes);
   return buffer;
 }

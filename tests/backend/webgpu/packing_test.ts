@@ -289,3 +289,15 @@ onDevice(
   },
   { maxBytes: TIGHT_BYTES },
 );
+
+onDevice("a device that is lost meanwhile is told of by the device alone", async (device) => {
+  const { context, gpu } = device;
+  const bytes = blocks("Q8_0", { ...TIGHT, seed: 7 });
+  const tensor = tensorOf("Q8_0", { ...TIGHT, bytes });
+  const read: TensorData["read"] = (offset, into) => {
+    gpu.device.destroy();
+    return tensor.read(offset, into);
+  };
+  await new Uploader(context).upload([{ ...tensor, read }]);
+  assertEquals((await gpu.device.lost).reason, "destroyed");
+});
