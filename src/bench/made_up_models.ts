@@ -146,13 +146,12 @@ export function madeUpModel(name: MadeUpName, type: MadeUpType): TensorSource {
     const rows = shape.slice(0, -1).reduce((product, extent) => product * extent, 1);
     return { name, type: own, shape, byteLength: rows * rowBytes(own, cols) };
   });
+  // Made before anything is read, so that loading is timed with reads that only copy.
   const patterns = new Map<string, Uint8Array>();
-  const patternOf = ({ type, shape }: TensorInfo) => {
-    const key = `${type} ${shape.length === 1}`;
-    const pattern = patterns.get(key) ?? makePattern(type, { ones: shape.length === 1 });
-    patterns.set(key, pattern);
-    return pattern;
-  };
+  for (const info of infos) {
+    const [key, ones] = [patternKey(info), info.shape.length === 1];
+    if (!patterns.has(key)) patterns.set(key, makePattern(info.type, { ones }));
+  }
   return {
     format: "gguf",
     name: `${name} ${type}, made up`,
@@ -162,7 +161,7 @@ export function madeUpModel(name: MadeUpName, type: MadeUpType): TensorSource {
     metadata: new Map(Object.entries(metadata)),
     sidecar: () => Promise.resolve(null),
     read(tensor, offset, into) {
-      const pattern = patternOf(tensor as TensorInfo);
+      const pattern = patterns.get(patternKey(tensor as TensorInfo))!;
       for (let i = 0; i < into.length;) {
         const part = pattern.subarray((offset + i) % pattern.length);
         into.set(part.subarray(0, into.length - i), i);
@@ -172,6 +171,10 @@ export function madeUpModel(name: MadeUpName, type: MadeUpType): TensorSource {
     },
     close() {},
   };
+}
+
+function patternKey({ type, shape }: TensorInfo): string {
+  return `${type} ${shape.length === 1}`;
 }
 
 function typeOf(
