@@ -35,7 +35,8 @@ export class Machine {
   ): Promise<GpuWeight> {
     const { seed, partBytes = 2 ** 27, ...shape } = options;
     const { data } = randomWeight(generator(seed), { name: "weight", ...shape });
-    return new Uploader(this.#allocator, partBytes).upload([data]);
+    const context = { allocator: this.#allocator, kernels: this.#kernels, maxBinding: partBytes };
+    return new Uploader(context).upload([data]);
   }
 
   floats(values: Float32Array<ArrayBuffer>): GPUBuffer {

@@ -7,6 +7,10 @@
  * an error w * e with e uniform in [-s/2, s/2], so a variance of w^2 s^2 / 12; the largest of some
  * hundred thousand such sums stays within six deviations, and their mean square within a third of
  * the expectation. A lost bit doubles the deviation and fails that.
+ *
+ * Products in half precision (`halves`: F16 weights, eight columns at a time): rounding a number to eleven
+ * bits gives it an error that is uniform in half a unit of its last place to either side. So activations,
+ * products and the sums of each eight products contribute what their size alone decides.
  */
 
 import type { ActivationPrecision } from "../../src/backend/backend.ts";
@@ -15,9 +19,13 @@ import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
 /** Half the distance between 1 and the next float32. */
 export const UNIT_ROUNDOFF = 2 ** -24;
 
+/** How products round: by the precision of activations, or so and F16 weights in half precision. */
+export type ProductPrecision = ActivationPrecision | "halves";
+
 /** Steps on either side of zero that the largest value of a block is worth. */
-const STEPS: Record<ActivationPrecision, number> = {
+const STEPS: Record<ProductPrecision, number> = {
   q8: 127,
+  halves: 127,
   // A signed high byte and a full low byte.
   q16: 127 * 256,
   f32: Infinity,
@@ -45,7 +53,7 @@ export function sumRounding(terms: number, magnitude: number): number {
 export function dotTolerance(
   options: {
     type: TensorType;
-    precision: ActivationPrecision;
+    precision: ProductPrecision;
     /** One row of the weight. */
     weight: Float32Array;
     /** One input row, normalised where the op does that. */
@@ -64,6 +72,9 @@ export function dotTolerance(
     magnitude += Math.abs(x[i]) * (kernel === "float" ? Math.abs(weight[i]) : 2 * largest);
   }
   const rounding = sumRounding(x.length, magnitude);
+  if (type === "F16" && precision === "halves") {
+    return { rounding, deviation: Math.sqrt(halfVariance(weight, x)) };
+  }
   if (kernel !== "integer" || precision === "f32") return { rounding, deviation: 0 };
   let variance = 0;
   for (let start = 0; start < x.length; start += blockValues) {
@@ -76,6 +87,40 @@ export function dotTolerance(
     variance += squares * (peak / STEPS[precision]) ** 2 / 12;
   }
   return { rounding, deviation: Math.sqrt(variance) };
+}
+
+/** Values of a block, which share a factor, and of a sum in half precision. */
+const HALF_BLOCK = 32;
+const HALF_SUM = 8;
+
+/** The variance of a product in half precision. */
+function halfVariance(weight: Float32Array, x: Float64Array): number {
+  let variance = 0;
+  for (let start = 0; start < x.length; start += HALF_BLOCK) {
+    const end = Math.min(x.length, start + HALF_BLOCK);
+    let peak = 0;
+    for (let i = start; i < end; i++) peak = Math.max(peak, Math.abs(x[i]));
+    if (peak === 0) continue;
+    const factor = 2 ** (Math.floor(Math.log2(peak)) + 1);
+    let sum = 0;
+    for (let i = start; i < end; i++) {
+      const n = x[i] / factor;
+      const term = weight[i] * n;
+      const first = (i - start) % HALF_SUM === 0;
+      sum = first ? term : sum + term;
+      // An operation for product and sum may round each. The first sum is the product itself.
+      const rounded = halfRounding(sum) + (first ? 0 : halfRounding(term));
+      variance += factor ** 2 * (weight[i] ** 2 * halfRounding(n) + rounded);
+    }
+  }
+  return variance;
+}
+
+/** The variance of rounding to half precision; what has fewer bits there may become zero. */
+function halfRounding(value: number): number {
+  const magnitude = Math.abs(value);
+  if (magnitude < 2 ** -14) return magnitude ** 2;
+  return 2 ** (2 * Math.floor(Math.log2(magnitude)) - 20) / 12;
 }
 
 /** Collects errors against tolerances and says what is wrong with them, if anything. */

@@ -43,7 +43,8 @@ async function openCase(test: Case) {
     errors.push((event as GPUUncapturedErrorEvent).error.message);
   });
   const allocator = new GpuAllocator({ device, maxBytes: Infinity });
-  const uploader = new Uploader(allocator, binding);
+  const kernels = new Kernels(device);
+  const uploader = new Uploader({ allocator, kernels, maxBinding: binding });
   const reader = new Reader(device);
   const random = generator(7);
   const matrices = (type: TensorType, [outputs, cols]: [number, number]) =>
@@ -120,6 +121,7 @@ async function openCase(test: Case) {
         rounded: new Map(),
         activations: "f32",
         packedDot: false,
+        halves: false,
       },
       params,
       { workspaceBytes: test.workspace },
@@ -138,7 +140,6 @@ async function openCase(test: Case) {
     assert(errors.length === 0, errors.join("; "));
     return new Float32Array(bytes.buffer);
   }
-  const kernels = new Kernels(device);
   const close = () => {
     reader.close();
     allocator.close();

@@ -92,6 +92,7 @@ if (GPU_SKIPPED !== undefined) {
               rounded: new Map(),
               activations: "q8",
               packedDot,
+              halves: false,
             };
             const records = quantizedMemory(context, { x, cols, rows, bits });
             const input = { x: records.memory, width: cols, rows, cols };

@@ -184,6 +184,7 @@ if (GPU_SKIPPED !== undefined) {
           rounded: new Map(),
           activations: "f32",
           packedDot: false,
+          halves: false,
         };
         const outputs = [q, k, v].map((weight, i) => ({
           ...{ weight, bias: biases[i], out: create(weight.rows) },

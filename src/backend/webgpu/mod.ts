@@ -1,8 +1,9 @@
 /**
  * The GPU backend: WGSL kernels over weights in their own formats. Runs wherever there is WebGPU, in
  * Deno and in pages. A plan's dispatches are made when it is recorded; `submit` encodes and queues them
- * and returns; only reading waits. Arithmetic is float32, but for products of weights that are integers
- * under scales with activations rounded to such, where those are asked for.
+ * and returns; only reading waits. Arithmetic is float32, but where rounded activations are asked for:
+ * products of weights that are integers under scales are those of integers, and products of halves are in
+ * half precision where activations of 8 bits would do.
  */
 
 import { BackendLostError } from "../../errors.ts";
@@ -98,7 +99,7 @@ class WebGpuBackend implements Backend {
     const { device, adapter, maxBinding } = gpu;
     this.#gpu = gpu;
     this.adapter = adapter;
-    this.numerics = `webgpu ${adapter}`;
+    this.numerics = `webgpu ${adapter}${gpu.halves ? " with halves" : ""}`;
     this.activations = activations;
     this.#faults = faults;
     this.#profiler = profiler;
@@ -239,6 +240,7 @@ class WebGpuBackend implements Backend {
       maxBindings: device.limits.maxStorageBuffersPerShaderStage,
       activations: this.activations,
       packedDot: this.#gpu.packedDot,
+      halves: this.#gpu.halves,
     });
     build(recorder);
     const { dispatches, length } = recorder;

@@ -17,6 +17,8 @@ export interface OpContext {
   readonly activations: ActivationPrecision;
   /** Whether WGSL has a product of four packed bytes here. */
   readonly packedDot: boolean;
+  /** Whether kernels may have numbers of type f16. */
+  readonly halves: boolean;
 }
 
 /** The same, of ops that look something up. */

@@ -3,6 +3,9 @@
 import type { GatedLinearParams, HeadLinearParams, LinearParams } from "../../backend.ts";
 import { bufferOf, weightOf } from "../memory.ts";
 import type { OpContext } from "./context.ts";
+import { useHalves } from "./half_products.ts";
+import { halfRows } from "./half_rows.ts";
+import { halfMatrixMatrix } from "./half_tiles.ts";
 import { matrixMatrix } from "./matrix_matrix.ts";
 import { integersFor } from "./integer_products.ts";
 import { integerMatrixMatrix } from "./integer_tiles.ts";
@@ -87,6 +90,15 @@ function multiply(
     return;
   }
   const input = { x: bufferOf(x).memory, width: x.width, rows, cols: x.width, maxBindings };
+  if (useHalves(context, slices.flatMap(({ matrices }) => matrices))) {
+    const { memory, factors } = halfRows(context, { x, norm, rows });
+    const rounded = { ...input, x: memory, factors };
+    const dispatches = rows <= FEW_ROWS
+      ? matrixVector(rounded, slices)
+      : halfMatrixMatrix(rounded, slices);
+    for (const dispatch of dispatches) context.run(dispatch);
+    return;
+  }
   if (norm !== undefined && canNorm(input, slices)) {
     for (const dispatch of matrixVector(input, slices, { norm })) context.run(dispatch);
     return;

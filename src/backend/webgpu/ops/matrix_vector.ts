@@ -60,7 +60,7 @@ export function matrixVector(
   slices: readonly Slice[],
   { norm, shape }: { norm?: Norm; shape?: VectorShape } = {},
 ): Dispatch[] {
-  const shared = norm === undefined ? 1 : 2;
+  const shared = norm === undefined && input.factors === undefined ? 1 : 2;
   const groups = groupSlices(slices, { ...input, shared });
   return groups.map((group) =>
     dispatchOf(input, group, { norm, ...(shape ?? shapeOf(input, group)) })
@@ -198,6 +198,7 @@ ${addLanes(cols, name, (l) => `sums[(${first}) * ${THREADS}u + start + ${l} * ${
     bindings: arithmetic.bindings,
     params: { rows, tokenTiles, ...arithmetic.params, ...Object.assign({}, ...params) },
     workgroups: end * tokenTiles,
+    halves: arithmetic.halves,
     code: `${arithmetic.code}
 ${finishers(slices)}
 var<workgroup> sums: array<f32, ${mostMatrices * rowsEach * tokens * THREADS}>;

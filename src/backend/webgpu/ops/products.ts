@@ -53,6 +53,8 @@ export interface Input {
   readonly integers?: Integers;
   /** Whether `x` has float32 still, of which the kernel makes records. */
   readonly unrounded?: boolean;
+  /** Where `x` has halves (`half_rows.ts`), the factors of its blocks. */
+  readonly factors?: GPUBuffer;
   /** Output rows that read the same values, and how far apart the next ones' are (`headLinear`). */
   readonly heads?: { readonly outDim: number; readonly stride: number };
   /** Storage buffers that a kernel may see; by default what every adapter has. */

@@ -1,11 +1,12 @@
 /**
- * How a thread of `matrix_vector.ts` multiplies blocks of weights with blocks of `x`: as floats, or as
- * integers. Each way reads both in its own form.
+ * How a thread of `matrix_vector.ts` multiplies blocks of weights with blocks of `x`: as floats, as integers
+ * or as halves. Each way reads both in its own form.
  */
 
 import type { Norm } from "../../backend.ts";
 import { type Binding, type Parameter, unrolled } from "../kernel.ts";
 import { blocksOf, DECODE_COMMON } from "../weights/format.ts";
+import { columnOf, halfBindings, halfMatrices, sumHalves } from "./half_products.ts";
 import { integerMatrices } from "./integer_products.ts";
 import { NORM_LANES, normBinding, normFactors, normMemory, normParams } from "./norm.ts";
 import {
@@ -47,6 +48,8 @@ export interface VectorArithmetic {
   readonly params: Readonly<Record<string, Parameter>>;
   /** Functions and memory. */
   readonly code: string;
+  /** Whether it has numbers of type f16. */
+  readonly halves?: boolean;
   /** Statements before all blocks. */
   readonly start: string;
   /** What a row of `x` is further than the one before; undefined where `add` needs no `baseT`. */
@@ -65,6 +68,7 @@ export function arithmeticOf(
   slices: readonly Slice[],
   { norm, tokens }: { norm?: Norm; tokens: number },
 ): VectorArithmetic {
+  if (input.factors !== undefined) return halves(input, slices);
   return input.integers === undefined
     ? floats(input, slices, { norm, tokens })
     : integers(input, slices, input.integers);
@@ -137,6 +141,48 @@ ${
           }`)
       }
 }`,
+  };
+}
+
+function halves(input: Input, slices: readonly Slice[]): VectorArithmetic {
+  const named = namedMatrices(slices);
+  const blocks = named.map(({ name }) => `
+fn ${name}_block(row: u32, block: u32) -> HalfBlock {
+  let unit = block * 4u;
+  return HalfBlock(${unrolled(4, (j) => `${name}_halves(row, unit + ${j}u)`, ", ")});
+}`);
+  return {
+    label: " halves",
+    bindings: halfBindings(input, slices),
+    params: {},
+    code: `${halfMatrices(named)}
+struct HalfBlock { ${unrolled(4, (j) => `u${j}: Halves`, ", ")} }${blocks.join("")}
+fn dot_halves(w: Halves, v: Halves) -> f32 {
+${sumHalves("sum", { type: "f16", w: (c) => columnOf("w", c), x: (c) => columnOf("v", c) })}
+  return f32(sum);
+}`,
+    halves: true,
+    start: "",
+    step: blocksOf(input.cols),
+    neighbours: NEIGHBOURS,
+    load: "block",
+    add: (k, { rows, tokens }) =>
+      unrolled(tokens, (t) =>
+        `{
+let at = base${t} + at${k};
+let factor = factors[at];
+${
+          unrolled(4, (j) =>
+            `{
+let v = x[at * 4u + ${j}u];
+${
+              rows.map(({ block, sum }) =>
+                `${sum(t)} = fma(dot_halves(${block(k)}.u${j}, v), factor, ${sum(t)});`
+              ).join("\n")
+            }
+}`)
+        }
+}`),
   };
 }
 

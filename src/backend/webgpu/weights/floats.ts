@@ -15,13 +15,16 @@ export const F32: WeightFormat = floatFormat("F32", {
 });
 
 /** Halves, four vectors a block. */
-export const F16: WeightFormat = floatFormat("F16", {
-  quantWords: 16,
-  exponents: 0x7c007c00,
-  unit: `
+export const F16: WeightFormat = {
+  ...floatFormat("F16", {
+    quantWords: 16,
+    exponents: 0x7c007c00,
+    unit: `
   let words = $q[block.at + j];
   return Eight(halves_f32(words.xy), halves_f32(words.zw));`,
-});
+  }),
+  halves: true,
+};
 
 /** Upper halves of float32, four vectors a block. */
 export const BF16: WeightFormat = floatFormat("BF16", {

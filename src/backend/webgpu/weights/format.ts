@@ -36,6 +36,8 @@ export interface WeightFormat {
   decode(name: string, cols: number): string;
   /** Beside `decode`, where its numbers are integers under a scale. */
   readonly integers?: IntegerForm;
+  /** Whether its quants are its numbers as f16, one after the other, and there are no scales. */
+  readonly halves?: boolean;
 }
 
 export interface Planes {
