@@ -10,6 +10,8 @@ export interface Conformance {
   open(): Promise<Backend>;
   /** The same backend with another number of threads, which must give the same bits. */
   readonly openTwin?: () => Promise<Backend>;
+  /** Whether it multiplies F16 weights in half precision where activations have 8 bits. */
+  readonly halves?: boolean;
 }
 
 /** Runs a test body on a backend that is closed whatever happens. */

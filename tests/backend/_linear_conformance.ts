@@ -6,7 +6,13 @@ import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
 import { largestOf, magnitudeOf, normed, product, rowOf, silu } from "./_expected.ts";
 import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
 import { generator, normals, randomWeight, type TestWeight } from "./_random.ts";
-import { dotTolerance, ErrorTally, sumRounding, UNIT_ROUNDOFF } from "./_tolerance.ts";
+import {
+  dotTolerance,
+  ErrorTally,
+  type ProductPrecision,
+  sumRounding,
+  UNIT_ROUNDOFF,
+} from "./_tolerance.ts";
 
 const TYPES = Object.keys(TENSOR_TYPES) as TensorType[];
 /** Types that a kernel reads directly. */
@@ -82,7 +88,7 @@ async function runLinear(backend: Backend, test: LinearCase): Promise<Float32Arr
 
 function tallyLinear(
   tally: ErrorTally,
-  options: { test: LinearCase; actual: Float32Array; precision: Backend["activations"] },
+  options: { test: LinearCase; actual: Float32Array; precision: ProductPrecision },
 ): void {
   const { test, actual, precision } = options;
   const { type, weight, rows, cols, bias, previous, scale } = test;
@@ -109,7 +115,10 @@ function tallyLinear(
   }
 }
 
-export function linearTests({ name, open, openTwin }: Conformance): void {
+export function linearTests({ name, open, openTwin, halves }: Conformance): void {
+  const precisionOf = ({ activations }: Backend): ProductPrecision =>
+    halves && activations === "q8" ? "halves" : activations;
+
   Deno.test(`${name}: linear is right for every type, shape, bias, norm and accumulation`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, type] of KERNEL_TYPES.entries()) {
@@ -125,7 +134,7 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
               seed: 100 * index + i,
             });
             const actual = await runLinear(backend, test);
-            tallyLinear(tally, { test, actual, precision: backend.activations });
+            tallyLinear(tally, { test, actual, precision: precisionOf(backend) });
           }
           tally.finish();
         });
@@ -162,7 +171,7 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
       for (const [i, test] of tests.entries()) {
         const tally = new ErrorTally(`output ${i}`);
         const actual = await backend.read(outputs[i].out);
-        tallyLinear(tally, { test, actual, precision: backend.activations });
+        tallyLinear(tally, { test, actual, precision: precisionOf(backend) });
         tally.finish();
       }
       assertEquals(await backend.read(input), x, "the norm must not change the op's input");
@@ -208,7 +217,9 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
   Deno.test(`${name}: gatedLinear is right for every type`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, type] of KERNEL_TYPES.entries()) {
-        await t.step(type, async () => await checkGatedLinear(backend, { type, index }));
+        await t.step(type, async () => {
+          await checkGatedLinear(backend, { type, index, precision: precisionOf(backend) });
+        });
       }
     });
   });
@@ -227,7 +238,7 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
       const tally = new ErrorTally("the tied matrix");
       const actual = await backend.read(out);
       const tied = { ...test, x: await backend.read(x) };
-      tallyLinear(tally, { test: tied, actual, precision: backend.activations });
+      tallyLinear(tally, { test: tied, actual, precision: precisionOf(backend) });
       tally.finish();
     });
   });
@@ -248,7 +259,11 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
         const actual = await backend.read(out);
         assertEquals(await backend.read(out, { row: 1, rows: 1 }), actual.slice(9));
         const tally = new ErrorTally(`input ${seed}`);
-        tallyLinear(tally, { test: { ...test, x: input }, actual, precision: backend.activations });
+        tallyLinear(tally, {
+          test: { ...test, x: input },
+          actual,
+          precision: precisionOf(backend),
+        });
         tally.finish();
       }
     });
@@ -306,7 +321,7 @@ export function linearTests({ name, open, openTwin }: Conformance): void {
 
 async function checkGatedLinear(
   backend: Backend,
-  { type, index }: { type: TensorType; index: number },
+  { type, index, precision }: { type: TensorType; index: number; precision: ProductPrecision },
 ): Promise<void> {
   const tally = new ErrorTally(`gatedLinear of ${type}`);
   for (const [i, rows] of [1, 3, 8, 65].entries()) {
@@ -334,7 +349,7 @@ async function checkGatedLinear(
         const weights = [gate, up].map((test) => rowOf(test.weight.values, r, cols));
         const [g, u] = weights.map((weight) => product(weight, x));
         const [tg, tu] = weights.map((weight) =>
-          dotTolerance({ type, precision: backend.activations, weight, x, added: 0 })
+          dotTolerance({ type, precision, weight, x, added: 0 })
         );
         // silu's slope is at most 1.1; exp and the division add a few roundings.
         const [slope, height] = [1.1 * Math.abs(u), Math.abs(silu(g))];

@@ -34,6 +34,50 @@ Deno.test("the tolerance of 8-bit activations lets 8 bits pass and notices a los
   assertThrows(() => tallyRounded(63).finish(), Error, "the rms error is");
 });
 
+/** A number rounded to so many bits. */
+function roundBits(value: number, bits: number): number {
+  if (value === 0) return 0;
+  const step = 2 ** (Math.floor(Math.log2(Math.abs(value))) - bits + 1);
+  return Math.round(value / step) * step;
+}
+
+/** Errors of products of which everything but sums of eight columns has so many bits. */
+function tallyHalves(bits: number, { fused }: { fused: boolean }): ErrorTally {
+  const random = generator(2);
+  const cols = 256;
+  const weight = randomWeight(random, { name: "w", type: "F16", rows: 100, cols });
+  const round = (value: number) => roundBits(value, bits);
+  const tally = new ErrorTally("a product");
+  for (let row = 0; row < 10; row++) {
+    const x = Float64Array.from(normals(random, { length: cols }));
+    for (let r = 0; r < 100; r++) {
+      const w = rowOf(weight.values, r, cols);
+      let total = 0;
+      for (let start = 0; start < cols; start += 8) {
+        let sum = 0;
+        for (let i = start; i < start + 8; i++) {
+          const term = w[i] * round(x[i]);
+          sum = round(sum + (fused ? term : round(term)));
+        }
+        total += sum;
+      }
+      tally.add(total, {
+        expected: product(w, x),
+        tolerance: dotTolerance({ type: "F16", precision: "halves", weight: w, x, added: 0 }),
+        at: `${row}, ${r}`,
+      });
+    }
+  }
+  return tally;
+}
+
+Deno.test("the tolerance of halves lets eleven bits pass, fused or not, and notices a lost one", () => {
+  for (const fused of [true, false]) {
+    tallyHalves(11, { fused }).finish();
+    assertThrows(() => tallyHalves(10, { fused }).finish(), Error, "a product: ");
+  }
+});
+
 Deno.test("a result that is not a number is never within tolerance", () => {
   const tally = new ErrorTally("nothing");
   tally.add(NaN, { expected: 0, tolerance: { rounding: 1, deviation: 1 }, at: "here" });

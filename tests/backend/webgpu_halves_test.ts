@@ -4,10 +4,9 @@
  */
 
 import type { ActivationPrecision } from "../../src/backend/backend.ts";
-import { findAdapter } from "../../src/backend/webgpu/device.ts";
 import type { Dispatch } from "../../src/backend/webgpu/kernel.ts";
 import type { OpContext } from "../../src/backend/webgpu/ops/context.ts";
-import { shapeRows, shapeTokens } from "../../src/backend/webgpu/ops/block_shapes.ts";
+import { groupThreads, shapeRows, shapeTokens } from "../../src/backend/webgpu/ops/block_shapes.ts";
 import { useHalves } from "../../src/backend/webgpu/ops/half_products.ts";
 import { halfMemory } from "../../src/backend/webgpu/ops/half_rows.ts";
 import { halfShapes } from "../../src/backend/webgpu/ops/half_shapes.ts";
@@ -22,15 +21,14 @@ import {
 import { formatOf } from "../../src/backend/webgpu/weights/formats.ts";
 import type { TensorType } from "../../src/quant/types.ts";
 import { assert, assertEquals } from "@std/assert";
-import { GPU_SKIPPED } from "../support/gpu.ts";
+import { GPU_SKIPPED, HAS_HALVES } from "../support/gpu.ts";
 import { product, rowOf } from "./_expected.ts";
 import { assertSameBits } from "./_harness.ts";
 import { type Machine, withMachine } from "./_machine.ts";
 import { generator, normals, randomWeight } from "./_random.ts";
 import { dotTolerance, ErrorTally } from "./_tolerance.ts";
 
-const SKIPPED = GPU_SKIPPED ??
-  ((await findAdapter())!.features.has("shader-f16") ? undefined : "the adapter has no shader-f16");
+const SKIPPED = GPU_SKIPPED ?? (HAS_HALVES ? undefined : "the adapter has no shader-f16");
 
 /** Workgroup memory that every adapter has. */
 const WORKGROUP_BYTES = 16384;
@@ -44,7 +42,9 @@ interface Way {
 /** All ways to compute products of one matrix or of two. */
 function ways({ matrices, cols }: { matrices: number; cols: number }): Way[] {
   const tiles = halfShapes({ matrices, lanes: lanesOf(cols) }).map((shape): Way => ({
-    name: `tiles of ${shapeRows(shape)} x ${shapeTokens(shape)}, ${JSON.stringify(shape)}`,
+    name: `tiles of ${shapeRows(shape)} x ${shapeTokens(shape)}, ${shape.groups} groups of ${
+      groupThreads(shape)
+    }`,
     dispatches: (input, slices) => halfMatrixMatrix(input, slices, { shape }),
   }));
   const shapes: VectorShape[] = [

@@ -24,7 +24,7 @@ import {
 import { quantizedMemory } from "../../src/backend/webgpu/ops/quantize.ts";
 import type { TensorType } from "../../src/quant/types.ts";
 import { assert } from "@std/assert";
-import { GPU_SKIPPED } from "../support/gpu.ts";
+import { GPU_SKIPPED, HAS_HALVES } from "../support/gpu.ts";
 import { roundedOpsConformance } from "./conformance.ts";
 import { assertSameBits } from "./_harness.ts";
 import { withMachine } from "./_machine.ts";
@@ -64,7 +64,11 @@ if (GPU_SKIPPED !== undefined) {
 } else {
   for (const activations of ["q8", "q16"] as const) {
     const name = `webgpu ${activations}`;
-    roundedOpsConformance({ name, open: () => createWebGpuBackend({ activations }) });
+    roundedOpsConformance({
+      name,
+      open: () => createWebGpuBackend({ activations }),
+      halves: HAS_HALVES,
+    });
   }
 
   const cases: { types: TensorType[]; cols: number; rows: number; bits: 8 | 16 }[] = [

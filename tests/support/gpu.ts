@@ -16,3 +16,6 @@ export const GPU_SKIPPED: string | undefined = adapter === null
 
 /** Put behind the names of tests that are ignored for it. */
 export const SKIP_NOTE = GPU_SKIPPED === undefined ? "" : ` (skipped: ${GPU_SKIPPED})`;
+
+/** Whether kernels have numbers of type f16 here. */
+export const HAS_HALVES = adapter?.features.has("shader-f16") ?? false;
