@@ -34,11 +34,13 @@ Deno.test("the tolerance of 8-bit activations lets 8 bits pass and notices a los
   assertThrows(() => tallyRounded(63).finish(), Error, "the rms error is");
 });
 
-/** A number rounded to so many bits. */
+/** A number rounded to so many bits, to even ones where two are as near: sums often lie between two. */
 function roundBits(value: number, bits: number): number {
   if (value === 0) return 0;
   const step = 2 ** (Math.floor(Math.log2(Math.abs(value))) - bits + 1);
-  return Math.round(value / step) * step;
+  const below = Math.floor(value / step);
+  const behind = value / step - below;
+  return step * (behind > 0.5 || behind === 0.5 && below % 2 !== 0 ? below + 1 : below);
 }
 
 /** Errors of products of which everything but sums of eight columns has so many bits. */
