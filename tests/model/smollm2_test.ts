@@ -7,10 +7,12 @@ import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import type { Backend } from "../../src/backend/backend.ts";
 import { createReferenceBackend } from "../../src/backend/reference/mod.ts";
 import { createWasmBackend } from "../../src/backend/wasm/mod.ts";
+import { createWebGpuBackend } from "../../src/backend/webgpu/mod.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { argmax, Evaluator, topOf } from "../../src/model/evaluate.ts";
 import { loadModel } from "../../src/model/registry.ts";
 import { downloadedModel, sharedFolder } from "../support/fixtures.ts";
+import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
 interface SmolCase {
   readonly user: string;
@@ -31,7 +33,6 @@ const missing = model === undefined
 
 /** The largest error of a logit, as a share of the logits' standard deviation. */
 const RELATIVE = 5e-3;
-const GREEDY = 64;
 
 function cases(): SmolCase[] {
   return JSON.parse(Deno.readTextFileSync(`${shared}/models/smollm2_golden.json`)).cases;
@@ -81,32 +82,49 @@ function checkLogprobs(logits: Float32Array, { test, vocab }: { test: SmolCase; 
   });
 }
 
+/** The recorded logits of four prompts, and the first tokens of their answers, side by side. */
+async function checkAnswers(
+  evaluator: Evaluator,
+  { vocab, count }: { vocab: number; count: number },
+): Promise<void> {
+  const tests = cases();
+  const answers: number[][] = [];
+  for (const [sequence, test] of tests.entries()) {
+    const [logits] = await evaluator.step([{ sequence, ids: test.ids }], { logits: "all" });
+    const last = logits.slice(-vocab);
+    checkTop10(last, test);
+    checkLogprobs(logits, { test, vocab });
+    answers.push([argmax(last)]);
+  }
+  // Together they read the weights once for all.
+  while (answers[0].length < count) {
+    const entries = answers.map((answer, sequence) => ({ sequence, ids: [answer.at(-1)!] }));
+    const logits = await evaluator.step(entries, { logits: "last" });
+    answers.forEach((answer, sequence) => answer.push(argmax(logits[sequence])));
+  }
+  for (const [sequence, test] of tests.entries()) {
+    const expected = test.greedy64_exact_weights_f32_activations.slice(0, count);
+    assertEquals(answers[sequence], expected, test.user);
+  }
+}
+
 Deno.test({
   name:
     `SmolLM2 on wasm f32 gives the recorded logits and 64 greedy tokens of four prompts${missing}`,
   ignore: missing !== "",
   fn: async () => {
     const backend = await createWasmBackend({ threads: 2, activations: "f32" });
-    await withSmollm2(backend, async (evaluator, vocab) => {
-      const tests = cases();
-      const answers: number[][] = [];
-      for (const [sequence, test] of tests.entries()) {
-        const [logits] = await evaluator.step([{ sequence, ids: test.ids }], { logits: "all" });
-        const last = logits.slice(-vocab);
-        checkTop10(last, test);
-        checkLogprobs(logits, { test, vocab });
-        answers.push([argmax(last)]);
-      }
-      // The answers side by side, which reads the weights once for all.
-      while (answers[0].length < GREEDY) {
-        const entries = answers.map((answer, sequence) => ({ sequence, ids: [answer.at(-1)!] }));
-        const logits = await evaluator.step(entries, { logits: "last" });
-        answers.forEach((answer, sequence) => answer.push(argmax(logits[sequence])));
-      }
-      for (const [sequence, test] of tests.entries()) {
-        assertEquals(answers[sequence], test.greedy64_exact_weights_f32_activations, test.user);
-      }
-    });
+    await withSmollm2(backend, (evaluator, vocab) => checkAnswers(evaluator, { vocab, count: 64 }));
+  },
+});
+
+Deno.test({
+  name:
+    `SmolLM2 on webgpu gives the recorded logits and 24 greedy tokens of four prompts${missing}${SKIP_NOTE}`,
+  ignore: missing !== "" || GPU_SKIPPED !== undefined,
+  fn: async () => {
+    const backend = await createWebGpuBackend();
+    await withSmollm2(backend, (evaluator, vocab) => checkAnswers(evaluator, { vocab, count: 24 }));
   },
 });
 
