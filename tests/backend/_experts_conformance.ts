@@ -11,7 +11,7 @@ import { FormatError } from "../../src/errors.ts";
 import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
 import { assertRejects } from "@std/assert";
 import { product, rowOf } from "./_expected.ts";
-import { assertSameBits, type Conformance, filled, withBackend } from "./_harness.ts";
+import { assertSameBits, type Conformance, filled, sampled, withBackend } from "./_harness.ts";
 import { generator, normals, randomWeight, type TestWeight } from "./_random.ts";
 import {
   dotTolerance,
@@ -66,7 +66,10 @@ interface Case {
 }
 
 /** Who chooses what: anybody anything but expert 0; all of them expert 3 first; in turn. */
-type Choice = "random" | "oneHot" | "inTurn";
+const CHOICES = ["random", "oneHot", "inTurn"] as const;
+type Choice = typeof CHOICES[number];
+
+const isThird = (index: number) => index % 3 === 0;
 
 /** Hidden and intermediate widths, none of them tidy where the blocks allow it. */
 function shapeOf(types: Types, variant: number): { hidden: number; intermediate: number } {
@@ -300,13 +303,15 @@ const RUNS: readonly { rows: number; variant: number; choice: Choice }[] = [
   { rows: 7, variant: 1, choice: "inTurn" },
 ];
 
-export function expertsTests({ name, open, openTwin }: Conformance): void {
+export function expertsTests(suite: Conformance): void {
+  const { name, open, openTwin } = suite;
   Deno.test(`${name}: experts add their weighted outputs, for every type, shape and choice`, async (t) => {
     await withBackend(open, async (backend) => {
       for (const [index, types] of TYPES.entries()) {
         await t.step(types.join(", "), async () => {
           const tally = new ErrorTally(`experts of ${types}`);
-          for (const [i, options] of RUNS.entries()) {
+          const tried = (i: number) => i === index % RUNS.length || index % 8 === 0;
+          for (const [i, options] of sampled(RUNS, suite, tried)) {
             const test = caseOf(types, { ...options, seed: 3000 + 10 * index + i });
             tallyExperts(tally, { backend, test, actual: await run(backend, test) });
           }
@@ -333,9 +338,10 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
 
   Deno.test(`${name}: experts give a row the same bits alone and in any batch`, async (t) => {
     await withBackend(open, async (backend) => {
-      for (const [index, types] of TYPES.entries()) {
+      for (const [index, types] of sampled(TYPES, suite, isThird)) {
         await t.step(types.join(", "), async () => {
-          for (const choice of ["random", "oneHot", "inTurn"] as const) {
+          const tried = (i: number) => i === 0 || i === 1 + index % 2;
+          for (const [, choice] of sampled(CHOICES, suite, tried)) {
             const seed = 3400 + index;
             const whole = caseOf(types, { rows: 33, variant: index % 4, choice, seed });
             const together = await run(backend, whole);
@@ -365,7 +371,7 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
 
   Deno.test(`${name}: an expert that is replaced is the other one, and its neighbours stay`, async (t) => {
     await withBackend(open, async (backend) => {
-      for (const [index, types] of TYPES.entries()) {
+      for (const [index, types] of sampled(TYPES, suite, isThird)) {
         await t.step(types.join(", "), async () => {
           const options = { rows: 9, variant: index % 4, choice: "inTurn" } as const;
           const test = caseOf(types, { ...options, seed: 3800 + index });
@@ -435,10 +441,11 @@ export function expertsTests({ name, open, openTwin }: Conformance): void {
 }
 
 /** Declares the tests of ids that stand for no expert. */
-export function noExpertTests({ name, open }: Conformance): void {
+export function noExpertTests(suite: Conformance): void {
+  const { name, open } = suite;
   Deno.test(`${name}: no expert adds nothing, and rows that have none keep their bits`, async (t) => {
     await withBackend(open, async (backend) => {
-      for (const [index, types] of TYPES.slice(0, 6).entries()) {
+      for (const [index, types] of sampled(TYPES.slice(0, 6), suite, isThird)) {
         await t.step(types.join(", "), async () => {
           const tally = new ErrorTally(`some experts of ${types}`);
           for (const rows of [1, 6, 70]) {

@@ -4,6 +4,11 @@ import { assertEquals } from "@std/assert";
 import type { Backend, Buffer, Weight } from "../../src/backend/backend.ts";
 
 export interface Conformance {
+  /**
+   * Compiling a kernel takes the backend seconds: of types with shapes and of shapes with batches, each
+   * is tried with some of the others instead of all.
+   */
+  readonly sparse?: boolean;
   /** For the tests' names: "wasm q8, 2 threads". */
   readonly name: string;
   /** Opens a fresh backend; the suite closes it. */
@@ -12,6 +17,15 @@ export interface Conformance {
   readonly openTwin?: () => Promise<Backend>;
   /** Whether it multiplies F16 weights in half precision where activations have 8 bits. */
   readonly halves?: boolean;
+}
+
+/** Those of a list whose index is among some remainders, or all where the suite isn't sparse. */
+export function sampled<T>(
+  list: readonly T[],
+  { sparse = false }: Conformance,
+  isTried: (index: number) => boolean,
+): [index: number, item: T][] {
+  return [...list.entries()].filter(([index]) => !sparse || isTried(index));
 }
 
 /** Runs a test body on a backend that is closed whatever happens. */

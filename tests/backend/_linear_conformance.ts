@@ -4,7 +4,14 @@ import { assertEquals } from "@std/assert";
 import type { Backend, LinearParams } from "../../src/backend/backend.ts";
 import { TENSOR_TYPES, type TensorType } from "../../src/quant/types.ts";
 import { largestOf, magnitudeOf, normed, product, rowOf, silu } from "./_expected.ts";
-import { assertSameBits, type Conformance, filled, uploadVector, withBackend } from "./_harness.ts";
+import {
+  assertSameBits,
+  type Conformance,
+  filled,
+  sampled,
+  uploadVector,
+  withBackend,
+} from "./_harness.ts";
 import { generator, normals, randomWeight, type TestWeight } from "./_random.ts";
 import {
   dotTolerance,
@@ -19,7 +26,9 @@ const TYPES = Object.keys(TENSOR_TYPES) as TensorType[];
 export const KERNEL_TYPES = TYPES.filter((type) => TENSOR_TYPES[type].kernel !== null);
 const CONVERTED_TYPES = TYPES.filter((type) => TENSOR_TYPES[type].kernel === null);
 
+/** Backends may have other kernels for few rows: for the first five. */
 const BATCHES = [1, 2, 3, 5, 8, 17, 64, 65];
+const FEW_BATCHES = 5;
 const OUTPUT_ROWS = [64, 2, 13, 8, 67, 5, 40, 21];
 const EPS = 1e-5;
 
@@ -115,7 +124,8 @@ function tallyLinear(
   }
 }
 
-export function linearTests({ name, open, openTwin, halves }: Conformance): void {
+export function linearTests(suite: Conformance): void {
+  const { name, open, openTwin, halves } = suite;
   const precisionOf = ({ activations }: Backend): ProductPrecision =>
     halves && activations === "q8" ? "halves" : activations;
 
@@ -124,7 +134,10 @@ export function linearTests({ name, open, openTwin, halves }: Conformance): void
       for (const [index, type] of KERNEL_TYPES.entries()) {
         await t.step(type, async () => {
           const tally = new ErrorTally(`linear of ${type}`);
-          for (const [i, rows] of BATCHES.entries()) {
+          // Of few rows, and of many for every third type.
+          const many = index % 3 === 0 ? FEW_BATCHES + index / 3 % 3 : -1;
+          const tried = (i: number) => i === index % FEW_BATCHES || i === many;
+          for (const [i, rows] of sampled(BATCHES, suite, tried)) {
             const cols = colsOf(type);
             const test = linearCase(type, {
               outputs: OUTPUT_ROWS[(i + index) % OUTPUT_ROWS.length],
@@ -218,7 +231,8 @@ export function linearTests({ name, open, openTwin, halves }: Conformance): void
     await withBackend(open, async (backend) => {
       for (const [index, type] of KERNEL_TYPES.entries()) {
         await t.step(type, async () => {
-          await checkGatedLinear(backend, { type, index, precision: precisionOf(backend) });
+          const precision = precisionOf(backend);
+          await checkGatedLinear(backend, { suite, type, index, precision });
         });
       }
     });
@@ -271,7 +285,7 @@ export function linearTests({ name, open, openTwin, halves }: Conformance): void
 
   Deno.test(`${name}: a row's linear output has the same bits alone and in any batch`, async (t) => {
     await withBackend(open, async (backend) => {
-      for (const [index, type] of KERNEL_TYPES.entries()) {
+      for (const [index, type] of sampled(KERNEL_TYPES, suite, (index) => index % 3 === 0)) {
         await t.step(type, async () => {
           const cols = colsOf(type)[1];
           const whole = linearCase(type, { outputs: 67, cols, rows: 65, variant: 7, seed: index });
@@ -321,10 +335,12 @@ export function linearTests({ name, open, openTwin, halves }: Conformance): void
 
 async function checkGatedLinear(
   backend: Backend,
-  { type, index, precision }: { type: TensorType; index: number; precision: ProductPrecision },
+  options: { suite: Conformance; type: TensorType; index: number; precision: ProductPrecision },
 ): Promise<void> {
+  const { suite, type, index, precision } = options;
   const tally = new ErrorTally(`gatedLinear of ${type}`);
-  for (const [i, rows] of [1, 3, 8, 65].entries()) {
+  const tried = (i: number) => i === index % 3 || i === 3 && index % 4 === 1;
+  for (const [i, rows] of sampled([1, 3, 8, 65], suite, tried)) {
     const cols = colsOf(type)[i % colsOf(type).length];
     const outputs = OUTPUT_ROWS[(i + index) % OUTPUT_ROWS.length];
     const shape = { outputs, cols, rows };

@@ -62,6 +62,12 @@ export function isChecked({ position }: Place): boolean {
   return position < 3 || slot < 2 || slot === PAGE_TOKENS - 1 || position % 9 === 0;
 }
 
+/** Tokens in steps of at most `chunk` rows each. */
+export function chunksOf<T>(tokens: readonly T[], chunk: number): T[][] {
+  const count = Math.ceil(tokens.length / chunk);
+  return Array.from({ length: count }, (_, i) => tokens.slice(i * chunk, (i + 1) * chunk));
+}
+
 /** All sequences in steps of at most `chunk` rows each, taken in turn so that batches are mixed. */
 export function mixedSteps<T>(sequences: readonly (readonly T[])[], chunk: number): T[][] {
   const steps: T[][] = [];

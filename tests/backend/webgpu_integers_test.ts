@@ -24,7 +24,7 @@ import {
 import { quantizedMemory } from "../../src/backend/webgpu/ops/quantize.ts";
 import type { TensorType } from "../../src/quant/types.ts";
 import { assert } from "@std/assert";
-import { GPU_SKIPPED, HAS_HALVES } from "../support/gpu.ts";
+import { GPU_SKIPPED, GPU_SPARSE, HAS_HALVES } from "../support/gpu.ts";
 import { roundedOpsConformance } from "./conformance.ts";
 import { assertSameBits } from "./_harness.ts";
 import { withMachine } from "./_machine.ts";
@@ -66,6 +66,7 @@ if (GPU_SKIPPED !== undefined) {
     const name = `webgpu ${activations}`;
     roundedOpsConformance({
       name,
+      sparse: GPU_SPARSE,
       open: () => createWebGpuBackend({ activations }),
       halves: HAS_HALVES,
     });

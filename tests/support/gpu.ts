@@ -1,18 +1,26 @@
-/** Whether tests of the GPU run here. */
+/** Whether tests of the GPU run here, and how many of them. */
 
 import { findAdapter } from "../../src/backend/webgpu/device.ts";
 
-/** Set to `software`, it lets a software adapter compile some thousand kernels, for a quarter of an hour. */
+/**
+ * What may be tried on a software adapter, which takes about a second to compile a kernel: with `software`
+ * types and shapes in turn, with `all` each with each.
+ */
 const VARIABLE = "SLUICE_GPU_TESTS";
 
 const adapter = await findAdapter();
+const isSoftware = adapter?.info.isFallbackAdapter ?? false;
+const allowed = Deno.env.get(VARIABLE);
 
 /** Why tests of the GPU are skipped; undefined where they run. */
 export const GPU_SKIPPED: string | undefined = adapter === null
   ? "no adapter; a software one comes with mesa-vulkan-drivers"
-  : adapter.info.isFallbackAdapter && Deno.env.get(VARIABLE) !== "software"
-  ? `a software adapter only, which takes a quarter of an hour: ${VARIABLE}=software`
+  : isSoftware && allowed !== "software" && allowed !== "all"
+  ? `a software adapter only, which takes minutes: ${VARIABLE}=software, or =all`
   : undefined;
+
+/** For `Conformance.sparse`. */
+export const GPU_SPARSE: boolean = isSoftware && allowed !== "all";
 
 /** Put behind the names of tests that are ignored for it. */
 export const SKIP_NOTE = GPU_SKIPPED === undefined ? "" : ` (skipped: ${GPU_SKIPPED})`;
