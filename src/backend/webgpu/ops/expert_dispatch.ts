@@ -58,17 +58,25 @@ export function expertDispatch(
   };
 }
 
-/** WGSL statements that find `id`, `expert` within the range, `count` and `pairs` of tile `tile`. */
-export function findTile(tokens: number, threads: number): string {
-  return `
+/** WGSL statements that find `id`, `expert` within the range, and the `count` of pairs of tile `tile`. */
+export const FIND_TILE = `
   if (tile >= params.tiles) { return; }
   let id = schedule[tile * ${TILE_WORDS}u];
   let count = schedule[tile * ${TILE_WORDS}u + 2u];
   let expert = id - params.first;
   if (count == 0u || expert >= params.experts) { return; }
+  let firstPair = params.tiles * ${TILE_WORDS}u + schedule[tile * ${TILE_WORDS}u + 1u];`;
+
+/** WGSL of a pair of the tile that FIND_TILE has found, the last one where it has fewer. */
+export function pairOf(t: string): string {
+  return `schedule[firstPair + min(${t}, count - 1u)]`;
+}
+
+/** The same, and `pairs` in workgroup memory. */
+export function findTile(tokens: number, threads: number): string {
+  return `${FIND_TILE}
   for (var i = lane; i < ${tokens}u; i += ${threads}u) {
-    let place = schedule[tile * ${TILE_WORDS}u + 1u] + min(i, count - 1u);
-    pairs[i] = schedule[params.tiles * ${TILE_WORDS}u + place];
+    pairs[i] = schedule[firstPair + min(i, count - 1u)];
   }
   workgroupBarrier();`;
 }

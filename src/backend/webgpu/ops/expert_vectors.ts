@@ -5,7 +5,7 @@
  */
 
 import { BUILTINS, type Dispatch, unrolled, WORKGROUP } from "../kernel.ts";
-import { expertDispatch, type ExpertTiles, findTile } from "./expert_dispatch.ts";
+import { expertDispatch, type ExpertTiles, FIND_TILE, pairOf } from "./expert_dispatch.ts";
 import { integerMatrices } from "./integer_products.ts";
 import { addLanes, laneBlocks, lanesOf, overBlocks } from "./products.ts";
 import { blocksOf } from "../weights/format.ts";
@@ -58,13 +58,12 @@ ${
   return expertDispatch(options, {
     groups,
     code: `${integerMatrices(named, options.input.integers!)}${options.helpers}
-var<workgroup> pairs: array<u32, ${VECTOR_PAIRS}>;
 var<workgroup> sums: array<f32, ${sums.length * THREADS}>;
 @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let tile = workgroup / ${groups}u;
   let firstRow = workgroup % ${groups}u * ${size}u;
-${findTile(VECTOR_PAIRS, THREADS)}
+${FIND_TILE}
   let part = lane / ${neighbours}u % ${lanes}u;
   let slot = lane / ${neighbours * lanes}u * ${neighbours}u + lane % ${neighbours}u;
 ${
@@ -73,7 +72,7 @@ ${
     }
 ${
       unrolled(VECTOR_PAIRS, (t) =>
-        `  let base${t} = ${options.record(`pairs[${t}]`)} * ${blocksOf(cols)}u;`)
+        `  let base${t} = ${options.record(pairOf(`${t}u`))} * ${blocksOf(cols)}u;`)
     }
 ${sums.map((sum) => `  var ${sum} = 0.0;`).join("\n")}
 ${overBlocks({ cols, ahead: Math.min(BLOCKS_AHEAD, laneBlocks(cols)), sums, load, add })}
@@ -100,7 +99,7 @@ ${
         }`;
       }).join("\n")
     }
-    out[pairs[t] * ${rows}u + column] = ${options.value(named.map((_, m) => `total${m}`))};
+    out[${pairOf("t")} * ${rows}u + column] = ${options.value(named.map((_, m) => `total${m}`))};
   }
 }`,
   });
