@@ -7,6 +7,7 @@ import { GpuWeight } from "../backend/webgpu/memory.ts";
 import { GpuPlan } from "../backend/webgpu/plan.ts";
 import { Uploader } from "../backend/webgpu/upload.ts";
 import { planeBytes } from "../backend/webgpu/weights/format.ts";
+import { f32ToF16 } from "../quant/half.ts";
 import type { TensorType } from "../quant/types.ts";
 import { madeUp } from "./made_up.ts";
 import { summarize } from "./statistics.ts";
@@ -62,6 +63,20 @@ export class GpuTimer {
         (_, i) => Math.sin((at + i) * 1.7),
       );
       this.gpu.device.queue.writeBuffer(buffer, at * 4, values);
+    }
+    return buffer;
+  }
+
+  /** Memory for `count` numbers of half precision, sines too. */
+  halves(count: number): GPUBuffer {
+    const buffer = this.#allocator.allocate("workspace", count * 2, "halves");
+    const step = 1 << 20;
+    for (let at = 0; at < count; at += step) {
+      const values = Uint16Array.from(
+        { length: Math.min(step, count - at) },
+        (_, i) => f32ToF16(Math.sin((at + i) * 1.7)),
+      );
+      this.gpu.device.queue.writeBuffer(buffer, at * 2, values);
     }
     return buffer;
   }

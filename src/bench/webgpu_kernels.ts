@@ -1,21 +1,21 @@
 /**
  * The GPU's kernels for products one at a time, for `deno task bench --backend webgpu --kernels` and with
  * flags of its own: `deno run -A src/bench/webgpu_kernels.ts [--small]
- * [--bytes N] [--types A,B] [--activations f32|q16|q8] [--sweep]`. Weights are made up and far larger than
+ * [--bytes N] [--types A,B] [--activations f32|q16|q8] [--sweep] [--only matrices,..]`. Weights are made up and far larger than
  * caches. Rates are of bytes of weights as they lie in GPU memory, beside what a kernel reads that does
  * nothing else. The last line is JSON.
  */
 
 import { BUILTINS, type Dispatch, WORKGROUP } from "../backend/webgpu/kernel.ts";
 import type { GpuWeight } from "../backend/webgpu/memory.ts";
+import { shapeRows, shapeThreads, shapeTokens } from "../backend/webgpu/ops/block_shapes.ts";
+import { useHalves } from "../backend/webgpu/ops/half_products.ts";
+import { halfBytes } from "../backend/webgpu/ops/half_rows.ts";
+import { halfShapes } from "../backend/webgpu/ops/half_shapes.ts";
+import { halfMatrixMatrix } from "../backend/webgpu/ops/half_tiles.ts";
 import { integerMatrixMatrix } from "../backend/webgpu/ops/integer_tiles.ts";
 import { integersFor } from "../backend/webgpu/ops/integer_products.ts";
-import {
-  integerShapes,
-  shapeRows,
-  shapeThreads,
-  shapeTokens,
-} from "../backend/webgpu/ops/integer_shapes.ts";
+import { integerShapes } from "../backend/webgpu/ops/integer_shapes.ts";
 import { quantizedBytes } from "../backend/webgpu/ops/quantize.ts";
 import { matrixMatrix } from "../backend/webgpu/ops/matrix_matrix.ts";
 import {
@@ -49,13 +49,22 @@ import { percent } from "./report.ts";
 import { SOFTWARE_WARNING } from "./step_report.ts";
 import { threeDigits } from "./statistics.ts";
 
+/** What is measured: matrices times few rows, times many, and those of a model's layer. */
+const PARTS = ["vectors", "matrices", "layer"] as const;
+
 const FLAGS = {
   small: switchFlag({ help: "sizes for a software adapter; shows that kernels run, not how fast" }),
   sweep: switchFlag({ help: "also measure every way to share the work" }),
   activations: choiceFlag({
-    help: "what weights that are integers are multiplied with",
+    help: "precision of activations, which decides how kernels multiply",
     words: ["f32", "q16", "q8"],
     fallback: "f32",
+  }),
+  only: listFlag({
+    help: "less than everything: matrices times few rows, times many, those of a model's layer",
+    placeholder: "PART,PART",
+    must: `some of ${PARTS.join(", ")}`,
+    accepts: (word) => PARTS.some((part) => part === word),
   }),
   bytes: sizeFlag({ help: "weights of a matrix times a vector", shown: "1GB" }),
   types: listFlag({
@@ -65,6 +74,9 @@ const FLAGS = {
     accepts: (word) => Object.keys(TENSOR_TYPES).includes(word),
   }),
 } satisfies FlagTable;
+
+/** Rows of activations up to which a sweep of tiles shows products with vectors too. */
+const SWEEP_VECTORS = 64;
 
 /** How large things are. */
 interface Sizes {
@@ -187,25 +199,13 @@ class Bench {
         const product = this.#product(weight, { tokens });
         const { input, slices } = product;
         await this.#measure(`${rows} x ${cols}`, product, tiles(product));
-        if (!sweep) continue;
-        for (
-          const shape of input.integers === undefined
-            ? []
-            : integerShapes({ matrices: 1, lanes: lanesOf(cols) })
-        ) {
-          const name = `.. tiles of ${shapeRows(shape)} x ${
-            shapeTokens(shape)
-          }, ${shape.blocks} blocks, ${shape.groups} groups, ${shape.ahead} ahead, ${
-            shapeThreads(shape)
-          } threads of ${shape.rowsEach} x ${shape.tokensEach}`;
-          await this.#measure(name, product, integerMatrixMatrix(input, slices, { shape }));
-        }
-        if (input.integers !== undefined) continue;
-        for (const shape of shapesFor({ matrices: 1, lanes: lanesOf(cols) })) {
-          const name = `.. tiles of ${tileRows(shape)} x ${
-            tileTokens(shape)
-          }, ${shape.groups} groups of ${groupThreads(shape)}`;
-          await this.#measure(name, product, matrixMatrix(input, slices, { shape }));
+        if (sweep) {
+          const few = tokens <= SWEEP_VECTORS
+            ? [{ name: "rows by eights", dispatches: matrixVector(input, slices) }]
+            : [];
+          for (const { name, dispatches } of [...few, ...tilesOfAllShapes(product)]) {
+            await this.#measure(`.. ${name}`, product, dispatches);
+          }
         }
         this.#timer.free(...product.memory);
       }
@@ -261,10 +261,21 @@ class Bench {
     },
   ): Product {
     const { cols, parts: [part] } = weight;
-    const { packedDot } = this.#timer.gpu;
-    const integers = integersFor({ activations: this.#activations, packedDot }, [{ weight }]);
-    const shape = { rows: tokens, cols, bits: integers?.bits ?? 8 };
-    const x = this.#timer.floats(integers ? quantizedBytes(shape) / 4 : tokens * cols);
+    const { packedDot, halves } = this.#timer.gpu;
+    const precision = { activations: this.#activations, packedDot, halves };
+    const integers = integersFor(precision, [{ weight }]);
+    const rounded = halfBytes({ rows: tokens, cols });
+    const { x, factors } = useHalves(precision, [{ weight }])
+      ? {
+        x: this.#timer.halves(rounded.memory / 2),
+        factors: this.#timer.floats(rounded.factors / 4),
+      }
+      : {
+        x: this.#timer.floats(
+          integers ? quantizedBytes({ rows: tokens, cols, ...integers }) / 4 : tokens * cols,
+        ),
+        factors: undefined,
+      };
     let row = offset;
     const slices = outputs.map((rows): Slice => {
       const list = Array.from({ length: matrices }, (_, m) => ({
@@ -276,8 +287,9 @@ class Bench {
       const out = this.#timer.floats(tokens * rows, { zeros: true });
       return { matrices: list, firstRow: 0, rows, width: rows, out, scale: 1 };
     });
-    const memory = [x, ...slices.map(({ out }) => out)];
-    return { weight, input: { x, width: cols, rows: tokens, cols, integers }, slices, memory };
+    const memory = [x, ...(factors ? [factors] : []), ...slices.map(({ out }) => out)];
+    const input = { x, factors, width: cols, rows: tokens, cols, integers };
+    return { weight, input, slices, memory };
   }
 
   async #measure(
@@ -339,8 +351,10 @@ function reading({ x, out, bytes }: { x: GPUBuffer; out: GPUBuffer; bytes: numbe
   };
 }
 
-function vectorShapes(tokens: number, { integers }: Input): VectorShape[] {
-  return (integers === undefined ? [8] : [1, 2, 4, 8]).flatMap((neighbours) =>
+function vectorShapes(tokens: number, { integers, factors }: Input): VectorShape[] {
+  return (integers === undefined && factors === undefined ? [8] : [1, 2, 4, 8]).flatMap((
+    neighbours,
+  ) =>
     ([1, 2, 4] as const).flatMap((rowsEach) =>
       [1, 2, 4, 8].map((blocksEach) => ({ rowsEach, blocksEach, neighbours }))
     )
@@ -349,9 +363,37 @@ function vectorShapes(tokens: number, { integers }: Input): VectorShape[] {
 
 /** The kernel for many rows. */
 function tiles({ input, slices }: Pick<Product, "input" | "slices">): Dispatch[] {
+  if (input.factors !== undefined) return halfMatrixMatrix(input, slices);
   return input.integers === undefined
     ? matrixMatrix(input, slices)
     : integerMatrixMatrix(input, slices);
+}
+
+/** The same in every shape that its tiles can have. */
+function tilesOfAllShapes({ input, slices }: Product): { name: string; dispatches: Dispatch[] }[] {
+  const of = { matrices: 1, lanes: lanesOf(input.cols) };
+  if (input.factors === undefined && input.integers === undefined) {
+    return shapesFor(of).map((shape) => ({
+      name: `${tileRows(shape)} x ${tileTokens(shape)}, ${shape.groups} groups of ${
+        groupThreads(shape)
+      }`,
+      dispatches: matrixMatrix(input, slices, { shape }),
+    }));
+  }
+  const [shapes, kernel] = input.factors === undefined
+    ? [integerShapes(of), integerMatrixMatrix]
+    : [halfShapes(of), halfMatrixMatrix];
+  return shapes.map((shape) => {
+    const { rowsEach, tokensEach, blocks, groups, ahead } = shape;
+    return {
+      name: `${shapeRows(shape)} x ${
+        shapeTokens(shape)
+      }, ${blocks} blocks, ${groups} groups, ${ahead} ahead, ${
+        shapeThreads(shape)
+      } threads of ${rowsEach} x ${tokensEach}`,
+      dispatches: kernel(input, slices, { shape }),
+    };
+  });
 }
 
 export interface GpuKernelOptions {
@@ -363,6 +405,8 @@ export interface GpuKernelOptions {
   readonly sweep?: boolean;
   /** Of the matrix that is multiplied with a vector. */
   readonly bytes?: number;
+  /** Parts to measure; all by default. */
+  readonly only?: readonly string[];
   /** Hears each figure as it is measured. */
   readonly onLine: (line: string) => void;
 }
@@ -378,7 +422,8 @@ export interface GpuKernelFigures {
 
 /** Times products on the GPU. Rejects with CapacityError where there is none. */
 export async function measureGpuKernels(options: GpuKernelOptions): Promise<GpuKernelFigures> {
-  const { types = ["Q8_0", "Q4_K"], activations, small, sweep = false, onLine } = options;
+  const { types = ["Q8_0", "Q4_K"], activations, small, sweep = false, only, onLine } = options;
+  const wanted = (part: typeof PARTS[number]) => !only?.length || only.includes(part);
   const base = small ? SMALL : LARGE;
   const sizes = { ...base, bytes: options.bytes ?? base.bytes };
   const timer = await GpuTimer.open();
@@ -388,10 +433,12 @@ export async function measureGpuKernels(options: GpuKernelOptions): Promise<GpuK
     if (software) onLine(SOFTWARE_WARNING);
     const bench = new Bench(timer, { sizes, activations, onLine });
     await bench.bandwidth();
-    for (const type of types) await bench.vectors(type, { sweep });
-    if (activations === "f32") await bench.matrices("F32", { sweep });
-    for (const type of types) await bench.matrices(type, { sweep });
-    for (const type of types) await bench.layer(type);
+    if (wanted("vectors")) { for (const type of types) await bench.vectors(type, { sweep }); }
+    if (wanted("matrices")) {
+      if (activations === "f32") await bench.matrices("F32", { sweep });
+      for (const type of types) await bench.matrices(type, { sweep });
+    }
+    if (wanted("layer")) { for (const type of types) await bench.layer(type); }
     return { adapter, timestamps, software, figures: bench.figures };
   } finally {
     timer.close();
