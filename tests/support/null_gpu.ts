@@ -10,6 +10,9 @@ export interface Kernel {
   readonly buffers: number;
 }
 
+/** Those of which kernels make use, so that what needs them is looked at. */
+const FEATURES: ReadonlySet<string> = new Set(["shader-f16"]);
+
 /** Runs `body` where this is the only GPU; gives the kernels that were compiled, each once. */
 export async function withNullGpu(
   limits: Readonly<Record<string, number>>,
@@ -21,7 +24,7 @@ export async function withNullGpu(
     requestAdapter: () =>
       Promise.resolve({
         limits,
-        features: new Set<string>(),
+        features: FEATURES,
         info: { description: "none", isFallbackAdapter: true },
         requestDevice: () => Promise.resolve(deviceOf(limits, kernels)),
       }),
@@ -52,7 +55,7 @@ function deviceOf(limits: Readonly<Record<string, number>>, kernels: Map<string,
   };
   return {
     limits,
-    features: new Set<string>(),
+    features: FEATURES,
     lost: new Promise(nothing),
     addEventListener: nothing,
     destroy: nothing,

@@ -12,8 +12,10 @@ const TYPES = (Object.keys(TENSOR_TYPES) as TensorType[]).filter((type) =>
 function bytesOf(type: string): number {
   const [, element, length] = /^array<(.*), (\d+)>$/s.exec(type) ?? [];
   if (element !== undefined) return Number(length) * bytesOf(element);
-  const [, width] = /^vec([234])<[fui]\w*>$/.exec(type) ?? [];
-  if (width !== undefined) return 4 * (width === "3" ? 4 : Number(width));
+  const [, width, scalar] = /^vec([234])<([fui]\w*)>$/.exec(type) ?? [];
+  if (width !== undefined) return bytesOf(scalar) * (width === "3" ? 4 : Number(width));
+  if (type === "Halves") return 2 * bytesOf("vec4<f16>");
+  if (type === "f16") return 2;
   assert(/^([fui]32|atomic<[ui]32>)$/.test(type), `${type} is not known`);
   return 4;
 }
@@ -40,6 +42,7 @@ Deno.test("webgpu kernels: all keep to the buffers, threads and workgroup memory
     const has = (kind: string) => kernels.some(({ label }) => label.startsWith(`${kind} ${type} `));
     assert(has("matrixVector"), `no product of ${type}`);
   }
+  assert(kernels.some(({ label }) => label.startsWith("half tiles ")), "no tiles of halves");
   for (const { label, code, buffers } of kernels) {
     assert(buffers <= LEAST_LIMITS.maxStorageBuffersPerShaderStage, `${label}: ${buffers} buffers`);
     const [threads, bytes] = [threadsOf(code), workgroupBytes(code)];
