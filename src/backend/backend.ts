@@ -520,8 +520,9 @@ export interface Backend {
   /** Bytes that the first `tokens` tokens of a page take as `readPage` gives them, of all layers. */
   pageBytes(cache: ModelCache, tokens: number): number;
   /**
-   * Copies the first tokens of a page out, after everything submitted before. The bytes have this
-   * backend's layout, without room for the tokens that are missing.
+   * Copies the first tokens of a page out, after everything submitted before and before whatever is
+   * submitted or written later. The bytes have this backend's layout, without room for the tokens that are
+   * missing.
    */
   readPage(part: PagePart): Promise<Uint8Array<ArrayBuffer>>;
   /** The reverse; takes effect before the next submit. The tokens behind them are undefined then. */

@@ -219,10 +219,14 @@ class Bench {
     }
   }
 
-  /** Tokens of each sequence behind its prompt, chosen by the backend where it does that. */
+  /**
+   * Tokens of each sequence behind its prompt, chosen by the backend where it does that: in bursts then,
+   * each of them submitted before the one before it has been read.
+   */
   async #answer(count: number, length: number): Promise<void> {
     const { runner, decode } = this.#options;
     const most = runner.chooses ? BURST_TOKENS : 1;
+    let last: Promise<unknown> = Promise.resolve();
     for (let done = 0; done < decode; done += most) {
       const turns = Math.min(most, decode - done);
       const rows = Array.from(
@@ -230,12 +234,16 @@ class Bench {
         (_, slot) =>
           Array.from({ length: turns }, (_, i): StepRow => {
             const row = { ...this.#row(slot, length + done + i), wantsLogits: true };
-            return i === 0 ? row : { ...row, token: CHOSEN_THERE };
+            return runner.chooses && done + i > 0 ? { ...row, token: CHOSEN_THERE } : row;
           }),
       ).flat();
-      if (turns > 1) await runner.choose(stepOf(rows), () => this.#choices);
-      else await runner.run(stepOf(rows));
+      const step = stepOf(rows);
+      const next = runner.chooses ? runner.choose(step, () => this.#choices) : runner.run(step);
+      await last;
+      last = next;
+      if (!runner.chooses) await last;
     }
+    await last;
   }
 
   /** Tokens differ from their neighbours and from other sequences'. */
@@ -262,5 +270,5 @@ function between(
 }
 
 function stepOf(rows: StepRow[], slotPages: Step["slotPages"] = []): Step {
-  return { rows, slotPages, copies: [], restores: [], started: [] };
+  return { rows, slotPages, copies: [], restores: [], started: [], burst: false };
 }

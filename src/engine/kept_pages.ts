@@ -30,6 +30,8 @@ export class KeptPages {
   readonly #restores = new Map<number, { readonly leave: AbortController; done: Promise<void> }>();
   /** Units whose pages are to be copied before the next step may use them for something else. */
   #filled: FilledUnit[] = [];
+  /** Copies that are under way. */
+  #copying: Promise<unknown> = Promise.resolve();
 
   constructor(options: KeptPagesOptions) {
     this.#options = options;
@@ -44,19 +46,33 @@ export class KeptPages {
     this.#filled.push(...units);
   }
 
-  /** Hands copies of the noted units to the store. Must come before the next step. */
+  /**
+   * Hands copies of the noted units to the store. Must be called before the next step is; whoever waits
+   * for it waits for those of earlier calls too.
+   */
   async keep(): Promise<void> {
-    const { store, runner } = this.#options;
+    const { store } = this.#options;
     if (store.state().state !== "ready") this.#filled = [];
+    this.#copying = Promise.all([this.#copying, this.#copy()]);
+    await this.#copying;
     // A request that leaves while a page is read adds a unit, whose page is as little its own later.
-    while (this.#filled.length > 0) {
-      const { page, key, parent, tokens } = this.#filled.shift()!;
-      try {
-        store.save({ key, parent, tokens, bytes: await runner.readPage({ page, tokens }) });
-      } catch {
-        // A backend that cannot be read from fails the next step, which tells everybody.
-        this.#filled = [];
+    if (this.#filled.length > 0) await this.keep();
+  }
+
+  /** Everything is read before anything is waited for: pages are copied as they are at the call. */
+  async #copy(): Promise<void> {
+    const { store, runner } = this.#options;
+    const units = this.#filled;
+    this.#filled = [];
+    try {
+      const copies = await Promise.all(
+        units.map(({ page, tokens }) => runner.readPage({ page, tokens })),
+      );
+      for (const [i, { key, parent, tokens }] of units.entries()) {
+        store.save({ key, parent, tokens, bytes: copies[i] });
       }
+    } catch {
+      // A backend that cannot be read from fails the next step, which tells everybody.
     }
   }
 

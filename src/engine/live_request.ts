@@ -90,12 +90,6 @@ export class LiveRequest {
     return this.#options.maxTokens - this.generated;
   }
 
-  /** Whether nobody wants to know more of a token than which one it is: then a backend may choose it. */
-  get wantsTokensOnly(): boolean {
-    const { topLogprobs, routedExperts } = this.request;
-    return topLogprobs === undefined && routedExperts === undefined;
-  }
-
   /** What its tokens are chosen by. */
   get choices(): Choices {
     return this.#sampler;

@@ -99,6 +99,7 @@ export class LiveRequests {
       maxTokens: plan.totalTokens,
       answers: plan.maxTokens > 0,
       promptLogits: scoresPrompt(request),
+      tokensOnly: request.topLogprobs === undefined && request.routedExperts === undefined,
       root: root.key,
       lasting: root.lasting,
       reuse,

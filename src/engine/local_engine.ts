@@ -6,7 +6,7 @@
 
 import type { UnitStore } from "../cache/store.ts";
 import { BackendLostError, CapacityError } from "../errors.ts";
-import { Bursts, isBurst } from "./burst.ts";
+import { Bursts, type Flight } from "./burst.ts";
 import { EventLoopTurn } from "./event_loop.ts";
 import { type EventSink, EventStream } from "./event_stream.ts";
 import { Guesser } from "./guesser.ts";
@@ -117,7 +117,6 @@ export class LocalEngine implements Engine {
     const scheduler = new Scheduler({ slots, stepTokens, mixedTokens, maxRows, logitRows, pages });
     const draft = (id: number, tokens: readonly number[]) => scheduler.draft(id, tokens);
     const guesser = speculates ? new Guesser({ draft, draftLength }) : null;
-    this.#bursts = runner.chooses ? new Bursts(draft) : null;
     const onRestored = (result: Restored) => this.#endRestore(result);
     this.#kept = store === undefined ? null : new KeptPages({ store, runner, onRestored });
     const { rootOf, rootVersion } = options;
@@ -135,6 +134,9 @@ export class LocalEngine implements Engine {
     this.#results = new StepResults({ vocabSize, live, scheduler, guesser });
     this.#counter = new RoutingCounter(routedLayers);
     this.#counting = (options.countRouting ?? true) && routedLayers.length > 0;
+    // Choices of experts are read step by step.
+    const mayBurst = runner.chooses && !this.#counting && options.onRouting === undefined;
+    this.#bursts = mayBurst ? new Bursts({ runner, scheduler, live }) : null;
     this.#loop = this.#run();
   }
 
@@ -212,24 +214,25 @@ export class LocalEngine implements Engine {
       await this.#kept?.keep();
       // It may have been told to stop meanwhile, and nobody would tell it again.
       if (this.#stopped) break;
-      if (this.#scheduler.waiting === 0) this.#draft();
-      const step = this.#scheduler.next();
+      if (this.#scheduler.waiting === 0) this.#guesser?.guess(this.#live.values());
+      const step = this.#scheduler.next({ burstRows: this.#bursts?.rows });
       if (step === null) {
         await new Promise<void>((resolve) => this.#onWork = resolve);
         this.#onWork = null;
         continue;
       }
       for (const restore of step.restores) this.#kept?.restore(restore);
-      await this.#runStep(step);
-      this.#options.onStepEnd?.();
-      await this.#turn.wait();
+      for (const started of step.started) this.#start(started);
+      if (step.burst) await this.#runBursts(this.#bursts!, step);
+      else await this.#runStep(step);
+      await this.#letOthers();
     }
   }
 
-  /** Lets the next step compute several tokens of each answer, where they can be guessed or chosen there. */
-  #draft(): void {
-    if (this.#bursts !== null) this.#bursts.plan(this.#live.values());
-    else this.#guesser?.guess(this.#live.values());
+  /** Events are handed out, and whoever else wants something has a turn. */
+  async #letOthers(): Promise<void> {
+    this.#options.onStepEnd?.();
+    await this.#turn.wait();
   }
 
   #endRestore({ sequence, tokens, milliseconds, error }: Restored): void {
@@ -242,30 +245,49 @@ export class LocalEngine implements Engine {
 
   async #runStep(step: Step): Promise<void> {
     const begin = performance.now();
-    for (const started of step.started) this.#start(started);
-    const { runner } = this.#options;
     let result: StepResult;
     try {
-      if (isBurst(step.rows)) {
-        const chosen = await runner.choose(step, (id) => this.#live.get(id)!.choices);
-        result = { ...NO_RESULT, chosen };
-      } else {
-        // Side by side: on a GPU each would be waited for.
-        const [logits, routing] = await Promise.all([runner.run(step), this.#readRouting(step)]);
-        result = { ...NO_RESULT, logits, routing };
-      }
+      // Side by side: on a GPU each would be waited for.
+      const [logits, routing] = await Promise.all([
+        this.#options.runner.run(step),
+        this.#readRouting(step),
+      ]);
+      result = { ...NO_RESULT, logits, routing };
     } catch (error) {
       this.#failStep(step, error);
       return;
     }
+    const milliseconds = performance.now() - begin;
+    const onlyAnswers = this.#takeStep(step, result);
+    if (onlyAnswers) this.#guesser?.measured({ rows: step.rows.length, milliseconds });
+  }
+
+  /** Runs a burst, and those that can be submitted before the one before them has been read. */
+  async #runBursts(bursts: Bursts, step: Step): Promise<void> {
+    for (let flight: Flight | null = bursts.begin(step); flight !== null;) {
+      // Pages are copied as they are now, before what follows uses some of them again.
+      this.#kept?.keep();
+      const next = bursts.follow();
+      const outcome = await flight.outcome;
+      if ("error" in outcome) {
+        this.#failStep(flight.step, outcome.error);
+        // It has no other sequences.
+        await next?.outcome;
+        return;
+      }
+      bursts.measured(flight.step);
+      this.#takeStep(flight.step, { ...NO_RESULT, chosen: outcome.chosen });
+      flight = next;
+      if (next !== null) await this.#letOthers();
+    }
+  }
+
+  /** Hands out what a step has brought; returns whether all of its rows were answers'. */
+  #takeStep(step: Step, result: StepResult): boolean {
     if (step.rows.length > 0) this.#steps = countStep(this.#steps, step.rows.length);
     const filled = this.#scheduler.settle();
     this.#kept?.add(filled);
-    const milliseconds = performance.now() - begin;
-    if (result.chosen !== null) this.#bursts?.measured(step.rows, milliseconds);
-    if (this.#results.take(step, result)) {
-      this.#guesser?.measured({ rows: step.rows.length, milliseconds });
-    }
+    return this.#results.take(step, result);
   }
 
   #failStep({ rows }: Step, error: unknown): void {

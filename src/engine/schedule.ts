@@ -20,6 +20,8 @@ export interface SequenceSpec {
    * then; true where absent.
    */
   readonly lasting?: boolean;
+  /** Nobody wants to know more of its tokens than which they are, so that a backend may choose them. */
+  readonly tokensOnly: boolean;
   /** Use pages that are there; false where every row of the prompt must be computed. */
   readonly reuse: boolean;
   /** Ask for what the pages in memory don't have (`Step.restores`). */
@@ -30,10 +32,7 @@ export interface SequenceSpec {
   readonly priority: number;
 }
 
-/**
- * Stands for a token that the backend chooses by itself: the greedy one behind the row before. A draft of
- * these is a burst: its rows are computed one after the other, without the host in between.
- */
+/** Stands for a token that the backend chooses by itself: the one behind the sequence's row before. */
 export const CHOSEN_THERE = -1;
 
 /** One token to compute. */
@@ -91,6 +90,11 @@ export interface Step {
   readonly restores: readonly Restore[];
   /** Sequences whose first rows are in this step. A sequence that gave way starts only once. */
   readonly started: readonly Started[];
+  /**
+   * A burst: answers alone, and the backend chooses the token behind each row. Rows of a sequence are
+   * computed one after the other, without the host in between.
+   */
+  readonly burst: boolean;
 }
 
 /** A unit that has become whole, or ends a prompt or an answer: worth keeping beyond the pages. */

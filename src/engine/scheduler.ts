@@ -10,13 +10,14 @@
  * is computed again, to the same bits. The first one always goes on, so everything ends.
  */
 
+import { PAGE_TOKENS } from "../backend/backend.ts";
 import { admit } from "./admission.ts";
 import { Clients, shareRows } from "./fairness.ts";
 import { pagesFor } from "./pages.ts";
 import { lacksPage, Placements } from "./placements.ts";
 import { CHOSEN_THERE, type FilledUnit, type SequenceSpec, type Step } from "./schedule.ts";
 import { reusable, type Sequence } from "./sequence.ts";
-import { emit, planned, type Work } from "./step_plan.ts";
+import { emit, planned, plannedBehind, type Work } from "./step_plan.ts";
 
 export interface SchedulerOptions {
   /** Sequences that run side by side. */
@@ -39,8 +40,10 @@ export class Scheduler {
   readonly #clients = new Clients();
   /** Waiting and running. */
   readonly #sequences = new Map<number, Sequence>();
-  /** The step that runs. */
-  #flight: readonly Work[] = [];
+  /** The steps under way, the oldest first: none, one, or bursts that follow each other. */
+  #flights: (readonly Work[])[] = [];
+  /** Those that could not start with the first of these bursts, and how many others ran. */
+  #heldBack: { readonly waiting: ReadonlySet<Sequence>; readonly running: number } | null = null;
   #arrivals = 0;
 
   constructor(options: SchedulerOptions) {
@@ -101,8 +104,7 @@ export class Scheduler {
 
   /**
    * Guesses the tokens behind a sequence's newest one. Its next step has a row for each of them, all with
-   * logits, or for fewer where rows or free pages are short. Rows of a burst (CHOSEN_THERE) follow each
-   * other and count for one.
+   * logits, or for fewer where rows or free pages are short.
    */
   draft(id: number, tokens: readonly number[]): void {
     const place = this.#sequences.get(id)?.place;
@@ -110,26 +112,53 @@ export class Scheduler {
   }
 
   /**
-   * The next step, or null where there is nothing to compute and nothing to restore. Rows of a step before
-   * it that was not settled do not count.
+   * The next step, or null where there is nothing to compute and nothing to restore. Where all of its
+   * rows are answers' of whom tokens alone are wanted, it is a burst of up to `burstRows` rows each, if
+   * any. Rows of steps before it that were not settled do not count.
    */
-  next(): Step | null {
-    this.#flight = [];
+  next({ burstRows = 0 }: { burstRows?: number } = {}): Step | null {
     this.#placements.growAnswers();
     const restores = admit(this.#placements);
-    const works = this.#plan();
+    const { works, areAnswers } = this.#plan();
+    this.#flights = [];
     if (works.length === 0 && restores.length === 0) return null;
-    this.#flight = works;
-    return { ...emit(works), restores };
+    const burst = burstRows > 0 && works.length > 0 && areAnswers &&
+      works.every(({ sequence }) => sequence.spec.tokensOnly);
+    if (burst) {
+      for (const work of works) this.#lengthen(work, burstRows);
+      const { waiting, running } = this.#placements;
+      this.#heldBack = { waiting: new Set(waiting), running: running.size };
+    }
+    this.#flights.push(works);
+    return { ...emit(works), restores, burst };
   }
 
   /**
-   * The step that `next` gave has run well. Returns what it made whole and the ends of prompts; the pages
-   * hold it until the next call of `next`.
+   * A burst right behind the one that was given last, before that is settled: up to `rows` more of each
+   * answer in it that has not ended and does not end there. Null where none goes on, pages are short, or
+   * somebody else has something to compute or may start; then settle, and ask for the next step. What the
+   * burst before still writes into pages that its sequences have left is written before anything else is.
+   */
+  follow(rows: number): Step | null {
+    const last = this.#flights.at(-1) ?? [];
+    const { running } = this.#placements;
+    const known = new Set(last.map(({ place }) => place));
+    if (this.#mayStart() || [...running].some((place) => !known.has(place))) return null;
+    const works = last.filter(({ place }) => running.has(place)).map(plannedBehind).filter((
+      { first, sequence },
+    ) => first < sequence.spec.maxTokens - 1);
+    if (works.length === 0 || !works.every((work) => this.#lengthen(work, rows))) return null;
+    this.#flights.push(works);
+    return { ...emit(works), restores: [], burst: true };
+  }
+
+  /**
+   * The oldest step under way has run well. Returns what it made whole and the ends of prompts; the pages
+   * hold it until the next call of `next` or `follow`.
    */
   settle(): FilledUnit[] {
     const units: FilledUnit[] = [];
-    for (const { place, first, count, guesses } of this.#flight) {
+    for (const { place, first, count, guesses } of this.#flights.shift() ?? []) {
       const { sequence } = place;
       // Ended while the step ran.
       if (sequence.place !== place) continue;
@@ -143,7 +172,6 @@ export class Scheduler {
       const tail = place.computed === prompt.length ? place.takeTail() : null;
       if (tail !== null) units.push(tail);
     }
-    this.#flight = [];
     return units;
   }
 
@@ -199,8 +227,17 @@ export class Scheduler {
     return unit ?? null;
   }
 
-  /** What has rows in this step, answers before prompts. */
-  #plan(): Work[] {
+  /** Whether one of those that wait could start: it has come since the first burst, or another one has left. */
+  #mayStart(): boolean {
+    const { waiting, running } = this.#placements;
+    if (waiting.size === 0) return false;
+    if (this.#heldBack === null || running.size < this.#heldBack.running) return true;
+    for (const sequence of waiting) if (!this.#heldBack.waiting.has(sequence)) return true;
+    return false;
+  }
+
+  /** What has rows in this step, answers before prompts, and whether there are no prompts. */
+  #plan(): { works: Work[]; areAnswers: boolean } {
     const { stepTokens, mixedTokens, maxRows } = this.#options;
     const answers: Work[] = [];
     const prompts: Work[] = [];
@@ -221,7 +258,18 @@ export class Scheduler {
     const working = prompts.filter(({ count }) => count > 0);
     const used = working.reduce((sum, { count }) => sum + count, answers.length);
     this.#addGuesses(answers, Math.min(logitRows, maxRows - used));
-    return answers.concat(working);
+    return { works: answers.concat(working), areAnswers: prompts.length === 0 };
+  }
+
+  /** Gives an answer's work up to so many rows in a burst, as far as pages go; false where it has none. */
+  #lengthen(work: Work, rows: number): boolean {
+    const { place, first, sequence: { spec } } = work;
+    // The last token of an answer is never computed.
+    let count = Math.min(rows, spec.maxTokens - 1 - first);
+    while (pagesFor(first + count) > place.pages.length && place.addPage());
+    count = Math.min(count, place.pages.length * PAGE_TOKENS - first);
+    work.guesses = new Array(Math.max(0, count - 1)).fill(CHOSEN_THERE);
+    return count > 0;
   }
 
   #addGuesses(answers: readonly Work[], rows: number): void {
@@ -229,14 +277,13 @@ export class Scheduler {
     for (const work of answers) {
       const { place, sequence: { spec, tokens } } = work;
       if (place.drafts.length === 0) continue;
-      const isBurst = place.drafts[0] === CHOSEN_THERE;
-      const most = Math.min(isBurst ? Infinity : left, spec.maxTokens - tokens.length);
+      const most = Math.min(left, spec.maxTokens - tokens.length);
       const guesses = place.drafts.slice(0, Math.max(0, most));
       while (guesses.length > 0 && pagesFor(tokens.length + guesses.length) > place.pages.length) {
         if (this.#placements.tree.free === 0 || !place.addPage()) guesses.pop();
       }
       work.guesses = guesses;
-      if (!isBurst) left -= guesses.length;
+      left -= guesses.length;
       place.drafts = [];
     }
   }

@@ -3,7 +3,14 @@
 import { PAGE_TOKENS } from "../backend/backend.ts";
 import type { PromptWork } from "./fairness.ts";
 import type { Placement } from "./placement.ts";
-import type { PageCopy, SlotPages, Started, Step, StepRow } from "./schedule.ts";
+import {
+  CHOSEN_THERE,
+  type PageCopy,
+  type SlotPages,
+  type Started,
+  type Step,
+  type StepRow,
+} from "./schedule.ts";
 
 /** What a running sequence has to compute. */
 export interface Work extends PromptWork {
@@ -25,8 +32,14 @@ export function planned(place: Placement): Work {
   return { sequence, place, copy, first, remaining, count: 0, guesses: [] };
 }
 
+/** An answer's work in a burst right behind its last one, `last`, which has not been settled. */
+export function plannedBehind({ place, sequence, first, count, guesses }: Work): Work {
+  const behind = first + count + guesses.length;
+  return { sequence, place, copy: null, first: behind, remaining: 1, count: 1, guesses: [] };
+}
+
 /** Writes the step down, and that it was. */
-export function emit(works: readonly Work[]): Omit<Step, "restores"> {
+export function emit(works: readonly Work[]): Omit<Step, "restores" | "burst"> {
   const rows: StepRow[] = [];
   const slotPages: SlotPages[] = [];
   const copies: PageCopy[] = [];
@@ -57,9 +70,11 @@ function addRows(rows: StepRow[], { place, sequence, first, count, guesses }: Wo
   const { slot } = place;
   const end = first + count;
   for (let position = first; position < end; position++) {
-    const isLast = position === tokens.length - 1;
+    const isLast = position >= tokens.length - 1;
     const wantsLogits = position >= delivered && (isLast ? spec.answers : spec.promptLogits);
-    rows.push({ sequence: spec.id, slot, position, token: tokens[position], wantsLogits });
+    // Beyond the tokens that are known there are only those of a burst that is under way.
+    const token = position < tokens.length ? tokens[position] : CHOSEN_THERE;
+    rows.push({ sequence: spec.id, slot, position, token, wantsLogits });
   }
   for (let i = 0; i < guesses.length; i++) {
     const token = guesses[i];

@@ -54,6 +54,8 @@ export class StepRunner {
   readonly #maxRows: number;
   /** Null where the backend leaves choosing to the host. */
   readonly #choosing: Choosing | null;
+  /** Brings to the rows' ids what was chosen last for their sequences. */
+  readonly #follow: Plan | null;
   /** By shape of the step, the least recently used first. */
   readonly #plans = new Map<string, Plan>();
   readonly #scratch: {
@@ -110,6 +112,11 @@ export class StepRunner {
     this.#choosing = backend.chooses ? new Choosing(choosing) : null;
     const largest = this.#choosing?.params({ rows: slots, samples: true });
     if (largest !== undefined) backend.record((ops) => ops.choose(largest));
+    this.#follow = largest === undefined
+      ? null
+      : backend.record((ops) =>
+        ops.gatherRows({ x: largest.latest, indices: sequences, out: ids, rows: slots })
+      );
   }
 
   /**
@@ -139,7 +146,9 @@ export class StepRunner {
 
   /**
    * Computes a burst and returns what was chosen behind each of its rows, as `Ops.choose` says it, by the
-   * samplers of their sequences, which don't count it; rejects as `run`.
+   * samplers of their sequences, which don't count it; rejects as `run`. All of it is submitted when the
+   * call returns, so that another one may follow at once: a sequence of which the last burst has not been
+   * read yet begins with CHOSEN_THERE.
    */
   async choose(step: Step, choicesOf: (sequence: number) => Choices): Promise<Int32Array> {
     const { rows } = step;
@@ -150,12 +159,15 @@ export class StepRunner {
     for (const [turn, indices] of turns.entries()) {
       this.#writeStep(indices.map((index) => rows[index]));
       choosing.begin(turn);
+      if (rows[indices[0]].token === CHOSEN_THERE && turn === 0) {
+        this.#backend.submit(this.#follow!);
+      }
       this.#backend.submit(this.#plan(indices.length, indices.length, choice));
     }
     return await choosing.read(turns);
   }
 
-  /** Copies the first tokens of a page out; what it holds is as of the last step. */
+  /** Copies the first tokens of a page out, as they are at the call. */
   async readPage(part: RunnerPage): Promise<Uint8Array<ArrayBuffer>> {
     return await this.#backend.readPage({ cache: this.#cache, ...part });
   }

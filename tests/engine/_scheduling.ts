@@ -6,7 +6,13 @@
 import { assert, assertEquals } from "@std/assert";
 import { PAGE_TOKENS } from "../../src/backend/backend.ts";
 import { chainKey } from "../../src/cache/chain.ts";
-import type { FilledUnit, Restore, SequenceSpec, Step } from "../../src/engine/schedule.ts";
+import {
+  CHOSEN_THERE,
+  type FilledUnit,
+  type Restore,
+  type SequenceSpec,
+  type Step,
+} from "../../src/engine/schedule.ts";
 import { Scheduler, type SchedulerOptions } from "../../src/engine/scheduler.ts";
 
 /** Roots as `rootKey` makes them: 32 bytes in hex. */
@@ -46,6 +52,7 @@ export function sequence(
     maxTokens: prompt.length + 4,
     answers: true,
     promptLogits: false,
+    tokensOnly: true,
     root: ROOTS[0],
     reuse: true,
     restorable: false,
@@ -90,6 +97,8 @@ export interface Known {
   readonly tokens: number[];
   /** Positions whose logits were handed out. */
   readonly asked: number[];
+  /** What bursts under way have chosen behind them. */
+  readonly ahead: number[];
   started: { memory: number; store: number } | null;
 }
 
@@ -121,7 +130,7 @@ export class Machine {
   }
 
   add(spec: SequenceSpec): Known {
-    const known = { spec, tokens: [...spec.prompt], asked: [], started: null };
+    const known = { spec, tokens: [...spec.prompt], asked: [], ahead: [], started: null };
     this.scheduler.add(spec);
     this.live.set(spec.id, known);
     return known;
@@ -152,10 +161,7 @@ export class Machine {
     this.#checkStep(step);
     for (const { slot, pages } of step.slotPages) this.#tables.set(slot, pages);
     this.#disturbRestores();
-    for (const { from, to, tokens } of step.copies) {
-      assert(tokens >= 1 && tokens < PAGE_TOKENS && from !== to, "a copy makes no sense");
-      for (let i = 0; i < tokens; i++) this.#pages[to][i] = this.#pages[from][i];
-    }
+    this.#copy(step);
     this.#checkWriters(step);
     for (const { sequence, slot, position, token } of step.rows) {
       const { root } = this.live.get(sequence)!.spec;
@@ -167,6 +173,48 @@ export class Machine {
     const units = this.scheduler.settle();
     for (const unit of units) this.#checkUnit(unit);
     return units;
+  }
+
+  /** Takes a burst's word for the pages, and computes it, each token being chosen from those before. */
+  launch(step: Step, choose: (tokens: readonly number[]) => number): void {
+    this.#checkBurst(step);
+    for (const { slot, pages } of step.slotPages) this.#tables.set(slot, pages);
+    this.#disturbRestores();
+    this.#copy(step);
+    this.#checkWriters(step);
+    for (const { sequence, slot, position, token } of step.rows) {
+      const { spec, tokens, ahead } = this.live.get(sequence)!;
+      const all = [...tokens, ...ahead];
+      assertEquals(position, all.length - 1, "a row is not behind the last one");
+      if (token !== CHOSEN_THERE) assertEquals([token, ahead.length], [all[position], 0]);
+      this.#write(this.#tables.get(slot)!, position, valueOf(spec.root, all[position]));
+      this.#checkSeen({ spec, tokens: all }, { slot, position });
+      ahead.push(choose(all));
+    }
+  }
+
+  /** The oldest burst is read: hands out its tokens as far as answers go, and returns what it made whole. */
+  land(step: Step, ends: (known: Known) => boolean): FilledUnit[] {
+    const units = this.scheduler.settle();
+    for (const unit of units) this.#checkUnit(unit);
+    const left = new Set<number>();
+    for (const { sequence, position } of step.rows) {
+      const known = this.live.get(sequence);
+      if (known === undefined || left.has(sequence)) continue;
+      known.asked.push(position);
+      known.tokens.push(known.ahead.shift()!);
+      if (ends(known)) {
+        const unit = this.remove(sequence);
+        if (unit !== null) units.push(unit);
+        left.add(sequence);
+      } else this.scheduler.append(sequence, known.tokens.at(-1)!);
+    }
+    return units;
+  }
+
+  /** Nobody has written where these units are kept. */
+  checkUnits(units: readonly FilledUnit[]): void {
+    for (const unit of units) this.#checkUnit(unit);
   }
 
   /** A step that breaks: all that it might have written is garbage, and its sequences end. */
@@ -213,6 +261,13 @@ export class Machine {
     }
   }
 
+  #copy({ copies }: Step): void {
+    for (const { from, to, tokens } of copies) {
+      assert(tokens >= 1 && tokens < PAGE_TOKENS && from !== to, "a copy makes no sense");
+      for (let i = 0; i < tokens; i++) this.#pages[to][i] = this.#pages[from][i];
+    }
+  }
+
   #write(pages: Int32Array, position: number, value: string): void {
     this.#pages[pages[Math.floor(position / PAGE_TOKENS)]][position % PAGE_TOKENS] = value;
   }
@@ -247,6 +302,14 @@ export class Machine {
     assert(prompts <= (answers > 0 ? mixedTokens : stepTokens), "too many prompt rows");
     assert(rows.length <= maxRows, "too many rows");
     assert(rows.filter((row) => row.wantsLogits).length <= logitRows, "too many logits");
+    this.#takeRestores(restores);
+    const { total, used, kept } = this.scheduler.pageCounts();
+    assertEquals(total, this.options.pages);
+    const held = new Set(slotPages.flatMap(({ pages }) => [...pages]));
+    assert(used >= held.size && used + kept <= total, "pages don't add up");
+  }
+
+  #takeRestores(restores: readonly Restore[]): void {
     for (const restore of restores) {
       const { spec } = this.live.get(restore.sequence)!;
       assert(spec.restorable && !this.restoring.has(spec.id), "a restore nobody asked for");
@@ -254,10 +317,6 @@ export class Machine {
       this.#checkParent(restore);
       this.restoring.set(spec.id, { ...restore, root: spec.root });
     }
-    const { total, used, kept } = this.scheduler.pageCounts();
-    assertEquals(total, this.options.pages);
-    const held = new Set(slotPages.flatMap(({ pages }) => [...pages]));
-    assert(used >= held.size && used + kept <= total, "pages don't add up");
   }
 
   /** The tokens asked for are a sequence's, behind whole pages that the parent's key stands for. */
@@ -290,6 +349,19 @@ export class Machine {
     }
   }
 
+  /** Bursts are of answers whose tokens alone are wanted, a row of each at a time. */
+  #checkBurst({ rows, restores, started, burst }: Step): void {
+    assert(burst && rows.length > 0 && started.length === 0, "no burst");
+    this.#takeRestores(restores);
+    for (const id of new Set(rows.map(({ sequence }) => sequence))) {
+      const { spec, tokens } = this.live.get(id)!;
+      assert(spec.tokensOnly && tokens.length > spec.prompt.length, "no answer for a burst");
+      const last = rows.findLast(({ sequence }) => sequence === id)!;
+      assert(last.position < spec.maxTokens - 1, "a row behind an answer's end");
+    }
+    assert(rows.every(({ wantsLogits }) => wantsLogits));
+  }
+
   #checkPrefix(
     { spec, tokens }: Known,
     { slot, position, step }: { slot: number; position: number; step: Step },
@@ -298,6 +370,13 @@ export class Machine {
       row.sequence === spec.id && row.position >= tokens.length
     );
     const all = [...tokens, ...guesses.map(({ token }) => token)];
+    this.#checkSeen({ spec, tokens: all }, { slot, position });
+  }
+
+  #checkSeen(
+    { spec, tokens: all }: Pick<Known, "spec" | "tokens">,
+    { slot, position }: { slot: number; position: number },
+  ): void {
     const table = this.#tables.get(slot)!;
     for (let at = 0; at <= position; at++) {
       const seen = this.#pages[table[Math.floor(at / PAGE_TOKENS)]][at % PAGE_TOKENS];

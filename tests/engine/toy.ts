@@ -145,6 +145,8 @@ export class ToyBackend implements Backend {
   readonly steps: number[] = [];
   plansRecorded = 0;
   closed = false;
+  /** Steps whose logits the host has read. */
+  logitReads = 0;
   /** Reads of routing: of how many rows, and whether of weights. */
   readonly routingReads: { rows: number; weights: boolean }[] = [];
   traffic: readonly ExpertTraffic[] = [];
@@ -236,6 +238,7 @@ export class ToyBackend implements Backend {
   async read(buffer: Buffer, { row = 0, rows = 0 } = {}): Promise<Float32Array> {
     const rest = this.#busyUntil - performance.now();
     if (rest > 0) await new Promise((resolve) => setTimeout(resolve, rest));
+    if (buffer.width === VOCAB) this.logitReads++;
     if (buffer.width < VOCAB) this.routingReads.push({ rows, weights: true });
     return (values(buffer) as Float32Array).slice(row * buffer.width, (row + rows) * buffer.width);
   }
