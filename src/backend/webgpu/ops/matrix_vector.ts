@@ -40,6 +40,8 @@ const ENOUGH_WORKGROUPS = 132;
 const ENOUGH_OF_ONE = 512;
 /** Above it, a norm in each workgroup takes longer than a dispatch for it. */
 const MOST_NORMING = 1056;
+/** Columns above which rounding a row in each workgroup takes longer than a dispatch for it. */
+const MOST_ROUNDING = 4096;
 /** Blocks of weights that a thread asks for at once, and where it has several rows' sums. */
 const BLOCKS_AHEAD = 8;
 const FEWER_AHEAD = 4;
@@ -85,7 +87,8 @@ export function canNorm(input: Input, slices: readonly Slice[]): boolean {
 export function canRound(input: Input, integers: Integers): boolean {
   const { rows, cols } = input;
   const sums = MOST_ROWS * THREADS * 4;
-  return rows === 1 && isWhole(input) && stagedBytes(cols, integers) + sums <= WORKGROUP_BYTES;
+  return rows === 1 && isWhole(input) && cols <= MOST_ROUNDING &&
+    stagedBytes(cols, integers) + sums <= WORKGROUP_BYTES;
 }
 
 export function shapeOf(input: Input, slices: readonly Slice[]): VectorShape {
