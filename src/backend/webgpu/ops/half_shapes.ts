@@ -12,18 +12,14 @@ export type HalfShape = BlockShape;
 
 /**
  * The larger the tile, the fewer loads for a product; the smaller, the more processors have one. Threads for
- * tokens are a multiple of eight, which `half_tiles.ts` relies on. Times are estimates from how many
- * instructions a tile takes, until they are measured.
+ * tokens are a multiple of eight, which `half_tiles.ts` relies on. Times are those of `block_shapes.ts`,
+ * measured on an H200; larger tiles took longer, with 8 x 8 sums a thread up to twice as long.
  */
 const SHAPES: readonly TimedShape[] = [
-  timedShape([8, 8], [16, 8], { blocks: 1, groups: 1, ahead: 1, alone: 50, further: 32 }),
-  timedShape([8, 8], [8, 16], { blocks: 1, groups: 1, ahead: 1, alone: 50, further: 32 }),
-  timedShape([8, 4], [16, 16], { blocks: 1, groups: 1, ahead: 1, alone: 55, further: 36 }),
-  timedShape([8, 8], [8, 8], { blocks: 1, groups: 1, ahead: 1, alone: 46, further: 17 }),
-  timedShape([8, 4], [8, 16], { blocks: 1, groups: 1, ahead: 1, alone: 34, further: 19 }),
-  timedShape([8, 4], [8, 8], { blocks: 1, groups: 2, ahead: 1, alone: 22, further: 11 }),
-  timedShape([4, 4], [8, 8], { blocks: 1, groups: 2, ahead: 1, alone: 16, further: 7 }),
-  timedShape([8, 2], [4, 8], { blocks: 1, groups: 4, ahead: 1, alone: 11, further: 5 }),
+  timedShape([8, 4], [8, 16], { blocks: 1, groups: 1, ahead: 1, alone: 55, further: 33 }),
+  timedShape([8, 4], [8, 8], { blocks: 1, groups: 2, ahead: 1, alone: 32, further: 17.6 }),
+  timedShape([4, 4], [8, 8], { blocks: 1, groups: 2, ahead: 1, alone: 23, further: 9.8 }),
+  timedShape([8, 2], [4, 8], { blocks: 1, groups: 4, ahead: 1, alone: 12.3, further: 6.05 }),
 ];
 
 /** Every shape that products of so many matrices can have, whose outputs are so many sums each. */
