@@ -88,6 +88,7 @@ export interface TrainingOps extends Ops {
   fill(params: params.FillParams): void;
   keepingGatedLinear(params: params.KeepingGatedLinearParams): void;
   keepingExperts(params: params.KeepingExpertsParams): void;
+  expertGates(params: params.ExpertGatesParams): void;
   replayGate(params: params.ReplayGateParams): void;
   swiglu(params: params.SwigluParams): void;
   latentTokens(params: params.LatentTokensParams): void;

@@ -41,6 +41,15 @@ export function checkKept(op: string, kept: params.KeptGate, want: Required<Want
   if (kept.gate === kept.up) throw misuse(op, "kept.up", "kept.gate", "another buffer");
 }
 
+export function checkExpertGates(params: params.ExpertGatesParams): void {
+  const { x, experts, expertIds, topK, kept, rows } = params;
+  const op = "expertGates";
+  checkRows(op, rows);
+  checkFloats(op, { x }, { rows, width: experts.hidden });
+  checkIntegers(op, { expertIds }, { rows, width: topK });
+  checkKept(op, kept, { rows: rows * topK, width: experts.intermediate });
+}
+
 export function checkReplayGate(params: params.ReplayGateParams): void {
   checkGate(params);
 }

@@ -35,7 +35,7 @@ export interface FillParams {
   readonly value: number;
 }
 
-/** As `gatedLinear`, leaving `gate x` and `up x` behind. */
+/** As `gatedLinear`, leaving `gate x` and `up x` behind, which have the bits of `linear`. */
 export interface KeepingGatedLinearParams extends GatedLinearParams {
   readonly kept: KeptGate;
 }
@@ -45,6 +45,12 @@ export interface KeepingGatedLinearParams extends GatedLinearParams {
  * of the backend's own.
  */
 export interface KeepingExpertsParams extends ExpertsParams {
+  readonly kept: KeptGate;
+}
+
+/** What `keepingExperts` leaves behind, to the bit, without the experts' answers. */
+export interface ExpertGatesParams
+  extends Pick<ExpertsParams, "x" | "experts" | "expertIds" | "topK" | "rows"> {
   readonly kept: KeptGate;
 }
 

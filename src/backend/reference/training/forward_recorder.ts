@@ -50,11 +50,15 @@ export class ForwardRecorder extends Recorder {
   }
 
   keepingExperts(params: params.KeepingExpertsParams): void {
-    const { kept, ...plain } = params;
-    const { topK, rows } = params;
-    const { hidden, intermediate } = params.experts;
-    check.checkKept("keepingExperts", kept, { rows: rows * topK, width: intermediate });
+    const { kept: _, ...plain } = params;
     this.experts(plain);
+    this.expertGates(params);
+  }
+
+  expertGates(params: params.ExpertGatesParams): void {
+    check.checkExpertGates(params);
+    const { topK, kept, rows } = params;
+    const { hidden, intermediate } = params.experts;
     const experts = expertsOf(params.experts);
     const [x, gate, up] = [params.x, kept.gate, kept.up].map(floats);
     const expertIds = integers(params.expertIds);
