@@ -5,7 +5,15 @@
 
 import type { Buffer } from "../../backend/backend.ts";
 import type { GradientTarget } from "../../backend/training_params.ts";
-import { type Change, type Instruction, madeBy, renamed, type Step, Value } from "./value.ts";
+import {
+  type Change,
+  type Instruction,
+  madeBy,
+  neededBy,
+  renamed,
+  type Step,
+  Value,
+} from "./value.ts";
 
 /** Where an instruction's contribution to a gradient goes. */
 export interface Contribution {
@@ -65,8 +73,13 @@ export class Gradients {
   }
 
   emit(instruction: Instruction): void {
-    const ready = renamed(instruction, (value) => this.#ready(value));
-    this.steps.push([ready]);
+    // Now, since layers that run again later have other names for the same values.
+    const names = new Map(
+      [...neededBy(instruction), ...madeBy(instruction)].map((
+        value,
+      ) => [value, this.#ready(value)]),
+    );
+    this.steps.push([renamed(instruction, (value) => names.get(value) ?? value)]);
   }
 
   /** Runs steps of the forward pass again; later instructions read what these make. */
