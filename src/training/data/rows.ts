@@ -55,7 +55,11 @@ export function chatDraft(
 
 export function problemDraft(problem: Problem): ChatDraft {
   const { prompt, steps, reply, answer, family, difficulty } = problem;
-  return { ...chatDraft({ prompt, reasoning: steps.join("\n"), reply, answer }), family, difficulty };
+  return {
+    ...chatDraft({ prompt, reasoning: steps.join("\n"), reply, answer }),
+    family,
+    difficulty,
+  };
 }
 
 /** What a row asks: its user's messages; "" for plain text. */

@@ -35,10 +35,12 @@ export class DuplicateIndex {
   readonly #exact = new Map<number, number>();
   /** For a band's value, the last row that had it, plus one; what another value overwrites is lost. */
   readonly #table: Uint32Array;
-  #count = 0;
+  #count: number;
 
-  constructor(options: DuplicateOptions) {
+  /** `first`: the number of the first row that will be added. */
+  constructor(options: DuplicateOptions, { first = 0 }: { first?: number } = {}) {
     this.#options = options;
+    this.#count = first;
     const signature = options.near === null ? 0 : options.hashes;
     this.length = EXACT_WORDS + signature;
     this.#rowsPerBand = options.near === null ? 1 : bandRows(options.near, options.hashes);

@@ -53,6 +53,19 @@ function plainEquation(equation: string): string {
   }).replace(/(\d)\.0\b/g, "$1").replace(/\( /g, "(").replace(/ \)/g, ")").trim();
 }
 
+/** MATH and its like: a problem, its solution in LaTeX, and the bare answer. */
+function math(record: Fields): Reading {
+  const [problem, solution] = [text(record, "problem"), text(record, "solution")];
+  const answer = text(record, "answer");
+  if (problem === null || solution === null) return refused("no problem and solution");
+  return chatDraft({
+    prompt: problem.trim(),
+    reasoning: solution.trim(),
+    reply: answer === null ? solution.trim() : `The answer is ${answer}.`,
+    ...(answer !== null && { answer }),
+  });
+}
+
 /** SVAMP: one-step word problems with an equation and a number. */
 function svamp(record: Fields): Reading {
   const [question, equation] = [text(record, "question"), text(record, "equation")];
@@ -105,7 +118,9 @@ function chat(record: Fields): Reading {
 }
 
 /** What rows of our own corpora, and samples, carry beside the conversation. */
-function knownFields(record: Fields): Pick<Draft & { kind: "chat" }, "answer" | "family" | "reward"> {
+function knownFields(
+  record: Fields,
+): Pick<Draft & { kind: "chat" }, "answer" | "family" | "reward"> {
   return {
     ...(typeof record.answer === "string" && { answer: record.answer }),
     ...(typeof record.family === "string" && { family: record.family }),
@@ -147,6 +162,7 @@ function web(record: Fields, { textField }: RecordOptions): Reading {
 
 export const RECORD_FORMATS: Readonly<Record<string, RecordReader>> = Object.freeze({
   gsm8k,
+  math,
   svamp,
   arc,
   chat,

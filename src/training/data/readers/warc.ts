@@ -16,7 +16,10 @@ export async function* textsOfWarc(stream: ReadableStream<Uint8Array>): AsyncGen
     wordwrap: false,
     selectors: [
       { selector: "a", options: { ignoreHref: true } },
-      ...["img", "nav", "footer", "aside", "form"].map((selector) => ({ selector, format: "skip" })),
+      ...["img", "nav", "footer", "aside", "form"].map((selector) => ({
+        selector,
+        format: "skip",
+      })),
     ],
   });
   for await (const record of new WARCParser(stream)) {

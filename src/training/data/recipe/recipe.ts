@@ -61,6 +61,12 @@ export interface TokenizerRecipe {
   readonly contextLength: number;
 }
 
+/** A tokenizer that is there already, as later phases need it. */
+export interface GivenTokenizer {
+  /** A folder with tokenizer.json and tokenizer_config.json. */
+  readonly from: string;
+}
+
 export interface PackRecipe {
   /** Tokens of a sequence. */
   readonly length: number;
@@ -77,7 +83,7 @@ export interface Recipe {
   readonly duplicates: DuplicateOptions;
   readonly split: { readonly heldout: number; readonly limit: number };
   readonly shardRows: number;
-  readonly tokenizer: TokenizerRecipe | null;
+  readonly tokenizer: TokenizerRecipe | GivenTokenizer | null;
   readonly pack: PackRecipe | null;
 }
 
@@ -97,6 +103,8 @@ const KEYS = [
 ];
 
 const MAX_ROWS = 1_000_000_000;
+
+const TOKENIZER_KEYS = ["from", "vocabulary", "digits", "minCount", "rows", "contextLength"];
 
 /** Text formats beside those of records. */
 const OTHER_FORMATS = ["text", "warc"];
@@ -132,6 +140,9 @@ export function readRecipe(text: string, options: RecipeOptions): Recipe {
     names.add(name);
   }
   const split = fields.object("split", ["heldout", "limit"]);
+  if (fields.has("pack") && !fields.has("tokenizer")) {
+    fields.refuse("tokenizer", "given where there is pack, which needs one");
+  }
   return {
     name: fields.text("name"),
     seed: fields.integer("seed", { min: 0, max: Number.MAX_SAFE_INTEGER }),
@@ -148,7 +159,7 @@ export function readRecipe(text: string, options: RecipeOptions): Recipe {
       limit: split.integer("limit", { min: 0, max: MAX_ROWS, fallback: 1000 }),
     },
     shardRows: fields.integer("shardRows", { min: 1, max: MAX_ROWS, fallback: 50_000 }),
-    tokenizer: fields.has("tokenizer") ? readTokenizer(fields) : null,
+    tokenizer: fields.has("tokenizer") ? readTokenizer(fields, options.resolve) : null,
     pack: fields.has("pack") ? readPack(fields) : null,
   };
 }
@@ -263,9 +274,16 @@ function readDuplicates(fields: Fields): DuplicateOptions {
   };
 }
 
-function readTokenizer(fields: Fields): TokenizerRecipe {
-  const keys = ["vocabulary", "digits", "minCount", "rows", "contextLength"];
-  const inner = fields.object("tokenizer", keys);
+function readTokenizer(
+  fields: Fields,
+  resolve: (path: string) => string,
+): TokenizerRecipe | GivenTokenizer {
+  const given = fields.object("tokenizer", TOKENIZER_KEYS);
+  if (given.has("from")) {
+    const only = fields.object("tokenizer", ["from"]);
+    return { from: resolve(only.text("from")) };
+  }
+  const inner = given;
   return {
     vocabulary: inner.integer("vocabulary", { min: 300, max: 262_144, fallback: 4096 }),
     digits: inner.choice("digits", { words: ["single", "triples"], fallback: "single" }),
