@@ -74,9 +74,9 @@ const IDENTITY_BYTES = 65_536;
 export const DISK_FILES: DataFiles = Object.freeze({
   async open(path: string, from: number) {
     const file = await openInput(path);
-    // Web archives are unpacked record by record, by what reads them.
-    if (path.endsWith(".gz") && !path.endsWith(".warc.gz")) {
-      // Unlike DecompressionStream, this goes on where several packed files have been joined.
+    if (path.endsWith(".gz")) {
+      // Unlike DecompressionStream, this goes on where several packed files have been joined, as they
+      // are in web archives.
       const unzip = Duplex.toWeb(createGunzip()) as ReadableWritablePair<Uint8Array, Uint8Array>;
       return skip(file.readable.pipeThrough(unzip), from);
     }

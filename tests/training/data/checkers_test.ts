@@ -64,14 +64,28 @@ Deno.test("a negative difference needs its sign", () => {
 Deno.test("a division with remainder needs both parts", () => {
   verdicts("division", "Divide 17 by 5 and give the remainder.", {
     right: ["3 remainder 2", "17 divided by 5 is 3 remainder 2.", "3, with remainder 2"],
-    wrong: ["3", "2 remainder 3", "3 remainder 2, 3 remainder 1", "3 remainder 12", "3.4", "7 3 remainder 2"],
+    wrong: [
+      "3",
+      "2 remainder 3",
+      "3 remainder 2, 3 remainder 1",
+      "3 remainder 12",
+      "3.4",
+      "7 3 remainder 2",
+    ],
   });
 });
 
 Deno.test("a comparison is judged by what it says is larger", () => {
   verdicts("comparison", "Which is larger, 9.11 or 9.9?", {
     right: ["9.9", "9.9 is larger.", "9.9 is larger than 9.11.", "9.9 > 9.11", "9.11 < 9.9"],
-    wrong: ["9.11", "9.11 is larger than 9.9.", "9.11 > 9.9", "9.9 is smaller.", "9.9 or 9.11", "They are equal."],
+    wrong: [
+      "9.11",
+      "9.11 is larger than 9.9.",
+      "9.11 > 9.9",
+      "9.9 is smaller.",
+      "9.9 or 9.11",
+      "They are equal.",
+    ],
   });
 });
 
@@ -226,7 +240,14 @@ Deno.test("a wrong step about people or classes is noticed", () => {
 });
 
 Deno.test("a number of the reply changed by one is refused in every family of numbers", () => {
-  const numeric = ["addition", "subtraction", "multiplication", "expression", "units", "word_problem"];
+  const numeric = [
+    "addition",
+    "subtraction",
+    "multiplication",
+    "expression",
+    "units",
+    "word_problem",
+  ];
   for (const family of FAMILIES.filter(({ name }) => numeric.includes(name))) {
     for (let index = 0; index < 1000; index++) {
       const options = { seed: 5, index, levels: [1, family.levels], notation: "plain" } as const;

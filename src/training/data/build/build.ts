@@ -170,6 +170,8 @@ class Builder {
     const written: Row = { ...draft, id, source: source.name };
     this.#shards[side].write(this.#encoder.encode(rowLine(written)));
     state[side]++;
+    // Only now, since on resuming the written rows are all there is to know it from.
+    if (side === "heldout") this.#heldout.add(heldoutKey(draft));
     state.characters += textOf(draft).length;
   }
 
@@ -184,9 +186,7 @@ class Builder {
     const side = this.#side(source, row.key);
     if (side === "heldout") {
       if (state.heldout >= this.#options.recipe.split.limit) return { dropped: "enough held out" };
-      const prompt = heldoutKey(draft);
-      if (this.#heldout.has(prompt)) return { dropped: "held out already" };
-      this.#heldout.add(prompt);
+      if (this.#heldout.has(heldoutKey(draft))) return { dropped: "held out already" };
     } else if (source.side === "heldout") return { dropped: "for training" };
     if (side === "heldout" && source.side === "train") return { dropped: "held out" };
     if (source.filters.duplicates && this.#memory !== null) {

@@ -10,7 +10,7 @@ import { normalized, wordHashes } from "./words.ts";
 export interface ContaminationOptions {
   /** Length of a shared run of words. */
   readonly words: number;
-  /** Texts shorter than `words` count as one run, if they have at least this many words. */
+  /** Prompts shorter than `words` count as one run, if they have at least this many words. */
   readonly minWords: number;
 }
 
@@ -32,7 +32,9 @@ export class Contamination {
     for (const text of textsOf(draft)) {
       const words = wordHashes(text);
       const length = Math.min(this.#options.words, words.length);
-      if (length < this.#options.minWords) continue;
+      // Short answers are alike everywhere, short questions are not.
+      const least = text === prompt ? this.#options.minWords : this.#options.words;
+      if (length < least) continue;
       let runs = this.#runs.get(length);
       if (runs === undefined) this.#runs.set(length, runs = new Set());
       for (let from = 0; from + length <= words.length; from++) {
