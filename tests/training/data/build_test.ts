@@ -4,6 +4,7 @@ import { OptionError } from "../../../src/errors.ts";
 import { corpusRows } from "../../../src/training/data/corpus.ts";
 import { Draws } from "../../../src/training/data/draws.ts";
 import { FAMILIES } from "../../../src/training/data/families/mod.ts";
+import type { OutputFolder } from "../../../src/training/data/build/folder.ts";
 import { buildCorpus } from "../../../src/training/data/build/build.ts";
 import { DISK_FILES } from "../../../src/cli/data_folder.ts";
 import { WORDS } from "../../../src/training/data/families/names.ts";
@@ -233,6 +234,78 @@ Deno.test("a build that is stopped again and again ends with the same bytes", as
     const report = JSON.parse(await Deno.readTextFile(`${folder}/whole/report.json`));
     assert(report.total.dropped["exact duplicate"] > 5);
     assert(report.total.dropped["near duplicate"] > 20);
+  });
+});
+
+/** A folder in which the n-th change fails, and every one after it: what a crash leaves behind. */
+function crashing(folder: OutputFolder, crash: { after: number }): OutputFolder {
+  const count = () => {
+    if (crash.after-- <= 0) throw new Error("crash");
+  };
+  return {
+    ...folder,
+    write(name, bytes) {
+      count();
+      folder.write(name, bytes);
+    },
+    rename(from, to) {
+      count();
+      folder.rename(from, to);
+      // The change is there, and nobody knows.
+      count();
+    },
+    remove(name) {
+      count();
+      folder.remove(name);
+    },
+    append(name, length) {
+      count();
+      const file = folder.append(name, length);
+      return {
+        write(bytes) {
+          // Half of it reaches the disk.
+          if (crash.after <= 0) file.write(bytes.subarray(0, bytes.length >> 1));
+          count();
+          file.write(bytes);
+        },
+        sync() {
+          count();
+          file.sync();
+        },
+        close: () => file.close(),
+      };
+    },
+  };
+}
+
+Deno.test("a crash between any two changes on the disk costs nothing but the work since", async () => {
+  await withFolder(async (folder) => {
+    const recipe = readRecipe(
+      JSON.stringify(generated([
+        { name: "sums", generate: "addition", levels: [1, 2], count: 24 },
+        { name: "stories", generate: "word_problem", count: 12, filters: { duplicates: true } },
+      ], { shardRows: 10, duplicates: { window: 10, hashes: 16 } })),
+      { file: "test", resolve: (path) => path },
+    );
+    const build = (folder: OutputFolder) =>
+      buildCorpus({ recipe, fingerprint: "x", folder, files: DISK_FILES, rowsPerPosition: 9 });
+    await build(openFolder(`${folder}/whole`));
+    const whole = await snapshot(`${folder}/whole`);
+    let crashes = 0;
+    for (;; crashes++) {
+      const path = `${folder}/crash-${crashes}`;
+      const crash = { after: crashes };
+      const isDone = await build(crashing(openFolder(path), crash)).catch(({ message }) => {
+        assertEquals(message, "crash");
+        return false;
+      });
+      if (isDone) break;
+      // Once more while resuming, a little later.
+      await build(crashing(openFolder(path), { after: 9 })).catch(() => {});
+      await build(openFolder(path));
+      assertEquals(await snapshot(path), whole, `after ${crashes} changes`);
+    }
+    assert(crashes > 40, `${crashes} crashes`);
   });
 });
 

@@ -4,7 +4,7 @@ import { FAMILIES, problemAt } from "../../../src/training/data/families/mod.ts"
 import type { Family, Problem } from "../../../src/training/data/problem.ts";
 import { NOTATIONS } from "../../../src/training/data/working.ts";
 
-const PROBLEMS_PER_LEVEL = 1500;
+const PROBLEMS_PER_LEVEL = 800;
 
 function* problemsOf(family: Family, options: { seed?: number; count?: number } = {}) {
   const { seed = 11, count = PROBLEMS_PER_LEVEL } = options;

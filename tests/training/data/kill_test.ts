@@ -28,9 +28,9 @@ Deno.test("a command that is killed at any moment and resumed leaves the bytes o
   await withFolder(async (folder) => {
     const recipe = generated(
       [
-        { name: "sums", generate: "addition", levels: [2, 6], count: 9000 },
-        { name: "stories", generate: "word_problem", count: 5000, filters: { duplicates: true } },
-        { name: "puzzles", generate: "countdown", count: 2500 },
+        { name: "sums", generate: "addition", levels: [2, 6], count: 5000 },
+        { name: "stories", generate: "word_problem", count: 3000, filters: { duplicates: true } },
+        { name: "puzzles", generate: "countdown", count: 1500 },
       ],
       {
         shardRows: 1700,

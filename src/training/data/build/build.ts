@@ -36,10 +36,9 @@ export interface BuildOptions {
   readonly onProgress?: (progress: BuildProgress) => void;
   /** Stops the build behind the current row, to be resumed later. */
   readonly signal?: AbortSignal;
+  /** Rows between two positions that are written down. Default 4096. */
+  readonly rowsPerPosition?: number;
 }
-
-/** Rows between two positions that are written down. */
-const ROWS_PER_POSITION = 4096;
 
 /** Makes the corpus, or what is missing of it; false where the signal stopped it before the end. */
 export async function buildCorpus(options: BuildOptions): Promise<boolean> {
@@ -122,13 +121,14 @@ class Builder {
   }
 
   async run(): Promise<boolean> {
+    const { rowsPerPosition = 4096 } = this.#options;
     let unsaved = 0;
     for (let open = this.#nextSource(); open !== null; open = this.#nextSource()) {
       const { done, value } = await open.rows.next();
       if (done) open.state.ended = true;
       else this.#take(open, value);
       const isStopped = this.#options.signal?.aborted === true;
-      if (++unsaved < ROWS_PER_POSITION && !isStopped) continue;
+      if (++unsaved < rowsPerPosition && !isStopped) continue;
       unsaved = 0;
       this.#save();
       this.#report();
