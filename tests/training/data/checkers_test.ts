@@ -177,6 +177,50 @@ Deno.test("a claim is found in prose and worked out exactly", () => {
   assertEquals(checkLine("nothing to see here"), { right: 0, wrong: [] });
 });
 
+Deno.test("an equation of which words are a part is passed over", () => {
+  const none = { right: 0, wrong: [] };
+  for (
+    const line of [
+      "30% of 50 = 15",
+      "half of 50 = 25",
+      "5 apples - 3 = 2",
+      "12 = 3 times 4",
+      "f(2) = 5",
+      "5 * 20 = 1 hundred",
+      "2^3 = 8",
+      "n - 3 = 9",
+    ]
+  ) assertEquals(checkLine(line), none, line);
+  assertEquals(checkLine("she earned 0.2 x 50 = $10"), { right: 1, wrong: [] });
+  assertEquals(checkLine("she earned 0.2 x 50 = $11").wrong.length, 1);
+  assertEquals(checkLine("so 9.11 > 9.9").wrong.length, 1);
+  assertEquals(checkLine("so 4 + 4 = 9").wrong.length, 1);
+  assertEquals(checkLine("-3 = 3").wrong.length, 1);
+});
+
+Deno.test("the days of a week are counted from the prompt's one", () => {
+  const check = (prompt: string, line: string) => checkSolution("time", { prompt, lines: [line] });
+  const future = "Today is Friday. What day will it be in 16 days?";
+  assertEquals(check(future, "Friday 0, Saturday 1, Sunday 2"), { right: 1, wrong: [] });
+  for (
+    const line of ["Friday 0, Sunday 1", "Friday 0, Thursday 1", "Friday 1, Saturday 2", "Monday 0"]
+  ) assertEquals(check(future, line), { right: 0, wrong: [line] });
+  const past = "Today is Friday. What day was it 9 days ago?";
+  assertEquals(check(past, "Friday 0, Thursday 1, Wednesday 2").right, 1);
+  assertEquals(check(future, "Friday comes first"), { right: 0, wrong: [] });
+});
+
+Deno.test("a prompt with more classes than a syllogism has is answered by nothing", () => {
+  const classes = Array.from({ length: 40 }, (_, i) => `c${i}`);
+  const premises = classes.slice(1).map((name, i) => `All ${classes[i]} are ${name}.`).join(" ");
+  const prompt = `${premises} Are all c0 c39?`;
+  assertEquals(isRight("syllogism", prompt, "Yes."), false);
+  assertEquals(checkSolution("syllogism", { prompt, lines: ["all c0 are c39"] }), {
+    right: 0,
+    wrong: [],
+  });
+});
+
 Deno.test("hostile lines neither hang nor throw", () => {
   const lines = [
     "9".repeat(1500) + " = 1",

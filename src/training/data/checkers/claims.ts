@@ -15,25 +15,47 @@ export interface LineVerdict {
   readonly wrong: readonly string[];
 }
 
+/** A side of an equation or comparison, and its value. */
+export interface Side {
+  readonly tokens: readonly Token[];
+  readonly value: Rational;
+}
+
+export interface Claim {
+  /** The stretch of the line that it stands in. */
+  readonly text: string;
+  readonly isRight: boolean;
+  /** What it says of numbers; undefined for claims about letters and units. */
+  readonly relation?: { readonly sign: string; readonly left: Side; readonly right: Side };
+}
+
 /** Longer lines are not read: they are no short steps. */
 const MAX_LINE = 2000;
 
+/** Every claim of a line, worked out. */
+export function claimsOf(line: string): Claim[] {
+  if (line.length > MAX_LINE) return [];
+  const letters = checkLetters(line);
+  if (letters !== null) return [{ text: line, isRight: letters }];
+  return line.split(/;|: /).flatMap((part): Claim[] => {
+    const text = part.trim();
+    const unit = checkUnit(text);
+    if (unit !== null) return [{ text, isRight: unit }];
+    return relationsIn(tokensOf(part)).map((relation) => ({
+      text,
+      isRight: holds(relation),
+      relation,
+    }));
+  });
+}
+
 /** Checks every claim of a line. */
 export function checkLine(line: string): LineVerdict {
-  if (line.length > MAX_LINE) return { right: 0, wrong: [] };
-  const letters = checkLetters(line);
-  if (letters !== null) return letters ? { right: 1, wrong: [] } : { right: 0, wrong: [line] };
-  let right = 0;
-  const wrong: string[] = [];
-  for (const part of line.split(/;|: /)) {
-    const unit = checkUnit(part.trim());
-    const verdicts = unit === null ? checkRelations(tokensOf(part)) : [unit];
-    for (const isRight of verdicts) {
-      if (isRight) right++;
-      else wrong.push(part.trim());
-    }
-  }
-  return { right, wrong };
+  const claims = claimsOf(line);
+  return {
+    right: claims.filter(({ isRight }) => isRight).length,
+    wrong: claims.filter(({ isRight }) => !isRight).map(({ text }) => text),
+  };
 }
 
 /** Checks lines together: how many claims hold, and which don't. */
@@ -71,45 +93,71 @@ function checkUnit(text: string): boolean | null {
   return UNITS.get(`${match[1]} ${match[3]}`) === Number(match[2]);
 }
 
+type Relation = NonNullable<Claim["relation"]>;
+
 /** Every relation between two readable expressions; the others are passed over. */
-function checkRelations(tokens: readonly Token[]): boolean[] {
-  const verdicts: boolean[] = [];
-  for (const run of runsOf(tokens)) {
+function relationsIn(tokens: readonly Token[]): Relation[] {
+  const relations: Relation[] = [];
+  for (const { run, follows, next } of runsOf(tokens)) {
     const sides: Token[][] = [[]];
-    const relations: string[] = [];
+    const signs: string[] = [];
     for (const token of run) {
       if (token.kind === "relation") {
-        relations.push(token.text);
+        signs.push(token.text);
         sides.push([]);
       } else sides.at(-1)!.push(token);
     }
-    relations.forEach((relation, i) => {
+    // Words beside a run may be part of its outer sides: `30% of 50 = 15`, `12 = 3 times 4`.
+    const isOpen = sides.map((side, i) =>
+      (i === 0 && follows && isPartial(side, signs[0])) ||
+      (i === sides.length - 1 && GOES_ON.test(next))
+    );
+    signs.forEach((sign, i) => {
       const [left, right] = [evaluate(sides[i]), evaluate(sides[i + 1])];
-      if (left === null || right === null) return;
-      verdicts.push(holds(relation, { left, right, literal: sides[i + 1] }));
+      if (left === null || right === null || isOpen[i] || isOpen[i + 1]) return;
+      relations.push({
+        sign,
+        left: { tokens: sides[i], value: left },
+        right: { tokens: sides[i + 1], value: right },
+      });
     });
   }
-  return verdicts;
+  return relations;
+}
+
+/** Whether a word in front may belong to a left side: `of 50 = 15`, `apples - 3 = 4`. */
+function isPartial(side: readonly Token[], sign: string): boolean {
+  const isValue = !side.some(({ kind }) => kind === "operator");
+  return side[0]?.kind === "operator" || (isValue && sign === "=");
+}
+
+/** Words, without the spaces between them, in front of which a number is only a part of one. */
+const GOES_ON = /^(?:[%^!x]|times|percent|hundred|thousand|million|billion|dozen)/i;
+
+interface Run {
+  readonly run: Token[];
+  /** Whether a word stands in front. */
+  readonly follows: boolean;
+  /** The words behind it. */
+  next: string;
 }
 
 /** Stretches of tokens without words. */
-function runsOf(tokens: readonly Token[]): Token[][] {
-  const runs: Token[][] = [[]];
+function runsOf(tokens: readonly Token[]): Run[] {
+  const runs: Run[] = [{ run: [], follows: false, next: "" }];
   for (const token of tokens) {
-    if (token.kind === "word") runs.push([]);
-    else runs.at(-1)!.push(token);
+    const last = runs.at(-1)!;
+    if (token.kind === "word") last.next += token.text;
+    else if (last.next === "") last.run.push(token);
+    else runs.push({ run: [token], follows: true, next: "" });
   }
   return runs;
 }
 
-function holds(
-  relation: string,
-  sides: { left: Rational; right: Rational; literal: readonly Token[] },
-): boolean {
-  const { left, right, literal } = sides;
-  if (relation === "<") return compare(left, right) < 0;
-  if (relation === ">") return compare(left, right) > 0;
-  return equal(left, right) || isRounded(left, literal);
+function holds({ sign, left, right }: Relation): boolean {
+  if (sign === "<") return compare(left.value, right.value) < 0;
+  if (sign === ">") return compare(left.value, right.value) > 0;
+  return equal(left.value, right.value) || isRounded(left.value, right.tokens);
 }
 
 /** Whether the right side is the left one rounded to at least two decimals: `10 / 3 = 3.33`. */

@@ -1,6 +1,7 @@
 /** Checks times of day, durations and days of the week. */
 
 import { plainAnswer, statedChoice } from "./answer_text.ts";
+import type { LineVerdict } from "./claims.ts";
 import type { Checker } from "./types.ts";
 
 const WEEK = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -60,7 +61,21 @@ function conversionIsRight(prompt: string, text: string): boolean {
   return Number(count) * SECONDS[unit[0]] === total && (word ?? unit).startsWith(unit);
 }
 
+/** `Friday 0, Saturday 1, Sunday 2`: day by day from the prompt's one, in the direction it asks for. */
+function checkWeekdays(prompt: string, line: string): LineVerdict | null {
+  const days = line.split(", ").map((part) => /^([A-Z]\w+day) (\d{1,2})$/.exec(part));
+  if (!days.every((day) => day !== null)) return null;
+  const today = WEEK.findIndex((day) => prompt.includes(day));
+  const step = /\bago\b/.test(prompt) ? -1 : 1;
+  const isRight = days.every(([, name, count], i) =>
+    Number(count) === i && name === WEEK[(today + step * i + 7 * i) % 7]
+  );
+  return isRight ? { right: 1, wrong: [] } : { right: 0, wrong: [line] };
+}
+
 export const time: Checker = {
+  checkLine: checkWeekdays,
+
   isRight(prompt, text) {
     const plain = plainAnswer(text);
     if (plain === null) return false;

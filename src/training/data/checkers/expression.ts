@@ -16,9 +16,9 @@ export interface Token {
   readonly text: string;
 }
 
-/** `~58` is 85: digits from the ones up. */
+/** `~58` is 85: digits from the ones up. An x between numbers multiplies. */
 const TOKEN =
-  /(~\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?)|([-−+*/×÷·])|(\()|(\))|([=<>])|\$|\s+|([^\s\d])/gu;
+  /(~\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?)|([-−+*/×÷·]|(?<=[\d)] ?)x(?= ?\$?[\d(]))|(\()|(\))|([=<>])|\$|\s+|([^\s\d])/gu;
 const KINDS = ["number", "operator", "open", "close", "relation", "word"] as const;
 
 /** The tokens of a text. Spaces and currency signs are left out. */
@@ -92,7 +92,7 @@ class ExpressionReader {
   #product(depth: number): Rational | null {
     let value = this.#factor(depth);
     while (value !== null) {
-      const operator = this.#take("operator", "*/×÷·");
+      const operator = this.#take("operator", "*/×÷·x");
       if (operator === null) break;
       const right = this.#factor(depth);
       if (right === null) return null;

@@ -10,6 +10,9 @@ import type { Checker } from "./types.ts";
 
 type Verdict = "yes" | "no" | "unknown";
 
+/** There are two to the power of this many combinations of classes; problems have four classes. */
+const MAX_CLASSES = 8;
+
 class Models {
   readonly #classes: string[] = [];
   /** Allowed combinations, a bit for each class. */
@@ -20,6 +23,7 @@ class Models {
     for (const [, , a, b] of premises) {
       for (const name of [a, b]) if (!this.#classes.includes(name)) this.#classes.push(name);
     }
+    if (this.#classes.length > MAX_CLASSES) this.#classes.length = 0;
     this.#allowed = Array.from({ length: 2 ** this.#classes.length }, (_, types) => types)
       .filter((types) =>
         premises.every(([, quantity, a, b]) =>
