@@ -26,6 +26,10 @@ export class Bench {
     this.random = random;
   }
 
+  [Symbol.dispose](): void {
+    this.backend.close();
+  }
+
   buffer(rows: number, width: number): Buffer {
     return this.backend.createBuffer({ kind: "f32", rows, width });
   }

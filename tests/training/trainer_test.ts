@@ -1,15 +1,11 @@
-/** Steps of a trainer: what micro-batches, schedules and the engine's own plans have in common. */
+/** What a trainer plans and packs, whatever backend runs it. */
 
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
-import { createReferenceTrainingBackend } from "../../src/backend/reference/training/mod.ts";
 import { CapacityError } from "../../src/errors.ts";
-import { trainerTests } from "./_trainer_conformance.ts";
 import { packRows } from "../../src/training/batch.ts";
 import { rateAt } from "../../src/training/schedule.ts";
 import { initialWeights } from "../../src/training/initial_weights.ts";
 import { DENSE } from "./_tiny.ts";
-
-trainerTests({ name: "reference", open: () => Promise.resolve(createReferenceTrainingBackend()) });
 
 Deno.test("a rate rises in the warm-up, falls as asked and stays at its floor", () => {
   const schedule = { peak: 2, warmup: 4, steps: 12, decay: "cosine", floor: 0.1 } as const;

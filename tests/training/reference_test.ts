@@ -1,9 +1,7 @@
-/** Optimiser steps and loss scaling on the reference backend, against PyTorch and timm. */
-
 import { createReferenceTrainingBackend } from "../../src/backend/reference/training/mod.ts";
-import { updateTests } from "./_update_conformance.ts";
+import { trainingConformance } from "./conformance.ts";
 
-updateTests({
+trainingConformance({
   name: "reference",
   open: () => Promise.resolve(createReferenceTrainingBackend()),
 });
