@@ -1,6 +1,7 @@
 /** Reads a recipe's JSON field by field; every refusal names the field, what it is and what it must be. */
 
 import { OptionError } from "../../../errors.ts";
+import type { MetadataValue } from "../../../formats/tensor_source.ts";
 
 interface Place {
   /** Begins messages: `read the recipe "x.json"`. */
@@ -97,6 +98,15 @@ export class Fields {
       if (typeof value === "string" && value !== "") return value;
       throw refusal({ ...this.#place, path }, { is: value, must: "a text" });
     });
+  }
+
+  /** An object that is passed on as it is. */
+  json(key: string): Readonly<Record<string, MetadataValue>> {
+    const value = this.#value[key];
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+      return value as Readonly<Record<string, MetadataValue>>;
+    }
+    return this.refuse(key, "an object");
   }
 
   /** An object inside; an empty one where the field is missing. */
