@@ -7,6 +7,7 @@ import {
   FormatError,
   OptionError,
   RequestError,
+  TrainingError,
   UnsupportedOpError,
 } from "../errors.ts";
 
@@ -114,6 +115,7 @@ const EXPECTED = [
   FormatError,
   OptionError,
   RequestError,
+  TrainingError,
   UnsupportedOpError,
 ];
 
