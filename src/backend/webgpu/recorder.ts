@@ -27,14 +27,17 @@ import { latentAttention, rotateAndCacheLatent } from "./ops/latent.ts";
 import { gatedLinear, headLinear, linear } from "./ops/linear.ts";
 import { embed, gatherRows, rmsNorm } from "./ops/rows.ts";
 
+/** What a recorder gives to its ops, besides the place for their dispatches. */
+export type RecorderContext = Omit<OpContext, "run">;
+
 export class GpuRecorder implements Ops {
   readonly dispatches: Dispatch[] = [];
   /** Ops so far. */
   length = 0;
-  readonly #context: OpContext;
+  protected readonly context: OpContext;
 
-  constructor(context: Omit<OpContext, "run">) {
-    this.#context = { ...context, run: (dispatch) => this.dispatches.push(dispatch) };
+  constructor(context: RecorderContext) {
+    this.context = { ...context, run: (dispatch) => this.dispatches.push(dispatch) };
   }
 
   embed(params: EmbedParams): void {
@@ -104,6 +107,6 @@ export class GpuRecorder implements Ops {
 
   #record<P>(op: (context: OpContext, params: P) => void, params: P): void {
     this.length++;
-    op(this.#context, params);
+    op(this.context, params);
   }
 }
