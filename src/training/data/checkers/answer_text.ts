@@ -8,7 +8,7 @@ import { evaluate, numberOf, tokensOf } from "./expression.ts";
 import { equal, type Rational, rational } from "./rational.ts";
 
 /** An answer is a sentence; a longer text is not read. */
-const MAX_ANSWER = 300;
+export const MAX_ANSWER = 300;
 
 const HEDGES = /\b(?:or|either|maybe|perhaps|possibly|unless|otherwise|alternatively)\b/i;
 

@@ -18,7 +18,7 @@ export interface Token {
 
 /** `~58` is 85: digits from the ones up. An x between numbers multiplies. */
 const TOKEN =
-  /(~\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?)|([-−+*/×÷·]|(?<=[\d)] ?)x(?= ?\$?[\d(]))|(\()|(\))|([=<>])|\$|\s+|([^\s\d])/gu;
+  /(~\d+|\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|(?<![\w.])\.\d+)|([-−+*/×÷·]|(?<=[\d)] ?)x(?= ?\$?[\d(]))|(\()|(\))|([=<>])|\$|\s+|([^\s\d])/gu;
 const KINDS = ["number", "operator", "open", "close", "relation", "word"] as const;
 
 /** The tokens of a text. Spaces and currency signs are left out. */
@@ -33,9 +33,8 @@ export function tokensOf(text: string): Token[] {
 
 /** The number that a token stands for; null where it is too long. */
 export function numberOf(text: string): Rational | null {
-  return text.startsWith("~")
-    ? parseRational([...text.slice(1)].reverse().join(""))
-    : parseRational(text);
+  if (text.startsWith("~")) return parseRational([...text.slice(1)].reverse().join(""));
+  return parseRational(text.startsWith(".") ? `0${text}` : text);
 }
 
 /** Values that are longer than this aren't worked out: a text could make the digits endless. */

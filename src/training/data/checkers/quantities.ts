@@ -11,7 +11,7 @@ function spelled(names: string, unit: Unit): [string, Unit][] {
 }
 
 /** Every way of writing a unit. */
-const UNITS: ReadonlyMap<string, Unit> = new Map([
+export const UNITS: ReadonlyMap<string, Unit> = new Map([
   ...spelled("km kilometer kilometers", ["length", 1_000_000]),
   ...spelled("m meter meters", ["length", 1000]),
   ...spelled("cm centimeter centimeters", ["length", 10]),
