@@ -60,3 +60,8 @@ export class BackendLostError extends Error {
 export class DeadlineError extends Error {
   override readonly name = "DeadlineError";
 }
+
+/** A training run that cannot go on: a number is not finite, or a gate was not reached. */
+export class TrainingError extends Error {
+  override readonly name = "TrainingError";
+}

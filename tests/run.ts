@@ -19,6 +19,7 @@ const SIDE_BY_SIDE = [
   "tests/backend",
   "tests/model",
   "tests/quant",
+  "tests/training/data",
   "tests/engine/determinism_test.ts",
   "tests/engine/prefix_cache_test.ts",
   "tests/engine/scheduler_random_test.ts",

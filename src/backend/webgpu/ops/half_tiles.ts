@@ -9,12 +9,7 @@
 import { type Dispatch, unrolled } from "../kernel.ts";
 import { blocksOf } from "../weights/format.ts";
 import { shapeRows, shapeTokens, slotsOf } from "./block_shapes.ts";
-import {
-  type BlockOperand,
-  type BlockTile,
-  partialBytes,
-  partialMemory,
-} from "./block_tiles.ts";
+import { type BlockOperand, type BlockTile, partialBytes, partialMemory } from "./block_tiles.ts";
 import {
   columnOf,
   HALF_COLUMNS,
