@@ -67,7 +67,9 @@ export async function main(
   const names = recipe.phases.map(({ name }) => name);
   if (values.phase !== undefined && !names.includes(values.phase)) {
     throw new OptionError(
-      `cannot train: --phase is ${JSON.stringify(values.phase)}, must be one of ${names.join(", ")}`,
+      `cannot train: --phase is ${JSON.stringify(values.phase)}, must be one of ${
+        names.join(", ")
+      }`,
     );
   }
   const state = values.state ?? `runs/${recipe.name}`;
@@ -135,10 +137,16 @@ async function dataOf(
   }
   if (openFolder(out).readText(MANIFEST_FILE) === null) {
     throw new OptionError(
-      `cannot train: data.folder is ${JSON.stringify(out)}, must be a whole corpus (deno task data)`,
+      `cannot train: data.folder is ${
+        JSON.stringify(out)
+      }, must be a whole corpus (deno task data)`,
     );
   }
-  return await openData({ rows: openFolder(out), tokenizer: at("tokenizer"), packed: at("packed") });
+  return await openData({
+    rows: openFolder(out),
+    tokenizer: at("tokenizer"),
+    packed: at("packed"),
+  });
 }
 
 type Config = Readonly<Record<string, MetadataValue>>;
@@ -152,7 +160,9 @@ async function modelOf(
     const text = await source.sidecar("config.json");
     if (text === null) {
       throw new OptionError(
-        `cannot train: model.from is ${JSON.stringify(model.from)}, must be a folder with config.json`,
+        `cannot train: model.from is ${
+          JSON.stringify(model.from)
+        }, must be a folder with config.json`,
       );
     }
     return { source, config: JSON.parse(text) };

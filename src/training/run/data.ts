@@ -75,7 +75,12 @@ export async function openData(folders: CorpusFolders): Promise<RunData> {
 function textOf(folder: OutputFolder, name: string): string {
   const text = folder.readText(name);
   if (text !== null) return text;
-  throw FormatError.of("read the corpus", `tokenizer/${name}`, "missing", "in it (see docs/data.md)");
+  throw FormatError.of(
+    "read the corpus",
+    `tokenizer/${name}`,
+    "missing",
+    "in it (see docs/data.md)",
+  );
 }
 
 async function packedFiles(

@@ -1,7 +1,7 @@
 /** What each kind of phase needs, and does. */
 
 import { linesOf } from "../data/readers/lines.ts";
-import { Packer, type PackedSequence } from "../data/packing/packer.ts";
+import { type PackedSequence, Packer } from "../data/packing/packer.ts";
 import { recordsOf } from "./accepted.ts";
 import { GrpoWork } from "../phases/grpo.ts";
 import { PackedStream } from "../phases/packed_stream.ts";

@@ -179,7 +179,10 @@ class Run {
             return null;
           }
           await this.#save(bench);
-          return { outcome: "below the gate", message: belowGate(phase, { accuracy, used, budget }) };
+          return {
+            outcome: "below the gate",
+            message: belowGate(phase, { accuracy, used, budget }),
+          };
         }
         if (step === phase.steps) {
           onEvent?.(
@@ -271,7 +274,9 @@ class Run {
       (performance.now() - started) / 1000,
     );
     const families = Object.fromEntries(
-      Object.entries(result.families).map(([name, { right, problems }]) => [name, right / problems]),
+      Object.entries(result.families).map((
+        [name, { right, problems }],
+      ) => [name, right / problems]),
     );
     const { accuracy } = result;
     this.#state = {
@@ -326,7 +331,10 @@ class Run {
 
   #keepSampled(
     bench: Workbench,
-    { sampled, tokens }: { sampled: Position["sampled"]; tokens: { count: number; seconds: number } },
+    { sampled, tokens }: {
+      sampled: Position["sampled"];
+      tokens: { count: number; seconds: number };
+    },
   ): void {
     const { activeParameters } = bench.model;
     this.#add({ sampled: tokens.count, activeParameters }, tokens.seconds);
@@ -361,7 +369,9 @@ function belowGate(
 ): string {
   return `${name} ends at ${percent(accuracy)} of the held-out problems, below its gate of ` +
     `${percent(gate)}, and its compute is used up (${(used / 1e12).toPrecision(3)} of ` +
-    `${(budget / 1e12).toPrecision(3)} TFLOP, ${percent(share)} of the run's). No model is shipped. ` +
+    `${(budget / 1e12).toPrecision(3)} TFLOP, ${
+      percent(share)
+    } of the run's). No model is shipped. ` +
     "With more compute.teraflops, --resume goes on.";
 }
 
