@@ -6,7 +6,13 @@
 import { assert } from "@std/assert";
 import type { Buffer } from "../../src/backend/backend.ts";
 import { createReferenceTrainingBackend } from "../../src/backend/reference/training/mod.ts";
-import type { Parameter, TrainingBackend, TrainingOps } from "../../src/backend/training.ts";
+import {
+  CLOCK_ROWS,
+  type Parameter,
+  TOTALS_ROWS,
+  type TrainingBackend,
+  type TrainingOps,
+} from "../../src/backend/training.ts";
 import { createWebGpuTrainingBackend } from "../../src/backend/webgpu/training/mod.ts";
 import { assertSameBits } from "../backend/_harness.ts";
 import { generator, normals } from "../backend/_random.ts";
@@ -217,6 +223,34 @@ function rowOps(): Build {
   };
 }
 
+function gate(over: "sequence" | "batch", score: "sigmoid" | "softmax"): Build {
+  return async (setup) => {
+    const [width, count, topK] = [10, 70, 3];
+    const positions = positionsOf([300, 1, 20]);
+    const rows = positions.length;
+    const weight = await setup.weight("weight", count, width);
+    const ids = positions.flatMap((_, t) => [t * 3 % 7, 7 + t % 5, 12 + t * t % 50]);
+    const clock = setup.result("the clock", CLOCK_ROWS, 1);
+    const balance = {
+      over,
+      rowWeights: setup.floats(rows, 1),
+      positions: setup.integers(positions),
+      clock,
+      totals: setup.result("the totals", TOTALS_ROWS, 1),
+    };
+    // A row that doesn't count, in a sequence of others that do.
+    setup.backend.write(balance.rowWeights, new Float32Array(7), 40);
+    const params = {
+      ...{ weight, score, topK, normalise: true, scale: 1.5, rows, balance },
+      normed: setup.floats(rows, width),
+      expertIds: setup.integers(ids, topK),
+      weightsGradient: setup.floats(rows, topK),
+      target: { buffer: setup.result("the input's gradient", rows, width), accumulate: false },
+    };
+    return (ops) => ops.gateBackward(params);
+  };
+}
+
 const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "products in tiles of 32 and in several sums": linear(1100, 40, 36),
   "products in tiles of 64": linear(1030, 7, 1030),
@@ -226,6 +260,8 @@ const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "attention within a window": attention(67),
   "latent attention over more columns than threads": latentAttention(),
   "experts of more pairs than a run": experts(310),
+  "a gate that balances sequences": gate("sequence", "sigmoid"),
+  "a gate that balances a batch": gate("batch", "softmax"),
   "ids that repeat, and a norm in place": rowOps(),
 });
 

@@ -278,7 +278,7 @@ var<workgroup> ids: array<u32, ${topK}>;`,
   ${
       balance === undefined ? "" : `
   let first = ${
-        balance.over === "batch" ? "0u" : `workgroup - u32(${names.positions}[workgroup])`
+        balance.over === "batch" ? "0u" : `(workgroup - u32(${names.positions}[workgroup]))`
       } * ${experts}u;
 ${sum("all", "scores[e]")}
 ${sum("products", `${names.fractions}[first + e] * scores[e]`)}
