@@ -45,7 +45,7 @@ export interface TrainRecipe {
   readonly seed: number;
   readonly data: DataRecipe;
   readonly model: ModelRecipe;
-  readonly backend: { readonly name: "reference" | "wasm"; readonly storage: Storage };
+  readonly backend: { readonly name: "reference" | "wasm" | "webgpu"; readonly storage: Storage };
   /** Floating-point operations of the whole run; phases have shares of it. */
   readonly flops: number;
   /** What the machine takes, for the estimate of energy; null: none is made. */
@@ -147,7 +147,7 @@ function readModel(fields: Fields, resolve: (path: string) => string): ModelReci
 
 function readBackend(fields: Fields): TrainRecipe["backend"] {
   const backend = fields.object("backend", ["name", "storage"]);
-  const names = ["reference", "wasm"] as const;
+  const names = ["reference", "wasm", "webgpu"] as const;
   return {
     name: backend.choice("name", { words: names, fallback: "wasm" }),
     storage: backend.choice("storage", { words: ["f32", "f16", "bf16"], fallback: "f32" }),
