@@ -65,3 +65,8 @@ export class DeadlineError extends Error {
 export class TrainingError extends Error {
   override readonly name = "TrainingError";
 }
+
+/** Another server that work depends on cannot be reached, refuses, or answers what its protocol doesn't have. */
+export class RemoteError extends Error {
+  override readonly name = "RemoteError";
+}

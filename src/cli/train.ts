@@ -34,7 +34,7 @@ import {
 const FLAGS = {
   recipe: textFlag({ help: "the run's recipe, as in recipes/train", placeholder: "FILE" }),
   state: textFlag({
-    help: "the folder of the run: its state, its data and its models; runs/NAME by default",
+    help: "the folder of the run: its state, its data and its models; .state/NAME by default",
     placeholder: "DIR",
   }),
   resume: switchFlag({ help: "goes on with the run that the folder holds" }),
@@ -72,7 +72,7 @@ export async function main(
       }`,
     );
   }
-  const state = values.state ?? `runs/${recipe.name}`;
+  const state = values.state ?? `.state/${recipe.name}`;
   const folder = openFolder(state);
   if (!values.resume && folder.readText(STATE_FILE) !== null) {
     throw new OptionError(

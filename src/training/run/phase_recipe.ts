@@ -158,7 +158,7 @@ function readPhase(phase: Fields, kind: typeof KINDS[number]): PhaseRecipe {
         ...{ ...base, kind, samples, tokens: phase.integer("tokens", { min: 1, max: MAX }) },
         prompts: phase.integer("prompts", { min: 1, max: MAX }),
         keep: phase.integer("keep", { min: 1, max: samples, fallback: 1 }),
-        minReward: phase.number("minReward", { min: 0, max: 1, fallback: 1 }),
+        minReward: phase.number("minReward", { min: 0, max: 1, fallback: 0.9 }),
         maxSimilarity: phase.number("maxSimilarity", { min: 0, max: 1, fallback: 0.9 }),
         original: phase.number("original", { min: 0, max: 1000, fallback: 1 }),
         sampling: readSampling(phase),

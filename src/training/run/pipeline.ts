@@ -129,7 +129,7 @@ class Run {
     phase: PhaseRecipe,
     heldout: readonly Prompt[],
   ): Promise<{ outcome: RunResult["outcome"]; message: string | null } | null> {
-    const { recipe, data, source, threads } = this.#job;
+    const { recipe, source, threads } = this.#job;
     const parts = await openPhase(phase, this.#job);
     const promptTokens = [...heldout, ...parts.prompts].reduce(
       (most, { ids }) => Math.max(most, ids.length),

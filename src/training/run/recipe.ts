@@ -4,6 +4,8 @@ import { OptionError } from "../../errors.ts";
 import type { MetadataValue } from "../../formats/tensor_source.ts";
 import type { Storage } from "../../backend/training.ts";
 import { Fields } from "../data/recipe/fields.ts";
+import { type PresetName, PRESETS, type RewardWeights } from "../reward/reward.ts";
+import { REWARD_NAMES } from "../reward/types.ts";
 import { type PhaseRecipe, readPhases } from "./phase_recipe.ts";
 
 /** What the run's data is: a corpus that is there, or the recipe that it is made from. */
@@ -31,7 +33,9 @@ export interface BatchRecipe {
 }
 
 export interface RewardRecipe {
-  readonly preset: "verifiable" | "article";
+  readonly preset: PresetName;
+  /** In the place of the preset's. */
+  readonly weights?: RewardWeights;
   /** OpenRLHF's protocol: where rewards are asked for in the place of our own. */
   readonly url?: string;
 }
@@ -41,7 +45,7 @@ export interface TrainRecipe {
   readonly seed: number;
   readonly data: DataRecipe;
   readonly model: ModelRecipe;
-  readonly backend: { readonly name: "reference" | "wasm"; readonly storage: Storage };
+  readonly backend: { readonly name: "reference" | "wasm" | "webgpu"; readonly storage: Storage };
   /** Floating-point operations of the whole run; phases have shares of it. */
   readonly flops: number;
   /** What the machine takes, for the estimate of energy; null: none is made. */
@@ -143,7 +147,7 @@ function readModel(fields: Fields, resolve: (path: string) => string): ModelReci
 
 function readBackend(fields: Fields): TrainRecipe["backend"] {
   const backend = fields.object("backend", ["name", "storage"]);
-  const names = ["reference", "wasm"] as const;
+  const names = ["reference", "wasm", "webgpu"] as const;
   return {
     name: backend.choice("name", { words: names, fallback: "wasm" }),
     storage: backend.choice("storage", { words: ["f32", "f16", "bf16"], fallback: "f32" }),
@@ -163,9 +167,16 @@ function readBatch(fields: Fields): BatchRecipe {
 }
 
 function readRewards(fields: Fields): RewardRecipe {
-  const rewards = fields.object("rewards", ["preset", "url"]);
-  const words = ["verifiable", "article"] as const;
+  const rewards = fields.object("rewards", ["preset", "weights", "url"]);
+  const words = Object.keys(PRESETS) as PresetName[];
   const preset = rewards.choice("preset", { words, fallback: "verifiable" });
+  if (rewards.has("weights")) {
+    const given = rewards.object("weights", REWARD_NAMES);
+    const names = REWARD_NAMES.filter((name) => given.has(name));
+    if (names.length === 0) rewards.refuse("weights", "an object with at least one weight");
+    const range = { min: 0, max: 1000 };
+    return { preset, weights: Object.fromEntries(names.map((n) => [n, given.number(n, range)])) };
+  }
   if (!rewards.has("url")) return { preset };
   const url = rewards.text("url");
   if (!/^https?:\/\//.test(url)) rewards.refuse("url", "an http or https address");

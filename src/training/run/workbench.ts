@@ -90,7 +90,9 @@ async function openBackend({ recipe, threads }: WorkbenchOptions): Promise<Train
       `cannot train: backend.storage is ${storage}, must be f32 on the ${name} backend`,
     );
   }
-  return await createWasmTrainingBackend({ threads });
+  if (name === "wasm") return await createWasmTrainingBackend({ threads });
+  const { createWebGpuTrainingBackend } = await import("../../backend/webgpu/training/mod.ts");
+  return await createWebGpuTrainingBackend();
 }
 
 function objectiveOf(phase: PhaseRecipe): Objective {

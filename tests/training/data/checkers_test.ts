@@ -195,7 +195,7 @@ Deno.test("an equation of which words are a part is passed over", () => {
   assertEquals(checkLine("she earned 0.2 x 50 = $11").wrong.length, 1);
   assertEquals(checkLine("it is .50-.25 = $0.25 more"), { right: 1, wrong: [] });
   assertEquals(checkLine("so 9.11 > 9.9").wrong.length, 1);
-  assertEquals(checkLine("so 4 + 4 = 9").wrong.length, 1);
+  assertEquals(checkLine("so 4 + 4 = 9!").wrong.length, 1);
   assertEquals(checkLine("-3 = 3").wrong.length, 1);
 });
 

@@ -7,11 +7,15 @@ import type * as params from "../../training_params.ts";
 import type { OpContext } from "../ops/context.ts";
 import { GpuRecorder, type RecorderContext } from "../recorder.ts";
 import { attentionBackward, latentAttentionBackward } from "./attention.ts";
+import { expertGates, expertsBackward } from "./experts.ts";
+import { countExperts, gateBackward, replayGate, updateCorrectionBias } from "./gate.ts";
 import { latentTokens } from "./latent_tokens.ts";
+import * as losses from "./losses.ts";
 import { rmsNormBackward, rotateAndCacheBackward, rotateAndCacheLatentBackward } from "./norm.ts";
 import type { Trained } from "./parameters.ts";
 import { headLinearBackward, linearBackward } from "./products.ts";
 import * as rows from "./rows.ts";
+import * as updates from "./updates.ts";
 
 type TrainedOp<P> = (context: OpContext, params: P, trained: Trained) => void;
 
@@ -41,16 +45,20 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
     this.swiglu({ ...kept, out, rows });
   }
 
-  keepingExperts(_: params.KeepingExpertsParams): void {
-    throw missing("keepingExperts");
+  keepingExperts(params: params.KeepingExpertsParams): void {
+    const { kept: _, ...plain } = params;
+    this.experts(plain);
+    this.expertGates(params);
   }
 
-  expertGates(_: params.ExpertGatesParams): void {
-    throw missing("expertGates");
+  expertGates(params: params.ExpertGatesParams): void {
+    check.checkExpertGates(params);
+    this.#record(expertGates, params);
   }
 
-  replayGate(_: params.ReplayGateParams): void {
-    throw missing("replayGate");
+  replayGate(params: params.ReplayGateParams): void {
+    check.checkReplayGate(params);
+    this.#record(replayGate, params);
   }
 
   swiglu(params: params.SwigluParams): void {
@@ -71,20 +79,24 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
     throw noHalves();
   }
 
-  tokenLogProbs(_: params.TokenLogProbsParams): void {
-    throw missing("tokenLogProbs");
+  tokenLogProbs(params: params.TokenLogProbsParams): void {
+    check.checkTokenLogProbs(params);
+    this.#record(losses.tokenLogProbs, params);
   }
 
-  likelihoodLoss(_: params.LikelihoodLossParams): void {
-    throw missing("likelihoodLoss");
+  likelihoodLoss(params: params.LikelihoodLossParams): void {
+    check.checkLoss("likelihoodLoss", params);
+    this.#record(losses.likelihoodLoss, params);
   }
 
-  policyLoss(_: params.PolicyLossParams): void {
-    throw missing("policyLoss");
+  policyLoss(params: params.PolicyLossParams): void {
+    check.checkPolicyLoss(params);
+    this.#record(losses.policyLoss, params);
   }
 
-  tokenLogProbsBackward(_: params.TokenLogProbsBackwardParams): void {
-    throw missing("tokenLogProbsBackward");
+  tokenLogProbsBackward(params: params.TokenLogProbsBackwardParams): void {
+    check.checkTokenLogProbsBackward(params);
+    this.#record(losses.tokenLogProbsBackward, params);
   }
 
   embedBackward(params: params.EmbedBackwardParams): void {
@@ -137,42 +149,44 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
     this.#record(latentAttentionBackward, params);
   }
 
-  gateBackward(_: params.GateBackwardParams): void {
-    throw missing("gateBackward");
+  gateBackward(params: params.GateBackwardParams): void {
+    check.checkGateBackward(params);
+    this.#record(gateBackward, params);
   }
 
-  expertsBackward(_: params.ExpertsBackwardParams): void {
-    throw missing("expertsBackward");
+  expertsBackward(params: params.ExpertsBackwardParams): void {
+    check.checkExpertsBackward(params);
+    this.#record(expertsBackward, params);
   }
 
-  zeroGradients(_: params.ZeroGradientsParams): void {
-    throw missing("zeroGradients");
+  zeroGradients(params: params.ZeroGradientsParams): void {
+    this.#record(updates.zeroGradients, params);
   }
 
-  prepareUpdate(_: params.PrepareUpdateParams): void {
-    throw missing("prepareUpdate");
+  prepareUpdate(params: params.PrepareUpdateParams): void {
+    check.checkClock("prepareUpdate", params.clock);
+    this.#record(updates.prepareUpdate, params);
   }
 
-  update(_: params.UpdateParams): void {
-    throw missing("update");
+  update(params: params.UpdateParams): void {
+    check.checkClock("update", params.clock);
+    this.#record(updates.update, params);
   }
 
-  countExperts(_: params.CountExpertsParams): void {
-    throw missing("countExperts");
+  countExperts(params: params.CountExpertsParams): void {
+    check.checkCountExperts(params);
+    this.#record(countExperts, params);
   }
 
-  updateCorrectionBias(_: params.UpdateCorrectionBiasParams): void {
-    throw missing("updateCorrectionBias");
+  updateCorrectionBias(params: params.UpdateCorrectionBiasParams): void {
+    check.checkUpdateCorrectionBias(params);
+    this.#record(updateCorrectionBias, params);
   }
 
   #record<P>(op: TrainedOp<P>, params: P): void {
     this.length++;
     op(this.context, params, this.#trained);
   }
-}
-
-function missing(op: string): UnsupportedOpError {
-  return new UnsupportedOpError(`cannot record ${op}: the webgpu backend has no such op yet`);
 }
 
 export function noHalves(): UnsupportedOpError {

@@ -132,7 +132,7 @@ function isPartial(side: readonly Token[], sign: string): boolean {
 }
 
 /** Words, without the spaces between them, in front of which a number is only a part of one. */
-const GOES_ON = /^(?:[%^!x]|times|percent|hundred|thousand|million|billion|dozen)/i;
+const GOES_ON = /^(?:[%^x]|times|percent|hundred|thousand|million|billion|dozen)/i;
 
 interface Run {
   readonly run: Token[];

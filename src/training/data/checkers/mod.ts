@@ -28,6 +28,8 @@ const CHECKERS: ReadonlyMap<string, Checker> = new Map(Object.entries({
   outside,
 }));
 
+export const FAMILY_NAMES: readonly string[] = Object.freeze([...CHECKERS.keys()]);
+
 /** The checker of a family, or undefined where there is none of that name. */
 export function checkerOf(family: string): Checker | undefined {
   return CHECKERS.get(family);

@@ -56,11 +56,12 @@ export const units: Checker = {
     const plain = plainAnswer(text);
     if (plain === null) return false;
     const asked = amountsIn(prompt);
+    if (asked.length === 0) return false;
     const takesAway = /\bsubtract\b| - /i.test(prompt);
     const total = takesAway ? Math.abs(sizeOf(asked[0]) - totalOf(asked.slice(1))) : totalOf(asked);
     const wanted = wantedUnits(prompt);
     const boxed = boxedAnswer(plain);
-    if (boxed === null || asked.length === 0 || wanted.length === 0) return false;
+    if (boxed === null || wanted.length === 0) return false;
     const stated = amountsIn(boxed ?? plain.replace(/^.*\b(?:are|is|=) /i, ""));
     const sizes = wanted.map((name) => UNITS.get(name)!);
     if (sizes.length === 1) {
