@@ -10,7 +10,7 @@
 export type AdvantageScale = "sample" | "population" | "none";
 
 /** Keeps groups of nearly equal rewards from growing large advantages. */
-const DEVIATION_EPS = 1e-4;
+export const DEVIATION_EPS = 1e-4;
 
 /** The advantages of answers; each `group` of them in a row answers one prompt. */
 export function groupAdvantages(
