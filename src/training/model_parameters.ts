@@ -4,7 +4,7 @@ import type { Weight } from "../backend/backend.ts";
 import type { Parameter } from "../backend/training.ts";
 import type { ForwardOptions, Model } from "../model/types.ts";
 import type { TapeBackend } from "./tape/mod.ts";
-import type { TracedGate } from "./tape/trace.ts";
+import type { TracedGate } from "./tape/node.ts";
 
 export interface ModelParameters {
   /** All that have a gradient, in the order in which the forward pass first reads them. */

@@ -44,8 +44,14 @@ export class StepBuffers {
 
   constructor(
     { tape, model }: { tape: TapeBackend; model: Model },
-    { shape, lossScale }: { shape: BatchShape; lossScale: number },
+    options: {
+      shape: BatchShape;
+      lossScale: number;
+      /** Whose totals and clock are used, where several micro-batches are under way at a time. */
+      shared?: Pick<StepBuffers, "totals" | "clock">;
+    },
   ) {
+    const { shape, lossScale, shared } = options;
     this.#tape = tape;
     this.#model = model;
     this.shape = shape;
@@ -74,8 +80,9 @@ export class StepBuffers {
     this.balanceWeights = own("f32", rows);
     this.chosen = model.routedLayers.map(({ topK }) => own("i32", rows, topK));
     this.logProbs = own("f32", logitRows);
-    this.totals = own("f32", TOTALS_ROWS);
-    this.clock = own("f32", CLOCK_ROWS);
+    this.totals = shared?.totals ?? own("f32", TOTALS_ROWS);
+    this.clock = shared?.clock ?? own("f32", CLOCK_ROWS);
+    if (shared !== undefined) return;
     const clock = new Float32Array(CLOCK_ROWS);
     clock[CLOCK.lossScale] = lossScale;
     inner.write(this.clock, clock);

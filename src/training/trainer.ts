@@ -8,30 +8,14 @@ import { CLOCK, TOTALS, type TrainingBackend } from "../backend/training.ts";
 import type { LossScaling, UpdateRule } from "../backend/training_params.ts";
 import type { Model } from "../model/types.ts";
 import { type BatchShape, type PackedRows, pagesFor, type TrainingSequence } from "./batch.ts";
-import { likelihood, policy, type PolicyOptions } from "./losses.ts";
-import {
-  correctionBiases,
-  type ModelParameters,
-  modelParameters,
-  ruleOf,
-  type RuleOptions,
-} from "./model_parameters.ts";
+import { type ModelParameters, modelParameters, type RuleOptions } from "./model_parameters.ts";
+import { gateTraining, lossOf, type Objective } from "./objective.ts";
 import { type BalanceShare, StepBuffers } from "./step_buffers.ts";
+import { countsBuffer, recordApply, recordBegin } from "./step_plans.ts";
 import type { TapeBackend } from "./tape/mod.ts";
 import type { ActivationUse } from "./tape/program.ts";
-import type { GateTraining } from "./tape/rules/mixture.ts";
 
-/** What a step makes smaller. */
-export type Objective =
-  | { readonly kind: "likelihood" }
-  | {
-    readonly kind: "policy";
-    readonly temperature: number;
-    readonly clipLow: number;
-    readonly clipHigh: number;
-    /** Factor on the k3 estimate of the divergence from the reference; 0 for none. */
-    readonly klCoefficient: number;
-  };
+export type { Objective };
 
 export interface TrainerOptions {
   readonly shape: BatchShape;
@@ -72,7 +56,6 @@ export class Trainer {
   readonly buffers: StepBuffers;
   /** What a micro-batch's activations take. */
   readonly activations: ActivationUse;
-  readonly #tape: TapeBackend;
   readonly #backend: TrainingBackend;
   readonly #options: TrainerOptions;
   readonly #begin: Plan;
@@ -85,7 +68,6 @@ export class Trainer {
   constructor({ tape, model }: { tape: TapeBackend; model: Model }, options: TrainerOptions) {
     const { shape, lossScale = 1, rule } = options;
     this.model = model;
-    this.#tape = tape;
     this.#backend = tape.inner;
     this.#options = options;
     const buffers = new StepBuffers({ tape, model }, { shape, lossScale });
@@ -95,10 +77,7 @@ export class Trainer {
     this.parameters = modelParameters({ tape, model }, { inputs, cache });
     const { trained, gates } = this.parameters;
     this.#backend.allocateGradients(trained, { moments: rule.kind === "lars" ? 1 : 2 });
-    const width = Math.max(...gates.map(({ experts }) => experts));
-    this.#counts = gates.length === 0
-      ? null
-      : this.#backend.createBuffer({ kind: "f32", rows: gates.length, width });
+    this.#counts = countsBuffer(this.#backend, { gates });
     this.#biasRate = this.#backend.createBuffer({ kind: "f32", rows: 1, width: 1 });
     const { plan, activations } = tape.recordStep({
       forward: (ops) =>
@@ -106,14 +85,22 @@ export class Trainer {
           ...{ inputs, cache, rows: shape.rows, logitRowCount: shape.logitRows },
         }),
       logits: model.logits,
-      loss: this.#loss(),
+      loss: lossOf(options.objective, buffers),
       checkpoint: options.checkpoint ?? false,
-      gate: (index) => this.#gate(index),
+      gate: (index) => gateTraining(index, { ...options, tape, buffers, counts: this.#counts }),
     });
     this.#accumulate = plan;
     this.activations = activations;
-    this.#begin = this.#recordBegin();
-    this.#apply = this.#recordApply();
+    const { clock, totals } = buffers;
+    const sums = { totals, counts: this.#counts };
+    this.#begin = recordBegin(this.#backend, { ...sums, parameters: trained });
+    const { maxNorm, scaling } = options;
+    this.#apply = recordApply(this.#backend, {
+      ...{ ...sums, clock, rule, biasRate: this.#biasRate, measured: trained },
+      ...{ parameters: this.parameters, rules: options.parameters },
+      ...(maxNorm !== undefined && { maxNorm }),
+      ...(scaling && { scaling }),
+    });
   }
 
   /** One step: the gradients of all micro-batches, then an update. */
@@ -189,67 +176,6 @@ export class Trainer {
   /** Bytes of parameters' gradients and moments, and of masters. */
   get stateBytes(): number {
     return this.#backend.trainingBytes();
-  }
-
-  #loss() {
-    const { objective } = this.#options;
-    const { buffers } = this;
-    if (objective.kind === "likelihood") return likelihood(buffers);
-    const { kind: _, ...rest } = objective;
-    const { oldLogProbs, advantages, referenceLogProbs } = buffers;
-    const options: PolicyOptions = {
-      ...{ ...rest, oldLogProbs, advantages },
-      ...(objective.klCoefficient !== 0 && { referenceLogProbs }),
-    };
-    return policy(buffers, options);
-  }
-
-  #gate(index: number): GateTraining {
-    const { balance, replayRouting } = this.#options;
-    const { clock, totals, counted, balanceWeights, inputs, chosen } = this.buffers;
-    const { positions } = inputs.batch;
-    return {
-      counts: { counted, counts: this.#counts!, row: index },
-      ...(balance && {
-        balance: {
-          ...{ over: balance.over, rowWeights: balanceWeights, clock, totals },
-          positions: this.#tape.located(positions),
-        },
-      }),
-      ...(replayRouting && { chosen: chosen[index] }),
-    };
-  }
-
-  #recordBegin(): Plan {
-    return this.#backend.recordTraining((ops) => {
-      ops.zeroGradients({ parameters: this.parameters.trained });
-      ops.fill({ buffer: this.buffers.totals, value: 0 });
-      if (this.#counts !== null) ops.fill({ buffer: this.#counts, value: 0 });
-    });
-  }
-
-  #recordApply(): Plan {
-    const { rule, maxNorm, scaling } = this.#options;
-    const { clock } = this.buffers;
-    const { trained } = this.parameters;
-    const [beta1, beta2] = rule.kind === "lars" ? [0, 0] : [rule.beta1, rule.beta2];
-    const parameters = trained.map((parameter) => ({
-      parameter,
-      ...ruleOf(parameter, this.#options.parameters),
-    }));
-    return this.#backend.recordTraining((ops) => {
-      ops.prepareUpdate({
-        ...{ parameters: trained, clock, beta1, beta2 },
-        ...(maxNorm !== undefined && { maxNorm }),
-        ...(scaling && { scaling }),
-      });
-      ops.update({ rule, parameters, clock });
-      for (const { bias, gate } of correctionBiases(this.parameters)) {
-        ops.updateCorrectionBias({
-          ...{ bias, counts: this.#counts!, row: gate, rate: this.#biasRate },
-        });
-      }
-    });
   }
 }
 

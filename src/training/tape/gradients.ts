@@ -49,6 +49,11 @@ export class Gradients {
     this.#gradientValues.add(gradient);
   }
 
+  /** Says which value is to be read in the place of one of the forward pass. */
+  name(value: Value, instead: Value): void {
+    this.#again.set(value, instead);
+  }
+
   /** Adds to the gradient of a value, or begins it. */
   contribute(value: Value): Contribution {
     const from = this.#gradients.get(value);

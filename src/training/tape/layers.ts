@@ -12,8 +12,14 @@ export interface Range {
   readonly end: number;
 }
 
+/** A layer, and the residual stream before and after it. */
+export interface LayerRange extends Range {
+  readonly input: Value;
+  readonly output: Value;
+}
+
 /** The layers of a trace, first to last; what comes before and after them belongs to none. */
-export function layersOf(nodes: readonly Node[]): Range[] {
+export function layersOf(nodes: readonly Node[]): LayerRange[] {
   const cuts = cutsOf(nodes);
   const starts: Cut[] = [];
   for (const [at, { layer }] of nodes.entries()) {
@@ -24,8 +30,11 @@ export function layersOf(nodes: readonly Node[]): Range[] {
   if (starts.length === 0) return [];
   // What is gathered for the logits is one value too, but no longer the stream.
   const stream = starts[0].value.handle;
-  const end = cuts.findLast(({ value }) => value.handle === stream)!.at;
-  return starts.map(({ at }, i) => ({ start: at, end: starts[i + 1]?.at ?? end }));
+  const last = cuts.findLast(({ value }) => value.handle === stream)!;
+  return starts.map(({ at, value }, i) => {
+    const next = starts[i + 1] ?? last;
+    return { start: at, end: next.at, input: value, output: next.value };
+  });
 }
 
 interface Cut {

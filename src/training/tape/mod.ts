@@ -30,11 +30,12 @@ import { Gradients } from "./gradients.ts";
 import { located, TapeBuffer, TapeKvCache, TapeLatentCache } from "./handles.ts";
 import { LocatedOps } from "./located_ops.ts";
 import { layersOf, type Range } from "./layers.ts";
-import type { Node } from "./node.ts";
+import type { Node, TracedGate, Uses } from "./node.ts";
 import { BufferPool } from "./pool.ts";
 import { type ActivationUse, recordProgram } from "./program.ts";
 import type { GateTraining } from "./rules/mixture.ts";
-import { Trace, type TracedGate } from "./trace.ts";
+import { type RecordedStage, recordStage, type StagePlace, stageRange } from "./stage.ts";
+import { Trace } from "./trace.ts";
 import { TracingOps } from "./tracing_ops.ts";
 import type { Step, Value } from "./value.ts";
 
@@ -82,12 +83,18 @@ export class TapeBackend implements Backend {
   readonly activations: ActivationPrecision;
   readonly chooses: boolean;
   readonly numerics: string;
+  readonly #holds: (name: string) => boolean;
   readonly #pool: BufferPool;
   /** For each buffer of ids, its rows sorted by id. */
   readonly #orders = new Map<Buffer, Buffer>();
 
-  constructor(inner: TrainingBackend) {
+  /** `holds`: of which tensors, by name, the inner backend gets the numbers; all by default. */
+  constructor(
+    inner: TrainingBackend,
+    { holds = () => true }: { holds?: (name: string) => boolean } = {},
+  ) {
     this.inner = inner;
+    this.#holds = holds;
     this.name = inner.name;
     this.threads = inner.threads;
     this.activations = inner.activations;
@@ -109,18 +116,34 @@ export class TapeBackend implements Backend {
     const layers = checkpoint ? layersOf(trace.nodes) : [];
     writeBackward(trace.nodes, { gradients, layers });
     steps.push(...gradients.steps);
-    let activations: ActivationUse = { peakBytes: 0, keptBytes: 0 };
-    const plan = this.inner.recordTraining((ops) => {
-      const context = { ops, pool: this.#pool, backend: this.inner };
-      activations = recordProgram({ steps, backwardFrom }, context);
+    const context = { pool: this.#pool, backend: this.inner };
+    const { forward: [plan], use } = recordProgram({ steps, backwardFrom }, context);
+    return { plan: plan as Plan, activations: use };
+  }
+
+  /**
+   * As `recordStep`, for one of several parts of the layers. Each call has buffers of its own for what lies
+   * between the forward and the backward plan.
+   */
+  recordStage(options: TapeOptions & { place: StagePlace }): RecordedStage {
+    const { forward, logits, loss, checkpoint = false, gate = () => ({}), place } = options;
+    const trace = this.#trace(forward, gate);
+    return recordStage({
+      ...{ backend: this.inner, nodes: trace.nodes, place, loss, checkpoint },
+      logits: trace.read(logits),
     });
-    return { plan, activations };
+  }
+
+  /** What one of several parts of the layers reads. */
+  surveyStage(forward: (ops: Ops) => void, place: StagePlace): Survey {
+    const { nodes, uses } = this.#trace(forward, () => ({}));
+    const { start, end } = stageRange(nodes, place);
+    return surveyOf(uses.slice(start, end));
   }
 
   /** Takes a forward pass down only to see what it reads. */
   survey(forward: (ops: Ops) => void): Survey {
-    const { weights, experts, gates } = this.#trace(forward, () => ({}));
-    return { weights: [...weights], experts: [...experts], gates };
+    return surveyOf(this.#trace(forward, () => ({})).uses);
   }
 
   /** The inner backend's buffer that a handle stands for. */
@@ -133,11 +156,16 @@ export class TapeBackend implements Backend {
   }
 
   upload(tensor: TensorData, options?: UploadOptions): Promise<Weight> {
-    return this.inner.upload(tensor, options);
+    if (this.#holds(tensor.name)) return this.inner.upload(tensor, options);
+    const { name, type, rows, cols } = tensor;
+    return Promise.resolve({ name, type, rows, cols, byteLength: 0 });
   }
 
   uploadExperts(tensors: ExpertTensors): Promise<Experts> {
-    return this.inner.uploadExperts(tensors);
+    const { layer, gate } = tensors;
+    const [{ name, rows: intermediate, cols: hidden }] = gate;
+    if (this.#holds(name)) return this.inner.uploadExperts(tensors);
+    return Promise.resolve({ layer, count: gate.length, hidden, intermediate, byteLength: 0 });
   }
 
   replaceExpert(experts: Experts, replacement: ExpertReplacement): Promise<void> {
@@ -238,6 +266,15 @@ export class TapeBackend implements Backend {
     }
     return order;
   }
+}
+
+/** What nodes read, each once. */
+export function surveyOf(uses: readonly Uses[]): Survey {
+  return {
+    weights: [...new Set(uses.flatMap(({ weights }) => weights))],
+    experts: [...new Set(uses.flatMap(({ experts }) => experts ? [experts] : []))],
+    gates: uses.flatMap(({ gate }) => gate ? [gate] : []),
+  };
 }
 
 /** Writes the backward passes of nodes, last to first; layers are run again before theirs. */

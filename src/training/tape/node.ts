@@ -1,8 +1,23 @@
 /** An op of the forward pass as the tape keeps it. */
 
-import type { Buffer, KvCache, LatentCache } from "../../backend/backend.ts";
+import type { Buffer, Experts, KvCache, LatentCache, Weight } from "../../backend/backend.ts";
 import type { Gradients } from "./gradients.ts";
 import type { Change, Instruction, Step, Value } from "./value.ts";
+
+/** A gate as the trace has met it. */
+export interface TracedGate {
+  readonly experts: number;
+  readonly topK: number;
+  readonly correctionBias: Weight | null;
+}
+
+/** What of a model an op reads. */
+export interface Uses {
+  /** Those that are trained: no correction biases. */
+  readonly weights: readonly Weight[];
+  readonly experts?: Experts;
+  readonly gate?: TracedGate;
+}
 
 export interface Node {
   readonly forward: Step;

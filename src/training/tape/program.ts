@@ -3,15 +3,32 @@
  * it is needed, and copies where a change in place would destroy what is still to be read.
  */
 
-import type { Buffer } from "../../backend/backend.ts";
+import type { Buffer, Plan } from "../../backend/backend.ts";
 import type { HalfBuffer, TrainingBackend, TrainingOps } from "../../backend/training.ts";
 import type { BufferPool } from "./pool.ts";
-import { type Instruction, madeBy, neededBy, type Step, type Value } from "./value.ts";
+import {
+  type HostWork,
+  type Instruction,
+  madeBy,
+  neededBy,
+  type Step,
+  type Value,
+} from "./value.ts";
 
 export interface Program {
   readonly steps: readonly Step[];
   /** The step at which the backward pass begins; what is kept until then may be stored in halves. */
   readonly backwardFrom: number;
+  /** The backward pass is a plan of its own, before which other programs' plans may run. */
+  readonly apart?: boolean;
+}
+
+/** A program as it runs: plans, and what the host does between them. */
+export interface Recorded {
+  readonly forward: readonly (Plan | HostWork)[];
+  /** Part of `forward` where it isn't apart. */
+  readonly backward: readonly (Plan | HostWork)[];
+  readonly use: ActivationUse;
 }
 
 /** What a program takes while it runs. */
@@ -58,24 +75,55 @@ export function choose({ steps, backwardFrom }: Program): Chosen {
   return { instructions, backwardFrom: instructions.length - backwardCount };
 }
 
-/** Records a program's ops; returns what its values take. */
+/** Records a program as plans. Buffers are the pool's; what lies in them is gone when another plan has run. */
 export function recordProgram(
   program: Program,
-  options: { ops: TrainingOps; pool: BufferPool; backend: TrainingBackend },
-): ActivationUse {
+  options: { pool: BufferPool; backend: TrainingBackend },
+): Recorded {
   const chosen = choose(program);
   const layout = new Layout(chosen, options);
-  for (const [i, instruction] of chosen.instructions.entries()) {
-    if (i === chosen.backwardFrom) layout.turn();
-    layout.record(i, instruction);
+  const { instructions, backwardFrom } = chosen;
+  const parts: { forward: (Plan | HostWork)[]; backward: (Plan | HostWork)[] } = {
+    forward: [],
+    backward: [],
+  };
+  for (const run of runsOf(chosen, program.apart === true)) {
+    const list = program.apart && run.start >= backwardFrom ? parts.backward : parts.forward;
+    const [first] = instructions.slice(run.start);
+    if (first.host !== undefined) {
+      list.push(layout.host(run.start, first));
+      continue;
+    }
+    list.push(options.backend.recordTraining((ops) => {
+      for (let i = run.start; i < run.end; i++) {
+        if (i === backwardFrom) layout.turn();
+        layout.record(ops, { index: i, instruction: instructions[i] });
+      }
+    }));
   }
   layout.finish();
-  return layout.use;
+  return { ...parts, use: layout.use };
+}
+
+/** Instructions that make one plan, or the one that is the host's. */
+function runsOf(
+  { instructions, backwardFrom }: Chosen,
+  apart: boolean,
+): { start: number; end: number }[] {
+  const runs: { start: number; end: number }[] = [];
+  let start = 0;
+  for (let i = 1; i <= instructions.length; i++) {
+    const cut = i === instructions.length || instructions[i].host !== undefined ||
+      instructions[i - 1].host !== undefined || (apart && i === backwardFrom);
+    if (!cut) continue;
+    runs.push({ start, end: i });
+    start = i;
+  }
+  return runs;
 }
 
 /** Which buffer each value is in, from instruction to instruction. */
 class Layout {
-  readonly #ops: TrainingOps;
   readonly #pool: BufferPool;
   readonly #backend: TrainingBackend;
   readonly #backwardFrom: number;
@@ -89,9 +137,8 @@ class Layout {
 
   constructor(
     { instructions, backwardFrom }: Chosen,
-    options: { ops: TrainingOps; pool: BufferPool; backend: TrainingBackend },
+    options: { pool: BufferPool; backend: TrainingBackend },
   ) {
-    this.#ops = options.ops;
     this.#pool = options.pool;
     this.#backend = options.backend;
     this.#backwardFrom = backwardFrom;
@@ -113,9 +160,30 @@ class Layout {
     this.#keptBytes = this.#bytes;
   }
 
-  record(index: number, instruction: Instruction): void {
+  record(
+    ops: TrainingOps,
+    { index, instruction }: { index: number; instruction: Instruction },
+  ): void {
+    const taken = this.#prepare(ops, { index, instruction });
+    instruction.record(ops, (value) => this.#placeOf(value));
+    this.#settle(ops, { index, instruction, taken });
+  }
+
+  /** What the host does with the places of an instruction's values, which nothing may have to move for. */
+  host(index: number, instruction: Instruction): HostWork {
+    const taken = this.#prepare(null, { index, instruction });
+    const work = instruction.host!((value) => this.#placeOf(value));
+    this.#settle(null, { index, instruction, taken });
+    return work;
+  }
+
+  /** Gives an instruction's values their places; returns those whose places were taken over. */
+  #prepare(
+    ops: TrainingOps | null,
+    { index, instruction }: { index: number; instruction: Instruction },
+  ): Set<Value> {
     const { reads, writes = [], changes = [] } = instruction;
-    for (const value of neededBy(instruction)) this.#fetch(value);
+    for (const value of neededBy(instruction)) this.#fetch(ops, value);
     const taken = new Set<Value>();
     for (const { from, to } of changes) {
       const isFree = from.fixed === null && !reads.includes(from) &&
@@ -127,15 +195,23 @@ class Layout {
         continue;
       }
       this.#place(to);
-      this.#ops.copy({ from: this.#placeOf(from), to: this.#placeOf(to), rows: from.rows });
+      needed(ops).copy({ from: this.#placeOf(from), to: this.#placeOf(to), rows: from.rows });
     }
     for (const value of writes) this.#place(value);
-    instruction.record(this.#ops, (value) => this.#placeOf(value));
+    return taken;
+  }
+
+  /** Frees or parks what an instruction has left. */
+  #settle(
+    ops: TrainingOps | null,
+    options: { index: number; instruction: Instruction; taken: ReadonlySet<Value> },
+  ): void {
+    const { index, instruction, taken } = options;
     for (const value of new Set([...neededBy(instruction), ...madeBy(instruction)])) {
       if (taken.has(value)) continue;
       const next = this.#nextUse(value, index);
       if (next === undefined) this.#free(value);
-      else if (index < this.#backwardFrom && next >= this.#backwardFrom) this.#park(value);
+      else if (index < this.#backwardFrom && next >= this.#backwardFrom) this.#park(ops, value);
     }
   }
 
@@ -169,20 +245,20 @@ class Layout {
   }
 
   /** Stores what only the backward pass reads again in halves, where the backend does. */
-  #park(value: Value): void {
+  #park(ops: TrainingOps | null, value: Value): void {
     if (this.#backend.storage === "f32" || value.kind !== "f32" || value.fixed !== null) return;
     const half = this.#pool.takeHalf(value);
-    this.#ops.pack({ values: this.#placeOf(value), half, rows: value.rows });
+    needed(ops).pack({ values: this.#placeOf(value), half, rows: value.rows });
     this.#parked.set(value, half);
     this.#count(bytesOf(value, 2));
     this.#free(value);
   }
 
-  #fetch(value: Value): void {
+  #fetch(ops: TrainingOps | null, value: Value): void {
     const half = this.#parked.get(value);
     if (half === undefined) return;
     this.#place(value);
-    this.#ops.unpack({ values: this.#placeOf(value), half, rows: value.rows });
+    needed(ops).unpack({ values: this.#placeOf(value), half, rows: value.rows });
     this.#parked.delete(value);
     this.#pool.giveHalf(half);
     this.#count(-bytesOf(value, 2));
@@ -196,4 +272,9 @@ class Layout {
 
 function bytesOf({ rows, width }: Value, each: number): number {
   return rows * width * each;
+}
+
+function needed(ops: TrainingOps | null): TrainingOps {
+  if (ops !== null) return ops;
+  throw new Error("the host cannot change a value in place that is read again");
 }

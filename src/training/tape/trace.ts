@@ -1,7 +1,7 @@
 /** A forward pass taken down as nodes, and what buffers hold at each point of it. */
 
-import type { Buffer, Experts, KvCache, LatentCache, Weight } from "../../backend/backend.ts";
-import type { Node, Scope } from "./node.ts";
+import type { Buffer, KvCache, LatentCache } from "../../backend/backend.ts";
+import type { Node, Scope, Uses } from "./node.ts";
 import type { GateTraining } from "./rules/mixture.ts";
 import { type Change, Value } from "./value.ts";
 
@@ -17,20 +17,11 @@ export interface TraceOptions {
   gate(index: number): GateTraining;
 }
 
-/** A gate as the trace has met it. */
-export interface TracedGate {
-  readonly experts: number;
-  readonly topK: number;
-  readonly correctionBias: Weight | null;
-}
-
 export class Trace implements Scope {
   readonly options: TraceOptions;
   readonly nodes: Node[] = [];
-  readonly gates: TracedGate[] = [];
-  /** Weights and experts that the pass reads, but for correction biases, in the order of first use. */
-  readonly weights = new Set<Weight>();
-  readonly experts = new Set<Experts>();
+  /** Of each node. */
+  readonly uses: Uses[] = [];
   readonly #current = new Map<Buffer, Value>();
 
   constructor(options: TraceOptions) {
@@ -72,8 +63,13 @@ export class Trace implements Scope {
     return this.options.latentCache(cache);
   }
 
-  /** Notes weights that are trained with this pass. */
-  uses(...weights: readonly (Weight | undefined)[]): void {
-    for (const weight of weights) if (weight !== undefined) this.weights.add(weight);
+  /** Gates so far. */
+  get gates(): number {
+    return this.uses.filter(({ gate }) => gate !== undefined).length;
+  }
+
+  add(node: Node, uses: Uses = { weights: [] }): void {
+    this.nodes.push(node);
+    this.uses.push(uses);
   }
 }

@@ -37,72 +37,69 @@ export class TracingOps implements Ops {
   }
 
   embed(params: EmbedParams): void {
-    const trace = this.#trace;
-    trace.uses(params.table);
-    const { orderOf } = trace.options;
-    trace.nodes.push(embedNode(trace, { params, orderOf: (ids) => orderOf(ids) }));
+    const { orderOf } = this.#trace.options;
+    const node = embedNode(this.#trace, { params, orderOf: (ids) => orderOf(ids) });
+    this.#trace.add(node, { weights: [params.table] });
   }
 
   rmsNorm(params: RmsNormParams): void {
-    this.#trace.uses(params.weight);
-    this.#trace.nodes.push(rmsNormNode(this.#trace, params));
+    this.#trace.add(rmsNormNode(this.#trace, params), { weights: [params.weight] });
   }
 
   linear(params: LinearParams): void {
     const { norm, outputs } = params;
-    this.#trace.uses(norm?.weight, ...outputs.flatMap(({ weight, bias }) => [weight, bias]));
-    this.#trace.nodes.push(linearNode(this.#trace, params));
+    const matrices = outputs.flatMap(({ weight, bias }) => bias ? [weight, bias] : [weight]);
+    const weights = norm ? [norm.weight, ...matrices] : matrices;
+    this.#trace.add(linearNode(this.#trace, params), { weights });
   }
 
   gatedLinear(params: GatedLinearParams): void {
-    this.#trace.uses(params.norm?.weight, params.gate, params.up);
-    this.#trace.nodes.push(gatedLinearNode(this.#trace, params));
+    const { norm, gate, up } = params;
+    const weights = norm ? [norm.weight, gate, up] : [gate, up];
+    this.#trace.add(gatedLinearNode(this.#trace, params), { weights });
   }
 
   rotateAndCache(params: RotateAndCacheParams): void {
-    this.#trace.uses(params.qNorm?.weight, params.kNorm?.weight);
     const { node, cached } = rotateAndCacheNode(this.#trace, params);
     this.#cached = cached;
-    this.#trace.nodes.push(node);
+    const norms = [params.qNorm, params.kNorm].flatMap((norm) => norm ? [norm.weight] : []);
+    this.#trace.add(node, { weights: norms });
   }
 
   attention(params: AttentionParams): void {
-    this.#trace.nodes.push(attentionNode(this.#trace, { params, cached: this.#cached }));
+    this.#trace.add(attentionNode(this.#trace, { params, cached: this.#cached }));
   }
 
   gatherRows(params: GatherRowsParams): void {
-    this.#trace.nodes.push(gatherRowsNode(this.#trace, params));
+    this.#trace.add(gatherRowsNode(this.#trace, params));
   }
 
   headLinear(params: HeadLinearParams): void {
-    this.#trace.uses(params.weight);
-    this.#trace.nodes.push(headLinearNode(this.#trace, params));
+    this.#trace.add(headLinearNode(this.#trace, params), { weights: [params.weight] });
   }
 
   rotateAndCacheLatent(params: RotateAndCacheLatentParams): void {
-    this.#trace.uses(params.latentNorm.weight);
     const { node, cached } = rotateAndCacheLatentNode(this.#trace, params);
     this.#cachedTokens = cached;
-    this.#trace.nodes.push(node);
+    this.#trace.add(node, { weights: [params.latentNorm.weight] });
   }
 
   latentAttention(params: LatentAttentionParams): void {
-    const cached = this.#cachedTokens;
-    this.#trace.nodes.push(latentAttentionNode(this.#trace, { params, cached }));
+    this.#trace.add(latentAttentionNode(this.#trace, { params, cached: this.#cachedTokens }));
   }
 
   gate(params: GateParams): void {
-    const trace = this.#trace;
     const { norm, weight, bias, correctionBias = null, topK } = params;
-    trace.uses(norm.weight, weight, bias);
-    const training = trace.options.gate(trace.gates.length);
-    trace.gates.push({ experts: weight.rows, topK, correctionBias });
-    trace.nodes.push(gateNode(trace, { params, training }));
+    const training = this.#trace.options.gate(this.#trace.gates);
+    this.#trace.add(gateNode(this.#trace, { params, training }), {
+      weights: bias ? [norm.weight, weight, bias] : [norm.weight, weight],
+      gate: { experts: weight.rows, topK, correctionBias },
+    });
   }
 
   experts(params: ExpertsParams): void {
-    this.#trace.experts.add(params.experts);
-    this.#trace.nodes.push(expertsNode(this.#trace, params));
+    const node = expertsNode(this.#trace, params);
+    this.#trace.add(node, { weights: [], experts: params.experts });
   }
 
   add(): void {

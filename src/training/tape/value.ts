@@ -59,7 +59,12 @@ export interface Instruction {
   /** It does more than make values: adds to gradients of weights or to totals. */
   readonly acts?: boolean;
   record(ops: TrainingOps, at: Places): void;
+  /** Instead of `record`: what the host does with values, between the plans before and after it. */
+  readonly host?: (at: Places) => HostWork;
 }
+
+/** Work between two plans: what the one has computed is read, and what the other needs is written. */
+export type HostWork = () => Promise<void>;
 
 /** Ways to make some of the same values, the cheapest first: the first that makes all that are needed is taken. */
 export type Step = readonly Instruction[];
@@ -76,7 +81,7 @@ export function neededBy({ reads, changes = [] }: Instruction): Value[] {
 
 /** The instruction with other values in the place of its own. */
 export function renamed(instruction: Instruction, rename: (value: Value) => Value): Instruction {
-  const { reads, writes, changes, acts } = instruction;
+  const { reads, writes, changes, acts, host } = instruction;
   return {
     reads: reads.map(rename),
     ...(writes && { writes: writes.map(rename) }),
@@ -85,5 +90,6 @@ export function renamed(instruction: Instruction, rename: (value: Value) => Valu
     }),
     ...(acts && { acts }),
     record: (ops, at) => instruction.record(ops, (value) => at(rename(value))),
+    ...(host && { host: (at) => host((value) => at(rename(value))) }),
   };
 }
