@@ -60,3 +60,13 @@ export class BackendLostError extends Error {
 export class DeadlineError extends Error {
   override readonly name = "DeadlineError";
 }
+
+/** A training run that cannot go on: a number is not finite, or a gate was not reached. */
+export class TrainingError extends Error {
+  override readonly name = "TrainingError";
+}
+
+/** Another server that work depends on cannot be reached, refuses, or answers what its protocol doesn't have. */
+export class RemoteError extends Error {
+  override readonly name = "RemoteError";
+}

@@ -13,6 +13,17 @@ pub enum Score {
     SoftmaxOfChosen,
 }
 
+impl Score {
+    /// By its number in plans.
+    pub fn of(word: u32) -> Self {
+        match word {
+            0 => Score::Softmax,
+            1 => Score::Sigmoid,
+            _ => Score::SoftmaxOfChosen,
+        }
+    }
+}
+
 /// How experts are chosen and weighted; see `GateParams` of the backend seam.
 #[derive(Clone, Copy)]
 pub struct Gate {
@@ -49,11 +60,7 @@ impl Gate {
         weights: *mut f32,
     ) {
         let n = self.experts;
-        match self.score {
-            Score::Softmax => softmax(scores, n),
-            Score::Sigmoid => sigmoid(scores, n),
-            Score::SoftmaxOfChosen => {}
-        }
+        self.score(scores);
         for e in 0..n {
             let bias = if self.correction.is_null() {
                 0.0
@@ -74,8 +81,32 @@ impl Gate {
         for k in 0..self.top_k {
             let best = best_of(choice, n);
             *ids.add(k) = best as i32;
-            *weights.add(k) = *scores.add(best);
             *choice.add(best) = f32::NAN;
+        }
+        self.weigh(scores, ids, weights);
+    }
+
+    /// As `choose`, for experts that have been chosen before.
+    ///
+    /// # Safety
+    /// As for `choose`; the ids are below `experts`.
+    pub unsafe fn replay(&self, scores: *mut f32, ids: *const i32, weights: *mut f32) {
+        self.score(scores);
+        self.weigh(scores, ids, weights);
+    }
+
+    unsafe fn score(&self, scores: *mut f32) {
+        match self.score {
+            Score::Softmax => softmax(scores, self.experts),
+            Score::Sigmoid => sigmoid(scores, self.experts),
+            Score::SoftmaxOfChosen => {}
+        }
+    }
+
+    /// The weights of the chosen experts.
+    unsafe fn weigh(&self, scores: *const f32, ids: *const i32, weights: *mut f32) {
+        for k in 0..self.top_k {
+            *weights.add(k) = *scores.add(*ids.add(k) as usize);
         }
         if self.score == Score::SoftmaxOfChosen {
             softmax_scalar(weights, self.top_k);

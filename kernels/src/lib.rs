@@ -29,6 +29,7 @@ pub mod quant;
 pub mod simd;
 pub mod sync;
 pub mod tile;
+pub mod training;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

@@ -104,6 +104,10 @@ mod imp {
         pub fn neg(self) -> Self {
             Self(f32x4_neg(self.0))
         }
+        #[inline(always)]
+        pub fn sqrt(self) -> Self {
+            Self(f32x4_sqrt(self.0))
+        }
         /// `self * b + c`, fused where the build and the machine fuse.
         #[inline(always)]
         pub fn mul_add(self, b: Self, c: Self) -> Self {
@@ -521,6 +525,9 @@ mod imp {
         }
         pub fn neg(self) -> Self {
             Self(self.0.map(|a| -a))
+        }
+        pub fn sqrt(self) -> Self {
+            Self(self.0.map(f32::sqrt))
         }
         pub fn mul_add(self, b: Self, c: Self) -> Self {
             Self(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))

@@ -25,15 +25,15 @@ import type {
   Weight,
 } from "./backend.ts";
 
-function must(op: string, what: string, is: unknown, right: unknown): void {
+export function must(op: string, what: string, is: unknown, right: unknown): void {
   if (is !== right) throw misuse(op, what, is, right);
 }
 
-function misuse(op: string, what: string, is: unknown, right: unknown): RangeError {
+export function misuse(op: string, what: string, is: unknown, right: unknown): RangeError {
   return new RangeError(`cannot record ${op}: ${what} is ${is}, must be ${right}`);
 }
 
-function checkBuffer(
+export function checkBuffer(
   op: string,
   buffer: Buffer,
   want: { what: string; kind: Buffer["kind"]; rows: number; width?: number },
@@ -45,11 +45,11 @@ function checkBuffer(
   }
 }
 
-function checkRows(op: string, rows: number): void {
+export function checkRows(op: string, rows: number): void {
   if (!Number.isInteger(rows) || rows < 1) throw misuse(op, "rows", rows, "a positive integer");
 }
 
-function checkNorm(op: string, norm: Norm | undefined, width: number): void {
+export function checkNorm(op: string, norm: Norm | undefined, width: number): void {
   if (norm === undefined) return;
   must(op, "the norm weight's rows", norm.weight.rows, 1);
   must(op, "the norm weight's width", norm.weight.cols, width);
@@ -245,19 +245,22 @@ export function checkChoose(params: ChooseParams): void {
   checkBuffer(op, biases, { what: "biases", kind: "f32", rows: cells, width: 1 });
 }
 
-function checkCount(op: string, { what, is, most }: { what: string; is: number; most: number }) {
+export function checkCount(
+  op: string,
+  { what, is, most }: { what: string; is: number; most: number },
+) {
   if (!Number.isInteger(is) || is < 1 || is > most) {
     throw misuse(op, what, is, `an integer from 1 to ${most}`);
   }
 }
 
-function checkVector(op: string, vector: Weight | undefined, cols: number): void {
+export function checkVector(op: string, vector: Weight | undefined, cols: number): void {
   if (vector === undefined) return;
   must(op, `the rows of ${vector.name}`, vector.rows, 1);
   must(op, `the width of ${vector.name}`, vector.cols, cols);
 }
 
-function checkMatrix(op: string, weight: Weight, cols: number): void {
+export function checkMatrix(op: string, weight: Weight, cols: number): void {
   must(op, `the width of ${weight.name}`, weight.cols, cols);
 }
 

@@ -7,6 +7,7 @@ import {
   FormatError,
   OptionError,
   RequestError,
+  TrainingError,
   UnsupportedOpError,
 } from "../errors.ts";
 
@@ -66,6 +67,12 @@ export function formatCount(count: number): string {
   return String(count);
 }
 
+type Progress = Parameters<LoadProgress>[0];
+
+function sizesOf({ loadedBytes, totalBytes }: Progress): string {
+  return `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}`;
+}
+
 const BAR_CELLS = 30;
 /** Milliseconds between two drawings of the bar. */
 const REDRAW_MS = 50;
@@ -73,23 +80,22 @@ const REDRAW_MS = 50;
 /** A progress bar that redraws its line; nothing where the terminal is none. */
 export function progressBar(
   terminal: Terminal,
-  label: string,
+  label: string | { readonly label: string; readonly amounts: (progress: Progress) => string },
 ): { readonly onProgress: LoadProgress; readonly clear: () => void } {
   if (!terminal.isTerminal()) return { onProgress: () => {}, clear: () => {} };
+  const bar = typeof label === "string" ? { label, amounts: sizesOf } : label;
   let drawnAt = -Infinity;
   return {
-    onProgress: ({ loadedBytes, totalBytes }) => {
+    onProgress: (progress) => {
+      const { loadedBytes, totalBytes } = progress;
       const now = performance.now();
       if (now - drawnAt < REDRAW_MS && loadedBytes < totalBytes) return;
       drawnAt = now;
       const share = totalBytes > 0 ? Math.min(1, loadedBytes / totalBytes) : 0;
       const full = Math.round(share * BAR_CELLS);
-      const bar = "█".repeat(full) + "░".repeat(BAR_CELLS - full);
-      const sizes = `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}`;
-      write(
-        terminal,
-        `\r${label} ${bar} ${String(Math.round(share * 100)).padStart(3)} % ${sizes}\x1b[K`,
-      );
+      const cells = "█".repeat(full) + "░".repeat(BAR_CELLS - full);
+      const percent = String(Math.round(share * 100)).padStart(3);
+      write(terminal, `\r${bar.label} ${cells} ${percent} % ${bar.amounts(progress)}\x1b[K`);
     },
     clear: () => write(terminal, "\r\x1b[K"),
   };
@@ -101,6 +107,7 @@ const EXPECTED = [
   FormatError,
   OptionError,
   RequestError,
+  TrainingError,
   UnsupportedOpError,
 ];
 

@@ -130,6 +130,14 @@ export function latentAttentionSpecs(
   ];
 }
 
+/** What reads the one or the other part of the up projection's rows. */
+export type LatentUpHalf = "keys" | "values";
+
+/** The name of a half of an up projection that the file has in one tensor of this name. */
+export function latentUpHalf(name: string, half: LatentUpHalf): string {
+  return `${name} (${half})`;
+}
+
 /**
  * The up projections by head: `[heads * latent, nope]` takes a query to the latents, `[heads * value,
  * latent]` takes attended latents to values.
@@ -146,7 +154,7 @@ function upProjections(
   const both = loader.tensor("latentUp", { layer });
   const perHead = nopeDim + valueDim;
   const otherwise = loader.backend.activations === "f32" ? "F32" : "F16";
-  const name = (half: string) => `${both.name} (${half})`;
+  const name = (half: LatentUpHalf) => latentUpHalf(both.name, half);
   const keys = { name: name("keys"), heads, perHead, start: 0, count: nopeDim };
   const values = { name: name("values"), heads, perHead, start: nopeDim, count: valueDim };
   return { key: transposedHeads(both, { ...keys, otherwise }), value: headRows(both, values) };

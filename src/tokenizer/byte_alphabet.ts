@@ -60,3 +60,12 @@ export function decodeAlphabetInPlace(
   }
   return offset;
 }
+
+/** The letters of the alphabet by byte. */
+export function byteLetters(): string[] {
+  const letters: string[] = [];
+  for (let unit = 0; unit < BYTE_OF_UNIT.length; unit++) {
+    if (BYTE_OF_UNIT[unit] >= 0) letters[BYTE_OF_UNIT[unit]] = String.fromCharCode(unit);
+  }
+  return letters;
+}

@@ -46,7 +46,7 @@ const PUNCTUATION_MARKS = "!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\
 /** Han, and the rest of the scripts from Samaritan to Hangul. */
 const EAST_ASIAN = "\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff";
 /** Han, Hiragana and Katakana. */
-const HAN_AND_KANA = "\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff";
+export const HAN_AND_KANA = "\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff";
 
 const casedWords = spacedMemberRuns(CASED_LETTERS);
 const punctuationMarks = spacedMemberRuns(PUNCTUATION_MARKS);
@@ -114,10 +114,10 @@ export function preTokenizerByName(name: string, options: { action: string }): N
 
 const GPT2_PATTERN =
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-const CL100K_PATTERN = (digits: string) =>
+export const CL100K_PATTERN = (digits: string) =>
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" + digits +
   "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-const DEEPSEEK_V3_PATTERN =
+export const DEEPSEEK_V3_PATTERN =
   "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+" +
   "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 

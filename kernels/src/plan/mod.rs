@@ -6,6 +6,7 @@ mod attention;
 mod latent;
 mod linear;
 mod moe;
+mod training;
 
 use crate::activations::{rms_norm, Layout, Precision, FLOAT, NARROW, WIDE};
 use crate::linear::{group_to_float, scratch_bytes as panel_bytes, Weight};
@@ -75,11 +76,11 @@ pub unsafe fn run(context: &Context, plan: *const u32, ops: u32, thread: u32) {
             HEAD_LINEAR => worker.head_linear(&mut fields),
             ROTATE_LATENT => worker.rotate_latent(&mut fields),
             LATENT_ATTENTION => worker.latent_attention(&mut fields),
-            GATE => worker.gate(&mut fields),
+            GATE => worker.gate(&mut fields, false),
             EXPERTS => worker.experts(&mut fields),
             FAULT => worker.fault(&mut fields),
             ADD => worker.add(&mut fields),
-            opcode => panic!("unknown opcode {opcode}"),
+            opcode => worker.train(opcode, &mut fields),
         }
         context.end_op();
         op = op.add(*op.add(1) as usize);

@@ -11,6 +11,7 @@ use crate::output::{Epilogue, Output};
 use crate::quant::{GROUP, SUB};
 use crate::simd::F32x4;
 use crate::sync::Round;
+use crate::training::elementwise::swiglu;
 
 /// Tokens that share a load of the gate's weights.
 const TILE: usize = 4;
@@ -18,7 +19,8 @@ const TILE: usize = 4;
 const WHOLE_TOKENS: usize = 8;
 
 impl Worker<'_> {
-    pub unsafe fn gate(&self, f: &mut Fields) {
+    /// With `replay` the ids are those of experts that have been chosen before.
+    pub unsafe fn gate(&self, f: &mut Fields, replay: bool) {
         let rows = f.size();
         let x = f.at::<f32>();
         let norm = f.at::<f32>();
@@ -30,11 +32,7 @@ impl Worker<'_> {
         let gate = Gate {
             experts: weight.rows as usize,
             correction: f.at(),
-            score: match f.word() {
-                0 => Score::Softmax,
-                1 => Score::Sigmoid,
-                _ => Score::SoftmaxOfChosen,
-            },
+            score: Score::of(f.word()),
             groups: f.size(),
             groups_used: f.size(),
             top_two: f.word() != 0,
@@ -62,7 +60,11 @@ impl Worker<'_> {
             |row: usize, to: *mut f32| rms_norm(x.add(row * width), norm, width, eps, to);
         let select = |row: usize| {
             let (ids, weights) = (ids.add(row * gate.top_k), weights.add(row * gate.top_k));
-            gate.choose(logits.add(row * padded), choice, ids, weights);
+            if replay {
+                gate.replay(logits.add(row * padded), ids, weights);
+            } else {
+                gate.choose(logits.add(row * padded), choice, ids, weights);
+            }
         };
         if rows >= WHOLE_TOKENS {
             for task in self.tasks(rows.div_ceil(TILE)) {
@@ -110,6 +112,18 @@ impl Worker<'_> {
 
     pub unsafe fn experts(&self, f: &mut Fields) {
         let rows = f.size();
+        self.experts_of(rows, f, None, true);
+    }
+
+    /// The experts of a step. `kept` gets what goes into their activations, in the order of the sorted
+    /// choices; without `answers` that is all.
+    pub unsafe fn experts_of(
+        &self,
+        rows: usize,
+        f: &mut Fields,
+        kept: Option<[*mut f32; 2]>,
+        answers: bool,
+    ) {
         let x = f.at::<f32>();
         let width = f.size();
         let intermediate = f.size();
@@ -166,24 +180,43 @@ impl Worker<'_> {
                 ..inputs
             };
             let gate = Output {
-                out: hidden.add(group.start * intermediate),
+                out: kept
+                    .map_or(hidden, |[gate, _]| gate)
+                    .add(group.start * intermediate),
                 stride: intermediate,
                 bias: expert.biases[0],
                 ..Output::NONE
             };
-            let up = Output {
-                bias: expert.biases[1],
-                epilogue: activation,
-                ..gate
+            let up = match kept {
+                Some([_, up]) => Output {
+                    out: up.add(group.start * intermediate),
+                    bias: expert.biases[1],
+                    ..gate
+                },
+                None => Output {
+                    bias: expert.biases[1],
+                    epilogue: activation,
+                    ..gate
+                },
             };
             multiply(&expert.gate, &inputs, &gate, from, to, scratch.panel);
             multiply(&expert.up, &inputs, &up, from, to, scratch.panel);
+            if !answers {
+                continue;
+            }
             let cols = from * GROUP..intermediate.min(to * GROUP);
             for i in group.start..group.start + group.len {
                 let record = mid.add(i * mid_layout.bytes);
                 let row = hidden.add(i * intermediate);
+                if let Some(kept) = kept {
+                    let [gate, up] = kept.map(|base| base.add(i * intermediate + cols.start));
+                    swiglu(gate, up, row.add(cols.start), cols.len());
+                }
                 prepare_blocks(row, &mid_layout, mid_forms, precision, record, cols.clone());
             }
+        }
+        if !answers {
+            return;
         }
         self.context.barrier(|| {});
 

@@ -22,4 +22,5 @@ mod mixture_plan;
 mod plan;
 mod support;
 mod sync;
+mod training;
 mod window;

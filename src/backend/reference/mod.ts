@@ -58,7 +58,7 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): B
   return new ReferenceBackend(options);
 }
 
-class ReferencePlan implements Plan {
+export class ReferencePlan implements Plan {
   readonly steps: readonly (() => void)[];
 
   constructor(steps: readonly (() => void)[]) {
@@ -70,8 +70,8 @@ class ReferencePlan implements Plan {
   }
 }
 
-class ReferenceBackend implements Backend {
-  readonly name = "reference";
+export class ReferenceBackend implements Backend {
+  readonly name: string = "reference";
   readonly threads = 1;
   readonly activations = "f32";
   readonly chooses: boolean;
@@ -89,7 +89,7 @@ class ReferenceBackend implements Backend {
 
   async upload(tensor: TensorData): Promise<ReferenceWeight> {
     const length = tensor.rows * tensor.cols;
-    const values = this.#allocate("weights", { length, purpose: tensor.name });
+    const values = this.allocate("weights", { length, purpose: tensor.name });
     await readValues(tensor, values);
     return new ReferenceWeight(tensor, values);
   }
@@ -111,7 +111,7 @@ class ReferenceBackend implements Backend {
       });
     }
     const experts = new ReferenceExperts(tensors, matrices);
-    this.#experts.push(experts);
+    this.addExperts(experts);
     return experts;
   }
 
@@ -126,9 +126,13 @@ class ReferenceBackend implements Backend {
     }
   }
 
+  protected addExperts(experts: ReferenceExperts): void {
+    this.#experts.push(experts);
+  }
+
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
     const length = options.rows * options.width;
-    const values = this.#allocate("workspace", { length, purpose: "a buffer" });
+    const values = this.allocate("workspace", { length, purpose: "a buffer" });
     return new ReferenceBuffer(
       options,
       options.kind === "f32" ? values : new Int32Array(values.buffer),
@@ -138,14 +142,14 @@ class ReferenceBackend implements Backend {
   createKvCache(options: KvCacheOptions): KvCache {
     return new ReferenceKvCache(
       options,
-      (length) => this.#allocate("kv", { length, purpose: "the KV cache" }),
+      (length) => this.allocate("kv", { length, purpose: "the KV cache" }),
     );
   }
 
   createLatentCache(options: LatentCacheOptions): LatentCache {
     return new ReferenceLatentCache(
       options,
-      (length) => this.#allocate("kv", { length, purpose: "the latent cache" }),
+      (length) => this.allocate("kv", { length, purpose: "the latent cache" }),
     );
   }
 
@@ -223,7 +227,7 @@ class ReferenceBackend implements Backend {
     // Arrays are the garbage collector's; there are no threads.
   }
 
-  #allocate(
+  protected allocate(
     kind: keyof BackendMemory,
     { length, purpose }: { length: number; purpose: string },
   ): Float32Array<ArrayBuffer> {

@@ -19,20 +19,41 @@ export interface GateRule {
 }
 
 /** Routes one normalised row: fills `expertIds` and `weights`, topK each, the best first. */
-export function routeRow(
-  rule: GateRule,
-  options: { x: Float32Array; expertIds: Int32Array; weights: Float32Array },
-): void {
-  const { weight, bias, correctionBias, score, topK } = rule;
-  const { x, expertIds, weights } = options;
+export function routeRow(rule: GateRule, options: RoutedRow): void {
+  const { correctionBias, topK } = rule;
+  const { expertIds } = options;
+  const scores = rowScores(rule, options.x);
+  const choice = scores.map((value, e) => value + (correctionBias?.[e] ?? 0));
+  if (rule.groups !== undefined) excludeGroups(choice, rule.groups);
+  expertIds.set(best(choice, topK));
+  weighRow(rule, scores, options);
+}
+
+/** As `routeRow`, for experts that have been chosen before: fills `weights`. */
+export function replayRow(rule: GateRule, options: RoutedRow): void {
+  weighRow(rule, rowScores(rule, options.x), options);
+}
+
+interface RoutedRow {
+  readonly x: Float32Array;
+  readonly expertIds: Int32Array;
+  readonly weights: Float32Array;
+}
+
+function rowScores({ weight, bias, score }: GateRule, x: Float32Array): Float32Array {
   const logits = new Float32Array(weight.rows);
   for (let e = 0; e < weight.rows; e++) {
     logits[e] = dot(weight, { row: e, x, offset: 0 }) + (bias?.[e] ?? 0);
   }
-  const scores = scoresOf(logits, score);
-  const choice = scores.map((value, e) => value + (correctionBias?.[e] ?? 0));
-  if (rule.groups !== undefined) excludeGroups(choice, rule.groups);
-  expertIds.set(best(choice, topK));
+  return scoresOf(logits, score);
+}
+
+function weighRow(
+  rule: GateRule,
+  scores: Float32Array,
+  { expertIds, weights }: RoutedRow,
+): void {
+  const { score, topK } = rule;
   const chosen = Float32Array.from(expertIds, (e) => scores[e]);
   weights.set(score === "softmaxOfChosen" ? softmax(chosen) : chosen);
   if (rule.normalise) {

@@ -48,10 +48,10 @@ import {
 } from "./ops.ts";
 
 export class Recorder implements Ops {
-  readonly #steps: (() => void)[];
+  protected readonly steps: (() => void)[];
 
   constructor(steps: (() => void)[]) {
-    this.#steps = steps;
+    this.steps = steps;
   }
 
   embed(params: EmbedParams): void {
@@ -60,7 +60,7 @@ export class Recorder implements Ops {
     const table = matrixOf(params.table);
     const ids = integers(params.ids);
     const out = floats(params.out);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         const id = checkIndex("token id", ids[t], table.rows);
         const embedding = table.values.subarray(id * table.cols, (id + 1) * table.cols);
@@ -74,7 +74,7 @@ export class Recorder implements Ops {
     const norm = normOf(params);
     const x = floats(params.x);
     const out = floats(params.out);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < params.rows; t++) {
         normalise(norm, { x, offset: t * params.x.width, out });
       }
@@ -92,7 +92,7 @@ export class Recorder implements Ops {
       scale,
     }));
     const prepare = inputOf(params);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       const x = prepare();
       for (const { weight, ...output } of outputs) linear(weight, { ...output, x, rows });
     });
@@ -104,7 +104,7 @@ export class Recorder implements Ops {
     const weights = { gate: matrixOf(params.gate), up: matrixOf(params.up) };
     const out = floats(params.out);
     const prepare = inputOf(params);
-    this.#steps.push(() => gatedLinear(weights, { x: prepare(), out, rows }));
+    this.steps.push(() => gatedLinear(weights, { x: prepare(), out, rows }));
   }
 
   rotateAndCache(params: RotateAndCacheParams): void {
@@ -121,7 +121,7 @@ export class Recorder implements Ops {
       roundKept(params.cache.type, place);
     };
     const rotary = params.cosSin.width;
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         const cosSin = cosSins.subarray(t * rotary, (t + 1) * rotary);
         const rotate = (x: Float32Array, at: number, norm: NormValues | undefined) => {
@@ -152,7 +152,7 @@ export class Recorder implements Ops {
     const sinks = params.sinks && matrixOf(params.sinks).values;
     const cache = layerOf(params.cache, params.layer);
     const slots = slotsOf(params.cache, params.batch);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         const { pageTable, position } = slots(t);
         for (let h = 0; h < heads; h++) {
@@ -180,7 +180,7 @@ export class Recorder implements Ops {
     const x = bufferOf(params.x).values;
     const out = bufferOf(params.out).values;
     const indices = integers(params.indices);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let i = 0; i < count; i++) {
         const row = checkIndex("row", indices[i], params.x.rows);
         out.set(x.subarray(row * width, (row + 1) * width), i * width);
@@ -192,7 +192,7 @@ export class Recorder implements Ops {
     check.checkAdd(params);
     const count = params.rows * params.x.width;
     const [x, out] = [params.x, params.out].map(floats);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let i = 0; i < count; i++) out[i] += x[i];
     });
   }
@@ -203,7 +203,7 @@ export class Recorder implements Ops {
     const weight = matrixOf(params.weight);
     const x = floats(params.x);
     const out = floats(params.out);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         headLinearRow(weight, {
           x: rowOf(x, t, heads * xStride),
@@ -223,7 +223,7 @@ export class Recorder implements Ops {
     const norm = normOf(params.latentNorm);
     const { tokens } = latentLayerOf(params.cache, params.layer);
     const slots = slotsOf(params.cache, params.batch);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         const cosSin = rowOf(cosSins, t, ropeDim);
         for (let h = 0; h < heads; h++) {
@@ -248,7 +248,7 @@ export class Recorder implements Ops {
     const [latentQuery, q, out] = [params.latentQuery, params.q, params.out].map(floats);
     const layer = latentLayerOf(params.cache, params.layer);
     const slots = slotsOf(params.cache, params.batch);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         const { pageTable, position } = slots(t);
         for (let h = 0; h < heads; h++) {
@@ -283,7 +283,7 @@ export class Recorder implements Ops {
     };
     const [x, normed, weights] = [params.x, params.normed, params.weights].map(floats);
     const expertIds = integers(params.expertIds);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (let t = 0; t < rows; t++) {
         normalise(norm, { x, offset: t * width, out: normed });
         routeRow(rule, {
@@ -297,7 +297,7 @@ export class Recorder implements Ops {
 
   choose(params: ChooseParams): void {
     check.checkChoose(params);
-    this.#steps.push(chooser(params, { floats, integers }));
+    this.steps.push(chooser(params, { floats, integers }));
   }
 
   experts(params: ExpertsParams): void {
@@ -307,7 +307,7 @@ export class Recorder implements Ops {
     const experts = expertsOf(params.experts);
     const [x, weights, out] = [params.x, params.weights, params.out].map(floats);
     const expertIds = integers(params.expertIds);
-    this.#steps.push(() => {
+    this.steps.push(() => {
       for (const id of expertIds.subarray(0, rows * topK)) {
         if (id !== NO_EXPERT) checkIndex("expert id", id, experts.length);
       }
@@ -328,7 +328,11 @@ export class Recorder implements Ops {
 }
 
 /** Row `index` of rows of `width`, sharing memory. */
-function rowOf<T extends Float32Array | Int32Array>(values: T, index: number, width: number): T {
+export function rowOf<T extends Float32Array | Int32Array>(
+  values: T,
+  index: number,
+  width: number,
+): T {
   return values.subarray(index * width, (index + 1) * width) as T;
 }
 
@@ -364,7 +368,7 @@ function slotsOf(
   };
 }
 
-function checkIndex(what: string, is: number, count: number): number {
+export function checkIndex(what: string, is: number, count: number): number {
   if (is >= 0 && is < count) return is;
   throw new RangeError(`cannot run a plan: a ${what} is ${is}, must be from 0 to ${count - 1}`);
 }

@@ -19,10 +19,24 @@ interface ScratchNeed {
   readonly experts?: number;
   /** Numbers of a cached row: a head's keys or values, or a latent with its key. */
   readonly cached?: number;
+  /** Bytes that something else needs. */
+  readonly bytes?: number;
 }
 
 /** Regions that ops share, each as large as the largest recorded op needs. */
-export type Area = "inputs" | "expert inputs" | "expert activations" | "gate logits" | "plan";
+export type Area =
+  | "inputs"
+  | "expert inputs"
+  | "expert activations"
+  | "gate logits"
+  | "plan"
+  // Those of training.
+  | "norm factors"
+  | "expert order"
+  | "expert slopes"
+  | "expert gradients"
+  | "gate losses"
+  | "update norms";
 
 export class Bank {
   readonly index: number;
@@ -74,7 +88,7 @@ export class Bank {
     const needed = this.kernels.scratch_bytes(
       ...[wanted.cols, wanted.pairs, wanted.experts, wanted.cached] as const,
     );
-    const each = Math.ceil(needed / 64) * 64;
+    const each = Math.ceil(Math.max(needed, need.bytes ?? 0) / 64) * 64;
     if (each > bytes) {
       const address = this.arena.allocate(each * this.#threads, "scratch");
       this.kernels.set_scratch(this.context, address, each);

@@ -89,6 +89,22 @@ export interface WasmBackendOptions {
  * on the threads that have come by then, with the same results.
  */
 export async function createWasmBackend(options: WasmBackendOptions): Promise<Backend> {
+  return await startWasmBackend(options, (parts) => new WasmBackend(parts));
+}
+
+/** What a backend is made of. */
+export interface WasmParts {
+  readonly shared: SharedModule;
+  readonly banks: readonly Bank[];
+  readonly workers: readonly Worker[];
+  readonly options: WasmBackendOptions;
+}
+
+/** As `createWasmBackend`, for a backend that does more. */
+export async function startWasmBackend<Started extends WasmBackend>(
+  options: WasmBackendOptions,
+  make: (parts: WasmParts) => Started,
+): Promise<Started> {
   const { threads, banks: bankCount = 1, faults } = options;
   checkCount("start compute threads", { what: "threads", is: threads, max: MAX_THREADS });
   checkCount("make memories", { what: "banks", is: bankCount, max: MAX_BANKS });
@@ -102,7 +118,7 @@ export async function createWasmBackend(options: WasmBackendOptions): Promise<Ba
     { length: threads - 1 },
     () => new Worker(new URL("./thread.ts", import.meta.url), { type: "module" }),
   );
-  const backend = new WasmBackend({ shared, banks, workers, options });
+  const backend = make({ shared, banks, workers, options });
   const start: ThreadStart = { shared, contexts: banks.map(({ context }) => context) };
   for (const worker of workers) {
     worker.onerror = (event) => {
@@ -122,15 +138,15 @@ function checkCount(action: string, count: { what: string; is: number; max: numb
   throw new CapacityError(`cannot ${action}: ${what} is ${is}, must be 1 to ${max}`);
 }
 
-class WasmBackend implements Backend {
-  readonly name = "wasm";
+export class WasmBackend implements Backend {
+  readonly name: string = "wasm";
   readonly threads: number;
   readonly activations: ActivationPrecision;
   readonly chooses = false;
   readonly numerics: string;
   readonly #banks: readonly Bank[];
   /** Where the threads wait, and where the host's values are. */
-  readonly #first: Bank;
+  protected readonly first: Bank;
   readonly #workers: readonly Worker[];
   readonly #placer: Placer;
   readonly #streams: StreamChoice;
@@ -142,20 +158,13 @@ class WasmBackend implements Backend {
   readonly #cacheBytes: number[] = [];
   #lost: BackendLostError | null = null;
 
-  constructor(
-    { shared, banks, workers, options }: {
-      shared: SharedModule;
-      banks: readonly Bank[];
-      workers: readonly Worker[];
-      options: WasmBackendOptions;
-    },
-  ) {
+  constructor({ shared, banks, workers, options }: WasmParts) {
     const { threads, activations, bankBytes = MEMORY_BYTES, paging } = options;
     this.threads = threads;
     this.activations = activations;
     this.numerics = numericsOf(shared, banks[0]);
     this.#banks = banks;
-    this.#first = banks[0];
+    this.first = banks[0];
     this.#workers = workers;
     this.#placer = new Placer({ shared, banks, bankBytes, activations, paging });
     this.#lookAhead = new LookAheadChoice(paging?.lookAhead);
@@ -173,7 +182,7 @@ class WasmBackend implements Backend {
     return this.#placer.upload(tensor, options);
   }
 
-  uploadExperts(tensors: ExpertTensors): Promise<Experts> {
+  uploadExperts(tensors: ExpertTensors): Promise<WasmExperts> {
     return this.#placer.uploadExperts(tensors);
   }
 
@@ -182,7 +191,7 @@ class WasmBackend implements Backend {
   }
 
   createBuffer(options: { kind: "f32" | "i32"; rows: number; width: number }): Buffer {
-    return new WasmBuffer(options, this.#first);
+    return new WasmBuffer(options, this.first);
   }
 
   createKvCache(options: KvCacheOptions): KvCache {
@@ -233,19 +242,30 @@ class WasmBackend implements Backend {
     }
     // The rows that are not written stay as they are.
     this.#bringHome(buffer);
-    const start = buffer.in(this.#first) + offset * 4;
-    const memory = this.#first.memory.buffer;
+    const start = buffer.in(this.first) + offset * 4;
+    const memory = this.first.memory.buffer;
     if (kind === "f32") new Float32Array(memory, start, data.length).set(data);
     else new Int32Array(memory, start, data.length).set(data);
   }
 
   record(build: (ops: Ops) => void): Plan {
-    this.#placer.settlePaged({ kvBytes: this.#cacheBytes.at(-1) ?? 0 });
-    const recorder = new PlanRecorder({
-      first: this.#first,
+    return this.recordBy(new PlanRecorder(this.recorderOptions()), build);
+  }
+
+  protected recorderOptions(): RecorderOptions {
+    return {
+      first: this.first,
       activations: this.activations,
       lookAheadBuffers: (gate, bank) => this.#lookAheadBuffers(gate, bank),
-    });
+    };
+  }
+
+  /** Makes a plan of what is built on a recorder. */
+  protected recordBy<Recorder extends PlanRecorder>(
+    recorder: Recorder,
+    build: (ops: Recorder) => void,
+  ): Plan {
+    this.#placer.settlePaged({ kvBytes: this.#cacheBytes.at(-1) ?? 0 });
     build(recorder);
     const plan = recorder.finish();
     // A plan that has begun must not run out of memory: its threads would wait in another bank.
@@ -262,12 +282,12 @@ class WasmBackend implements Backend {
     const plan = of as WasmPlan;
     for (const buffer of plan.expected) this.#bringHome(buffer);
     const start = performance.now();
-    const threads = 1 + this.#first.kernels.joined(this.#first.context);
+    const threads = 1 + this.first.kernels.joined(this.first.context);
     const { segments } = plan;
     const crash = this.#crashes.next(threads);
-    const placeAfter = (i: number) => (segments[i + 1]?.bank ?? this.#first).index;
-    if (segments.length > 0 && segments[0].bank !== this.#first) {
-      this.#run(this.#first, { plan: 0, ops: 0, threads, next: segments[0].bank.index });
+    const placeAfter = (i: number) => (segments[i + 1]?.bank ?? this.first).index;
+    if (segments.length > 0 && segments[0].bank !== this.first) {
+      this.#run(this.first, { plan: 0, ops: 0, threads, next: segments[0].bank.index });
     }
     for (const [i, segment] of segments.entries()) {
       const after = placeAfter(i);
@@ -304,7 +324,7 @@ class WasmBackend implements Backend {
 
   /** Waits until all threads take part. */
   async allJoined(): Promise<void> {
-    const { kernels, context } = this.#first;
+    const { kernels, context } = this.first;
     while (kernels.joined(context) < this.#workers.length) {
       if (this.#lost !== null) throw this.#lost;
       await new Promise((resolve) => setTimeout(resolve, 1));
@@ -362,8 +382,8 @@ class WasmBackend implements Backend {
       }
     } catch (error) {
       // The next plan expects the threads where they wait between plans.
-      if (bank !== this.#first && this.#lost === null) {
-        this.#run(bank, { plan, ops: 0, threads, next: this.#first.index });
+      if (bank !== this.first && this.#lost === null) {
+        this.#run(bank, { plan, ops: 0, threads, next: this.first.index });
       }
       throw error;
     }
@@ -417,11 +437,11 @@ class WasmBackend implements Backend {
   /** Makes the first bank's copy of a buffer the valid one. */
   #bringHome(buffer: WasmBuffer): void {
     const { home, rows, width } = buffer;
-    if (home === this.#first) return;
+    if (home === this.first) return;
     const bytes = rows * width * 4;
     const source = new Uint8Array(home.memory.buffer, buffer.in(home), bytes);
-    new Uint8Array(this.#first.memory.buffer, buffer.in(this.#first), bytes).set(source);
-    buffer.home = this.#first;
+    new Uint8Array(this.first.memory.buffer, buffer.in(this.first), bytes).set(source);
+    buffer.home = this.first;
   }
 }
 

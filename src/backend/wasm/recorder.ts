@@ -40,7 +40,7 @@ import {
 } from "./plan.ts";
 
 const EPILOGUES = { store: 0, accumulate: 1, silu: 2, clampedSwiglu: 3 } as const;
-const SCORES = { softmax: 0, sigmoid: 1, softmaxOfChosen: 2 } as const;
+export const SCORES = { softmax: 0, sigmoid: 1, softmaxOfChosen: 2 } as const;
 /** Numbers of the types of caches. */
 const CELLS: Record<KvType, number> = { f32: 0, f16: 1, q8: 2 };
 const MAX_OUTPUTS = 4;
@@ -69,7 +69,7 @@ type Output = {
 };
 
 export class PlanRecorder implements Ops {
-  readonly #writer: SegmentWriter;
+  protected readonly writer: SegmentWriter;
   readonly #options: RecorderOptions;
   readonly #precision: number;
   /** The gates so far, by where they leave their choice, and the paged experts that ask for it. */
@@ -79,7 +79,7 @@ export class PlanRecorder implements Ops {
 
   constructor(options: RecorderOptions) {
     this.#options = options;
-    this.#writer = new SegmentWriter(options.first);
+    this.writer = new SegmentWriter(options.first);
     this.#precision = PRECISIONS[options.activations];
   }
 
@@ -88,18 +88,18 @@ export class PlanRecorder implements Ops {
       const next = this.#demands[i + 1];
       if (next !== undefined) demand.ahead = this.#lookAhead(demand, next);
     }
-    return this.#writer.finish(this.#decodes);
+    return this.writer.finish(this.#decodes);
   }
 
   embed({ table, ids, out, scale = 1, rows }: EmbedParams): void {
     const weight = matrixOf(table);
-    const w = this.#writer;
+    const w = this.writer;
     w.enter(weight.bank);
     w.op(OPCODES.embed, rows, [weight.descriptor, w.read(ids, rows), w.write(out), w.f32(scale)]);
   }
 
   rmsNorm({ x, weight, eps, out, rows }: RmsNormParams): void {
-    const w = this.#writer;
+    const w = this.writer;
     const bank = w.bankOf(x);
     w.enter(bank);
     const from = w.read(x, rows);
@@ -107,14 +107,14 @@ export class PlanRecorder implements Ops {
   }
 
   gatherRows({ x, indices, out, rows }: GatherRowsParams): void {
-    const w = this.#writer;
+    const w = this.writer;
     w.enter(w.bankOf(x));
     const [from, which] = [w.read(x, x.rows), w.read(indices, rows)];
     w.op(OPCODES.gather, rows * indices.width, [from, x.width, which, w.write(out)]);
   }
 
   add({ x, out, rows }: AddParams): void {
-    const w = this.#writer;
+    const w = this.writer;
     w.enter(w.bankOf(out));
     w.op(OPCODES.add, rows, [w.read(x, rows), x.width, w.update(out, rows)]);
   }
@@ -150,7 +150,7 @@ export class PlanRecorder implements Ops {
   rotateAndCache(params: RotateAndCacheParams): void {
     const { q, k, v, heads, qNorm, kNorm, cosSin, pairing, layer, batch, rows } = params;
     const cache = params.cache as WasmKvCache;
-    const w = this.#writer;
+    const w = this.writer;
     const { bank, address } = cache.places[layer];
     w.enter(bank);
     const buffers = [w.update(q, rows), w.update(k, rows), w.read(v, rows)];
@@ -173,7 +173,7 @@ export class PlanRecorder implements Ops {
   attention(params: AttentionParams): void {
     const { q, heads, scale, layer, batch, out, window = 0, sinks, rows } = params;
     const cache = params.cache as WasmKvCache;
-    const w = this.#writer;
+    const w = this.writer;
     const { bank, address } = cache.places[layer];
     w.enter(bank);
     const from = w.read(q, rows);
@@ -199,7 +199,7 @@ export class PlanRecorder implements Ops {
           `must be a multiple of ${GROUP_ROWS}`,
       );
     }
-    const w = this.#writer;
+    const w = this.writer;
     w.enter(bank);
     const from = w.read(x, rows);
     const forms = this.#forms(weight);
@@ -213,7 +213,7 @@ export class PlanRecorder implements Ops {
   rotateAndCacheLatent(params: RotateAndCacheLatentParams): void {
     const { q, heads, nopeDim, kv, latentNorm, cosSin, pairing, layer, batch, rows } = params;
     const cache = params.cache as WasmLatentCache;
-    const w = this.#writer;
+    const w = this.writer;
     const { bank, address } = cache.places[layer];
     w.enter(bank);
     const [queries, from, angles] = [w.update(q, rows), w.read(kv, rows), w.read(cosSin, rows)];
@@ -230,7 +230,7 @@ export class PlanRecorder implements Ops {
   latentAttention(params: LatentAttentionParams): void {
     const { latentQuery, q, heads, nopeDim, scale, layer, batch, out, rows } = params;
     const cache = params.cache as WasmLatentCache;
-    const w = this.#writer;
+    const w = this.writer;
     const { bank, address } = cache.places[layer];
     w.enter(bank);
     const queries = [w.read(latentQuery, rows), w.read(q, rows)];
@@ -243,6 +243,10 @@ export class PlanRecorder implements Ops {
   }
 
   gate(params: GateParams): void {
+    this.recordGate(OPCODES.gate, params);
+  }
+
+  protected recordGate(opcode: number, params: GateParams): void {
     const { x, norm, normed, bias, correctionBias, score, groups, topK, rows } = params;
     const weight = matrixOf(params.weight);
     const { bank } = weight;
@@ -251,13 +255,13 @@ export class PlanRecorder implements Ops {
         `cannot record gate: it has ${groups.count} groups, must be at most ${MAX_GROUPS}`,
       );
     }
-    const w = this.#writer;
+    const w = this.writer;
     this.#gates.set(params.expertIds, params);
     w.enter(bank);
     bank.reserveScratch({ experts: weight.rows });
     const padded = Math.ceil(weight.rows / 4) * 4;
     const from = w.read(x, rows);
-    w.op(OPCODES.gate, rows, [
+    w.op(opcode, rows, [
       ...[from, vectorIn(norm.weight, bank), w.f32(norm.eps), w.write(normed)],
       ...[weight.descriptor, bias ? vectorIn(bias, bank) : 0],
       bank.area("gate logits", rows * padded * 4),
@@ -273,10 +277,18 @@ export class PlanRecorder implements Ops {
   }
 
   experts(params: ExpertsParams): void {
+    this.recordExperts(params, { opcode: OPCODES.experts, first: () => [] });
+  }
+
+  /** `first` gives the fields that an op other than `experts` has before the others. */
+  protected recordExperts(
+    params: ExpertsParams,
+    { opcode, first }: { opcode: number; first: () => number[] },
+  ): void {
     const { x, expertIds, weights, topK, activation, scale = 1, out, rows } = params;
     const experts = params.experts as WasmExperts;
     const { hidden, intermediate, count, kinds } = experts;
-    const w = this.#writer;
+    const w = this.writer;
     if (out === x) throw new UnsupportedOpError("cannot record experts: the output is the input");
     this.#decodes &&= rows === 1;
     if (experts.tables.length === 0) throw new Error("paged experts have not been given a place");
@@ -292,13 +304,14 @@ export class PlanRecorder implements Ops {
       const from = w.read(x, rows);
       const routing = [w.read(expertIds, rows), w.read(weights, rows)];
       const fields = [
+        ...first(),
         ...[from, hidden, intermediate, address, count, ...routing, topK],
         ...[EPILOGUES[activation], w.f32(scale), w.update(out, rows), this.#precision, forms],
         bank.area("inputs", rows * bytes(hidden, forms)),
         ...[midForms, bank.area("expert inputs", pairs * bytes(intermediate, midForms))],
         bank.area("expert activations", pairs * intermediate * 4),
       ];
-      if (experts.pager === null) w.op(OPCODES.experts, rows, fields);
+      if (experts.pager === null) w.op(opcode, rows, fields);
       else {
         const demand = { experts, expertIds, rows, topK, ahead: null };
         this.#demands.push(demand);
@@ -335,7 +348,7 @@ export class PlanRecorder implements Ops {
       );
     }
     this.#decodes &&= rows === 1;
-    const w = this.#writer;
+    const w = this.writer;
     const { bank } = outputs[0].weight;
     let forms = 0;
     for (const { weight, out } of outputs) {
@@ -363,7 +376,7 @@ export class PlanRecorder implements Ops {
   }
 
   #batch({ positions, sequences, pageTables }: BatchBuffers, rows: number): number[] {
-    const w = this.#writer;
+    const w = this.writer;
     const tables = w.read(pageTables, pageTables.rows);
     return [w.read(positions, rows), w.read(sequences, rows), tables, pageTables.width];
   }
@@ -379,7 +392,7 @@ export class PlanRecorder implements Ops {
 }
 
 /** A weight of two rows and up: one row is kept as a vector. */
-function matrixOf(of: Weight): WasmWeight {
+export function matrixOf(of: Weight): WasmWeight {
   const weight = of as WasmWeight;
   if (weight.descriptor === 0) {
     throw new UnsupportedOpError(
@@ -390,7 +403,7 @@ function matrixOf(of: Weight): WasmWeight {
 }
 
 /** Address of a one-row weight's float32 values in a bank. */
-function vectorIn(of: Weight, bank: Bank): number {
+export function vectorIn(of: Weight, bank: Bank): number {
   const { vector } = of as WasmWeight;
   if (vector === null) {
     throw new UnsupportedOpError(

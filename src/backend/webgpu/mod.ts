@@ -45,7 +45,7 @@ import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
 import { GpuPlan } from "./plan.ts";
 import type { Profiler } from "./profiler.ts";
 import { Reader } from "./reader.ts";
-import { GpuRecorder } from "./recorder.ts";
+import { GpuRecorder, type RecorderContext } from "./recorder.ts";
 import { Uploader } from "./upload.ts";
 
 export interface WebGpuBackendOptions {
@@ -72,7 +72,8 @@ export async function createWebGpuBackend(options: WebGpuBackendOptions = {}): P
 /** Milliseconds within which a device that is lost says so. */
 const LOSS_MS = 200;
 
-class WebGpuBackend implements Backend {
+/** What `createWebGpuBackend` opens, for backends that add ops to it. */
+export class WebGpuBackend implements Backend {
   readonly name = "webgpu";
   readonly adapter: string;
   readonly threads = 1;
@@ -232,9 +233,16 @@ class WebGpuBackend implements Backend {
   }
 
   record(build: (ops: Ops) => void): Plan {
+    return this.recordBy((context) => new GpuRecorder(context), build);
+  }
+
+  protected recordBy<Recorder extends GpuRecorder>(
+    make: (context: RecorderContext) => Recorder,
+    build: (ops: Recorder) => void,
+  ): Plan {
     this.#checkAlive();
     const { device } = this.#gpu;
-    const recorder = new GpuRecorder({
+    const recorder = make({
       scratch: (name, bytes) => this.#scratchOf(name, bytes),
       table: (name, words) => this.#tableOf(name, words),
       maxBindings: device.limits.maxStorageBuffersPerShaderStage,
@@ -294,6 +302,18 @@ class WebGpuBackend implements Backend {
     this.#reader.close();
     this.#allocator.close();
     this.#gpu.device.destroy();
+  }
+
+  protected allocate(kind: keyof BackendMemory, bytes: number, purpose: string): GPUBuffer {
+    return this.#allocator.allocate(kind, bytes, purpose);
+  }
+
+  protected async readMemory(memory: GPUBuffer, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#read([{ memory, offset: 0, bytes }]);
+  }
+
+  protected writeMemory(memory: GPUBuffer, values: Float32Array<ArrayBuffer>): void {
+    this.#gpu.device.queue.writeBuffer(memory, 0, values);
   }
 
   async #read(runs: Parameters<Reader["read"]>[0]): Promise<Uint8Array<ArrayBuffer>> {

@@ -28,14 +28,17 @@ import { latentAttention, rotateAndCacheLatent } from "./ops/latent.ts";
 import { gatedLinear, headLinear, linear } from "./ops/linear.ts";
 import { add, embed, gatherRows, rmsNorm } from "./ops/rows.ts";
 
+/** What a recorder gives to its ops, besides the place for their dispatches. */
+export type RecorderContext = Omit<TableContext, "run" | "rounded">;
+
 export class GpuRecorder implements Ops {
   readonly dispatches: Dispatch[] = [];
   /** Ops so far. */
   length = 0;
-  readonly #context: TableContext;
+  protected readonly context: TableContext;
 
-  constructor(context: Omit<TableContext, "run" | "rounded">) {
-    this.#context = { ...context, rounded: new Map(), run: (dispatch) => this.#run(dispatch) };
+  constructor(context: RecorderContext) {
+    this.context = { ...context, rounded: new Map(), run: (dispatch) => this.#run(dispatch) };
   }
 
   embed(params: EmbedParams): void {
@@ -110,7 +113,7 @@ export class GpuRecorder implements Ops {
 
   #run(dispatch: Dispatch): void {
     this.dispatches.push(dispatch);
-    const { rounded } = this.#context;
+    const { rounded } = this.context;
     const written = dispatch.bindings.filter(({ write }) => write).map(({ buffer }) => buffer);
     for (const [x, { memory }] of rounded) {
       if (written.includes(x) || written.includes(memory)) rounded.delete(x);
@@ -119,6 +122,6 @@ export class GpuRecorder implements Ops {
 
   #record<P>(op: (context: TableContext, params: P) => void, params: P): void {
     this.length++;
-    op(this.#context, params);
+    op(this.context, params);
   }
 }

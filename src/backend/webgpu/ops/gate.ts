@@ -32,7 +32,7 @@ export function gate(context: OpContext, params: GateParams): void {
  * `logits[t, e] = norm(x[t]) . weight[e] + bias[e]`. Each workgroup norms its rows itself; those of the
  * first experts write them down. The order of sums is the same for every size of tile.
  */
-function logitsOf(params: GateParams, logits: GPUBuffer): Dispatch {
+export function logitsOf(params: GateParams, logits: GPUBuffer): Dispatch {
   const { x, norm, normed, bias, rows } = params;
   const weight = weightOf(params.weight);
   const hidden = x.width;

@@ -86,7 +86,7 @@ ${groups ? `var<workgroup> ranks: array<u32, ${groups.count}>;` : ""}
 }
 
 /** Replaces logits by their softmax. Each thread goes on with the scores it has written itself. */
-function softmax(threads: number): string {
+export function softmax(threads: number): string {
   const reduce = (combine: string) =>
     `workgroupBarrier();
   for (var half = ${threads / 2}u; half > 0u; half /= 2u) {
@@ -137,7 +137,7 @@ function exclusion(
   workgroupBarrier();`;
 }
 
-const SOFTMAX_OF_CHOSEN = `for (var j = lane; j < TOP_K; j += THREADS) {
+export const SOFTMAX_OF_CHOSEN = `for (var j = lane; j < TOP_K; j += THREADS) {
     var largest = chosen[0];
     for (var i = 1u; i < TOP_K; i++) { largest = max(largest, chosen[i]); }
     var total = 0.0;
@@ -146,7 +146,7 @@ const SOFTMAX_OF_CHOSEN = `for (var j = lane; j < TOP_K; j += THREADS) {
   }
   workgroupBarrier();`;
 
-function weigh(values: string, normalise: boolean): string {
+export function weigh(values: string, normalise: boolean): string {
   const at = "weights[workgroup * TOP_K + j]";
   if (!normalise) return `${at} = ${values}[j] * params.scale;`;
   return `var total = 0.0;

@@ -1,0 +1,218 @@
+/**
+ * Routed experts: what their backward pass needs of the forward one, and that pass. Pairs of a row and one
+ * of its experts are sorted by expert, and products go over tiles of one expert's pairs. With
+ * `out = scale w down(a)`, `a = silu(g) u`: dw = scale (down^T dout) a, da = scale w down^T dout.
+ */
+
+import type { Buffer } from "../../backend.ts";
+import type * as params from "../../training_params.ts";
+import type { OpContext } from "../ops/context.ts";
+import { checkExpertCount } from "../ops/moe_common.ts";
+import { each, kernel, reads, total, totalMemory, writes } from "./arrays.ts";
+import { pairAt, type Schedule, sortedByExpert, tileOf } from "./expert_sort.ts";
+import type { GpuParameter, Trained } from "./parameters.ts";
+import { product, type Side, sideOf, tilesOf } from "./product.ts";
+import { SWIGLU_SLOPES } from "./rows.ts";
+
+/** Threads that share a pair's sum. */
+const LANES = 64;
+
+/** Pairs sorted, and how they are multiplied. */
+interface Pairs {
+  readonly schedule: Schedule;
+  readonly side: Side;
+  readonly topK: number;
+}
+
+function sorted(
+  context: OpContext,
+  { experts, expertIds, topK, rows }: Pick<
+    params.ExpertGatesParams,
+    "experts" | "expertIds" | "topK" | "rows"
+  >,
+): Pairs {
+  const { count, intermediate } = experts;
+  checkExpertCount("experts' backward pass", count);
+  const pairs = rows * topK;
+  // Tiles that an expert's pairs don't fill are mostly for nothing.
+  const most = pairs / count >= 96 ? 128 : pairs / count >= 48 ? 64 : 32;
+  const side = Math.min(most, sideOf({ rows: pairs, cols: intermediate })) as Side;
+  const schedule = sortedByExpert(context, { expertIds, pairs, count, side });
+  return { schedule, side, topK };
+}
+
+/** Rows that pairs have of their own, or share with those of the same row. */
+interface Rows {
+  readonly of: Buffer | GPUBuffer;
+  readonly width: number;
+  readonly shared: boolean;
+}
+
+/** out[pair] (+)= rows[pair] W, or rows[pair] W^T, W being the matrix of the pair's expert. */
+function multiply(
+  context: OpContext,
+  { schedule, side, topK }: Pairs,
+  options: {
+    label: string;
+    rows: Rows;
+    weight: GpuParameter;
+    transposed: boolean;
+    out: Buffer | GPUBuffer;
+    accumulate?: boolean;
+  },
+): void {
+  const { label, rows, weight, transposed, accumulate = false } = options;
+  const width = transposed ? weight.rows : weight.cols;
+  const across = Math.ceil(width / side);
+  context.run(product({
+    label,
+    side,
+    arrays: {
+      ...{ schedule: reads(schedule.memory, "u32"), rows: reads(rows.of) },
+      ...{ weight: reads(weight.value), out: writes(options.out) },
+    },
+    params: { across, depth: rows.width, width, each: weight.rows, stride: weight.stride },
+    workgroups: schedule.tiles * across,
+    place: (names) => `
+  let tile = workgroup / params.across;
+${tileOf(schedule, names.schedule, "tile")}
+  let n0 = workgroup % params.across * ${side}u;
+  let n_end = params.width;
+  let k0 = 0u;
+  let k_end = params.depth;`,
+    a: (names, m, k) => {
+      const pair = pairAt(schedule, names.schedule, m);
+      return `${names.rows}[${pair}${rows.shared ? ` / ${topK}u` : ""} * params.depth + ${k}]`;
+    },
+    aAlong: "k",
+    b: (names, k, n) =>
+      transposed
+        ? `${names.weight}[(id * params.each + ${n}) * params.stride + ${k}]`
+        : `${names.weight}[(id * params.each + ${k}) * params.stride + ${n}]`,
+    bAlong: transposed ? "k" : "n",
+    store: (names, m, n, sum) =>
+      `let place = ${pairAt(schedule, names.schedule, m)} * params.width + ${n};
+          ${names.out}[place] ${accumulate ? "+=" : "="} ${sum};`,
+  }));
+}
+
+/** gradient of W[r, c] += sum over the expert's pairs of left[pair, r] right[pair, c] */
+function addGradient(
+  context: OpContext,
+  { schedule, topK }: Pairs,
+  options: { label: string; left: Rows; right: Rows; weight: GpuParameter },
+): void {
+  const { label, left, right, weight } = options;
+  if (weight.gradient === null) return;
+  const { rows, cols } = weight;
+  const side = sideOf({ rows, cols, count: schedule.count });
+  const tiles = tilesOf(side, { rows, cols });
+  const of = (names: Readonly<Record<"schedule", string>>, { width, shared }: Rows, k: string) =>
+    `${pairAt(schedule, names.schedule, k)}${shared ? ` / ${topK}u` : ""} * ${width}u`;
+  context.run(product({
+    label,
+    side,
+    arrays: {
+      ...{ schedule: reads(schedule.memory, "u32"), left: reads(left.of), right: reads(right.of) },
+      out: writes(weight.gradient),
+    },
+    params: { tiles, across: Math.ceil(cols / side), rows, cols, stride: weight.stride },
+    workgroups: schedule.count * tiles,
+    place: (names) => `
+  let id = workgroup / params.tiles;
+  if (id >= ${schedule.count}u) { return; }
+  let tile = workgroup % params.tiles;
+  let m0 = tile / params.across * ${side}u;
+  let n0 = tile % params.across * ${side}u;
+  let m_end = params.rows;
+  let n_end = params.cols;
+  let k0 = ${names.schedule}[id];
+  let k_end = ${names.schedule}[id + 1u];
+  if (k0 == k_end) { return; }`,
+    a: (names, m, k) => `${names.left}[${of(names, left, k)} + ${m}]`,
+    aAlong: "m",
+    b: (names, k, n) => `${names.right}[${of(names, right, k)} + ${n}]`,
+    bAlong: "n",
+    store: (names, m, n, sum) =>
+      `${names.out}[(id * params.rows + ${m}) * params.stride + ${n}] += ${sum};`,
+  }));
+}
+
+export function expertGates(
+  context: OpContext,
+  params: params.ExpertGatesParams,
+  trained: Trained,
+): void {
+  const { x, experts, kept } = params;
+  const { gate, up } = trained.parametersOf(experts);
+  const pairs = sorted(context, params);
+  const rows = { of: x, width: experts.hidden, shared: true };
+  const common = { rows, transposed: true };
+  multiply(context, pairs, { label: "experts gate", ...common, weight: gate, out: kept.gate });
+  multiply(context, pairs, { label: "experts up", ...common, weight: up, out: kept.up });
+}
+
+export function expertsBackward(
+  context: OpContext,
+  params: params.ExpertsBackwardParams,
+  trained: Trained,
+): void {
+  const { x, experts, weights, topK, scale = 1, kept, outGradient, target, rows } = params;
+  const { hidden, intermediate } = experts;
+  const { gate, up, down } = trained.parametersOf(experts);
+  const pairs = sorted(context, params);
+  const count = rows * topK;
+  const middle = context.scratch("experts' activations", count * intermediate * 4);
+  const own = (of: Buffer | GPUBuffer) => ({ of, width: intermediate, shared: false });
+  const wide = (of: Buffer) => ({ of, width: hidden, shared: true });
+  multiply(context, pairs, {
+    ...{ label: "experts middle gradient", rows: wide(outGradient), weight: down },
+    ...{ transposed: false, out: middle },
+  });
+  context.run(kernel({
+    label: "experts activation gradient",
+    arrays: {
+      ...{ weights: reads(weights), weightsGradient: writes(params.weightsGradient) },
+      ...{ middle: writes(middle), gate: writes(kept.gate), up: writes(kept.up) },
+    },
+    params: { count, width: intermediate, scale: { f32: scale } },
+    workgroups: count,
+    threads: LANES,
+    declare: () => `${totalMemory(LANES)}${SWIGLU_SLOPES}`,
+    body: (names) => `
+  if (workgroup >= params.count) { return; }
+  let factor = params.scale * ${names.weights}[workgroup];
+  var product = 0.0;
+  for (var c = lane; c < params.width; c += ${LANES}u) {
+    let i = workgroup * params.width + c;
+    let slope = ${names.middle}[i];
+    let slopes = swiglu_slopes(${names.gate}[i], ${names.up}[i]);
+    product = fma(slope, slopes.z, product);
+    ${names.gate}[i] = factor * slope * slopes.x;
+    ${names.up}[i] = factor * slope * slopes.y;
+    // What went into the product with down, times its factor.
+    ${names.middle}[i] = factor * slopes.z;
+  }
+${total("sum", { threads: LANES, value: "product" })}
+  if (lane == 0u) { ${names.weightsGradient}[workgroup] = params.scale * sum; }`,
+  }));
+  const values = context.scratch("experts' values", count * hidden * 4);
+  const inputs = { label: "experts input gradient", transposed: false, out: values };
+  multiply(context, pairs, { ...inputs, rows: own(kept.gate), weight: gate });
+  multiply(context, pairs, { ...inputs, rows: own(kept.up), weight: up, accumulate: true });
+  each(context, {
+    label: "experts input gradient, sums",
+    arrays: { values: reads(values), out: writes(target.buffer) },
+    params: { hidden },
+    count: rows * hidden,
+    body: (names) => `
+  let base = i / params.hidden * ${topK}u * params.hidden + i % params.hidden;
+  var sum = ${target.accumulate ? `${names.out}[i]` : "0.0"};
+  for (var j = 0u; j < ${topK}u; j++) { sum += ${names.values}[base + j * params.hidden]; }
+  ${names.out}[i] = sum;`,
+  });
+  const label = "experts weight gradient";
+  addGradient(context, pairs, { label, left: own(kept.gate), right: wide(x), weight: gate });
+  addGradient(context, pairs, { label, left: own(kept.up), right: wide(x), weight: up });
+  addGradient(context, pairs, { label, left: wide(outGradient), right: own(middle), weight: down });
+}

@@ -1,0 +1,223 @@
+/** The two products of a matrix's backward pass: NN for its input's gradient, TN for its own. */
+
+import type { Buffer } from "../../backend.ts";
+import type { HeadLinearBackwardParams, LinearBackwardParams } from "../../training_params.ts";
+import type { OpContext } from "../ops/context.ts";
+import { bufferOf } from "../memory.ts";
+import { each, reads, writes } from "./arrays.ts";
+import { addColumnSums } from "./columns.ts";
+import type { GpuParameter, Trained } from "./parameters.ts";
+import { product, sideOf, tilesOf } from "./product.ts";
+import { fillValues } from "./rows.ts";
+
+/** Rows of activations: that of `row` and `head` begins at `row * stride + head * each`. */
+export interface Side {
+  readonly memory: GPUBuffer;
+  readonly stride: number;
+  /** From one head to the next; 0 where there is one. */
+  readonly each: number;
+}
+
+/** A matrix `[heads * outDim, cols]`, of whose heads each has an input and an output of its own. */
+interface Shape {
+  readonly heads: number;
+  readonly outDim: number;
+  readonly cols: number;
+  readonly rows: number;
+  readonly scale: number;
+}
+
+/** Results of which many products are added are cut up, into sums of at least so many. */
+const LEAST_SPLIT = 512;
+/** Workgroups that a product is cut up to reach. */
+const WANTED = 512;
+
+/** WGSL of a tile's place in one of several results of `m` rows and `n` columns. */
+function placeOf(side: number): string {
+  return `
+  let head = workgroup / params.tiles;
+  if (head >= params.heads) { return; }
+  let tile = workgroup % params.tiles;
+  let m0 = tile / params.across * ${side}u;
+  let n0 = tile % params.across * ${side}u;`;
+}
+
+/** target[t, h, c] (+)= scale * sum over o of gradient[t, h, o] weight[h * outDim + o, c] */
+export function addInputGradient(
+  context: OpContext,
+  weight: GpuParameter,
+  options: Shape & { gradient: Side; target: Side; accumulate: boolean },
+): void {
+  const { heads, outDim, cols, rows, scale, gradient, target, accumulate } = options;
+  const shape = { rows, cols };
+  const side = sideOf({ ...shape, count: heads });
+  const tiles = tilesOf(side, shape);
+  context.run(product({
+    label: `input gradient ${outDim}x${cols}`,
+    side,
+    arrays: {
+      gradient: reads(gradient.memory),
+      weight: reads(weight.value),
+      out: writes(target.memory),
+    },
+    params: {
+      ...{ rows, heads, tiles, across: Math.ceil(cols / side), out_dim: outDim, cols },
+      ...{ weight_stride: weight.stride, gradient_stride: gradient.stride },
+      ...{ gradient_each: gradient.each, out_stride: target.stride, out_each: target.each },
+      scale: { f32: scale },
+    },
+    workgroups: heads * tiles,
+    place: () =>
+      `${placeOf(side)}
+  let m_end = params.rows;
+  let n_end = params.cols;
+  let k0 = 0u;
+  let k_end = params.out_dim;`,
+    a: (names, m, k) =>
+      `${names.gradient}[${m} * params.gradient_stride + head * params.gradient_each + ${k}]`,
+    aAlong: "k",
+    b: (names, k, n) =>
+      `${names.weight}[(head * params.out_dim + ${k}) * params.weight_stride + ${n}]`,
+    bAlong: "n",
+    store: ({ out }, m, n, sum) =>
+      `let place = ${m} * params.out_stride + head * params.out_each + ${n};
+          ${out}[place] = ${
+        accumulate ? `fma(params.scale, ${sum}, ${out}[place])` : `params.scale * ${sum}`
+      };`,
+  }));
+}
+
+/** How many sums a result's products are cut up into, by its shape alone. */
+export function splitsOf(
+  { tiles, terms }: { tiles: number; terms: number },
+): { splits: number; each: number } {
+  const splits = Math.max(
+    1,
+    Math.min(Math.floor(WANTED / tiles), Math.floor(terms / LEAST_SPLIT)),
+  );
+  return { splits, each: Math.ceil(terms / splits / 16) * 16 };
+}
+
+/** gradient of weight[h * outDim + o, c] += scale * sum over t of gradient[t, h, o] x[t, h, c] */
+export function addWeightGradient(
+  context: OpContext,
+  weight: GpuParameter,
+  options: Shape & { gradient: Side; x: Side },
+): void {
+  if (weight.gradient === null) return;
+  const { heads, outDim, cols, rows, scale, gradient, x } = options;
+  const shape = { rows: outDim, cols };
+  const most = sideOf({ ...shape, count: heads });
+  // Small tiles read more; where rows can be cut up instead, they are.
+  const side = rows >= 2 * LEAST_SPLIT && most === 32 ? 64 : most;
+  const tiles = tilesOf(side, shape);
+  const { splits, each: terms } = splitsOf({ tiles: tiles * heads, terms: rows });
+  const numbers = heads * outDim * weight.stride;
+  const isCut = splits > 1;
+  const out = isCut ? context.scratch("sums of products", splits * numbers * 4) : weight.gradient;
+  context.run(product({
+    label: `weight gradient ${outDim}x${cols}`,
+    side,
+    arrays: {
+      gradient: reads(gradient.memory),
+      x: reads(x.memory),
+      out: writes(out),
+    },
+    params: {
+      ...{ rows, heads: heads * splits, real_heads: heads, tiles, terms, numbers },
+      ...{ across: Math.ceil(cols / side), out_dim: outDim, cols, weight_stride: weight.stride },
+      ...{ gradient_stride: gradient.stride, gradient_each: gradient.each },
+      ...{ x_stride: x.stride, x_each: x.each, scale: { f32: scale } },
+    },
+    workgroups: heads * splits * tiles,
+    place: () =>
+      `${placeOf(side)}
+  let split = head / params.real_heads;
+  let real_head = head % params.real_heads;
+  let m_end = params.out_dim;
+  let n_end = params.cols;
+  let k0 = split * params.terms;
+  let k_end = min(k0 + params.terms, params.rows);`,
+    a: (names, m, k) =>
+      `${names.gradient}[${k} * params.gradient_stride + real_head * params.gradient_each + ${m}]`,
+    aAlong: "m",
+    b: (names, k, n) => `${names.x}[${k} * params.x_stride + real_head * params.x_each + ${n}]`,
+    bAlong: "n",
+    store: ({ out }, m, n, sum) =>
+      `let place = (real_head * params.out_dim + ${m}) * params.weight_stride + ${n};
+          ${
+        isCut
+          ? `${out}[split * params.numbers + place] = params.scale * ${sum};`
+          : `${out}[place] = fma(params.scale, ${sum}, ${out}[place]);`
+      }`,
+  }));
+  if (!isCut) return;
+  each(context, {
+    label: "weight gradient, sums",
+    arrays: { sums: reads(out), out: writes(weight.gradient) },
+    params: { splits, cols, weight_stride: weight.stride, numbers },
+    count: heads * outDim * cols,
+    body: (names) => `
+  let place = i / params.cols * params.weight_stride + i % params.cols;
+  var sum = 0.0;
+  for (var split = 0u; split < params.splits; split++) {
+    sum += ${names.sums}[split * params.numbers + place];
+  }
+  ${names.out}[place] += sum;`,
+  });
+}
+
+function rowsOf(buffer: Buffer): Side {
+  return { memory: bufferOf(buffer).memory, stride: buffer.width, each: 0 };
+}
+
+export function linearBackward(
+  context: OpContext,
+  params: LinearBackwardParams,
+  trained: Trained,
+): void {
+  const { x, target, rows } = params;
+  for (const [i, { weight: of, bias, scale = 1, outGradient }] of params.outputs.entries()) {
+    const weight = trained.parameterOf(of);
+    const shape = { heads: 1, outDim: of.rows, cols: of.cols, rows, scale };
+    const gradient = rowsOf(outGradient);
+    const accumulate = target.accumulate || i > 0;
+    const inputs = { target: rowsOf(target.buffer), accumulate };
+    addInputGradient(context, weight, { ...shape, gradient, ...inputs });
+    addWeightGradient(context, weight, { ...shape, gradient, x: rowsOf(x) });
+    if (bias === undefined) continue;
+    addColumnSums(context, {
+      label: "bias gradient",
+      arrays: { gradient: reads(outGradient) },
+      params: { scale: { f32: scale } },
+      rows,
+      cols: of.rows,
+      into: trained.parameterOf(bias).gradient,
+      value: ({ gradient }) => `
+    let value = params.scale * ${gradient}[row * params.cols + col];`,
+    });
+  }
+}
+
+export function headLinearBackward(
+  context: OpContext,
+  params: HeadLinearBackwardParams,
+  trained: Trained,
+): void {
+  const { x, xStride, heads, outGradient, target, rows } = params;
+  const weight = trained.parameterOf(params.weight);
+  const outDim = params.weight.rows / heads;
+  const shape = { heads, outDim, cols: params.weight.cols, rows, scale: 1 };
+  const gradient = { ...rowsOf(outGradient), each: outDim };
+  const ofHeads = (buffer: Buffer) => ({ ...rowsOf(buffer), each: xStride });
+  // Between the heads' inputs lie others, to which nothing is added.
+  const isWhole = xStride === shape.cols;
+  if (!target.accumulate && !isWhole) {
+    const { memory } = bufferOf(target.buffer);
+    fillValues(context, memory, { count: rows * heads * xStride, value: 0 });
+  }
+  const accumulate = target.accumulate || !isWhole;
+  const inputs = { target: ofHeads(target.buffer), accumulate };
+  addInputGradient(context, weight, { ...shape, gradient, ...inputs });
+  addWeightGradient(context, weight, { ...shape, gradient, x: ofHeads(x) });
+}

@@ -1,0 +1,349 @@
+/** The end of a step: the norm of all gradients, the clock, and what an update does to parameters. */
+
+import { CLOCK } from "../../training.ts";
+import type * as params from "../../training_params.ts";
+import type { OpContext } from "../ops/context.ts";
+import {
+  type Accesses,
+  each,
+  type Kernel,
+  kernel,
+  reads,
+  total,
+  totalMemory,
+  writes,
+} from "./arrays.ts";
+import { type GpuParameter, gpuParameterOf } from "./parameters.ts";
+import { fillValues } from "./rows.ts";
+
+const THREADS = 256;
+/** Numbers that a workgroup takes. */
+const CHUNK = 8192;
+/** Where PyTorch's `clip_grad_norm_` keeps from dividing by 0. */
+const CLIP_EPS = 1e-6;
+
+/** Values that are no numbers or infinite, by their bits: compilers may take for granted that there are none. */
+const NOT_FINITE = `
+fn not_finite(value: f32) -> bool {
+  return (bitcast<u32>(value) & 0x7f800000u) == 0x7f800000u;
+}`;
+
+export function zeroGradients(
+  context: OpContext,
+  { parameters }: params.ZeroGradientsParams,
+): void {
+  for (const parameter of parameters.map(gpuParameterOf)) {
+    fillValues(context, parameter.slot("gradient"), { count: parameter.padded, value: 0 });
+  }
+}
+
+export function prepareUpdate(context: OpContext, params: params.PrepareUpdateParams): void {
+  const parameters = params.parameters.map(gpuParameterOf);
+  const chunks = parameters.map(({ padded }) => Math.ceil(padded / CHUNK));
+  const count = chunks.reduce((sum, chunks) => sum + chunks, 0);
+  // Of each chunk: the sum of squares, and whether one of its values isn't finite.
+  const squares = context.scratch("squares of gradients", count * 8);
+  let first = 0;
+  for (const [i, parameter] of parameters.entries()) {
+    context.run(kernel({
+      label: "squares of gradients",
+      arrays: { gradient: reads(parameter.slot("gradient")), squares: writes(squares) },
+      params: { chunks: chunks[i], first, count: parameter.padded },
+      workgroups: chunks[i],
+      threads: THREADS,
+      declare: () => totalMemory(THREADS) + NOT_FINITE,
+      body: (names) => `
+  if (workgroup >= params.chunks) { return; }
+  var square = 0.0;
+  var wrong = 0.0;
+  let end = min((workgroup + 1u) * ${CHUNK}u, params.count);
+  for (var i = workgroup * ${CHUNK}u + lane; i < end; i += ${THREADS}u) {
+    let value = ${names.gradient}[i];
+    if (not_finite(value)) { wrong = 1.0; } else { square = fma(value, value, square); }
+  }
+${total("sum", { threads: THREADS, value: "square" })}
+${total("wrongs", { threads: THREADS, value: "wrong" })}
+  if (lane == 0u) {
+    ${names.squares}[(params.first + workgroup) * 2u] = sum;
+    ${names.squares}[(params.first + workgroup) * 2u + 1u] = wrongs;
+  }`,
+    }));
+    first += chunks[i];
+  }
+  setClock(context, params, { squares, count });
+}
+
+function setClock(
+  context: OpContext,
+  { clock, maxNorm, beta1, beta2, scaling }: params.PrepareUpdateParams,
+  { squares, count }: { squares: GPUBuffer; count: number },
+): void {
+  const { lossScale, goodSteps, correction1, correction2 } = CLOCK;
+  context.run(kernel({
+    label: "clock",
+    arrays: { squares: reads(squares), clock: writes(clock) },
+    params: {
+      count,
+      max_norm: { f32: maxNorm ?? 0 },
+      beta1: { f32: beta1 },
+      rest1: { f32: 1 - beta1 },
+      beta2: { f32: beta2 },
+      rest2: { f32: 1 - beta2 },
+      growth: { f32: scaling?.growth ?? 1 },
+      backoff: { f32: scaling?.backoff ?? 1 },
+      interval: { f32: scaling?.interval ?? 1 },
+    },
+    workgroups: 1,
+    threads: THREADS,
+    declare: () => totalMemory(THREADS) + NOT_FINITE,
+    body: ({ squares, clock }) => `
+  var square = 0.0;
+  var wrong = 0.0;
+  for (var i = lane; i < params.count; i += ${THREADS}u) {
+    square += ${squares}[i * 2u];
+    wrong += ${squares}[i * 2u + 1u];
+  }
+${total("sum", { threads: THREADS, value: "square" })}
+${total("wrongs", { threads: THREADS, value: "wrong" })}
+  if (lane != 0u) { return; }
+  let scale = ${clock}[${lossScale}];
+  let norm = sqrt(sum) / scale;
+  let applies = wrongs == 0.0 && !not_finite(sum);
+  // What shows that there is none: a NaN of these bits, which no arithmetic makes.
+  ${clock}[${CLOCK.norm}] = select(bitcast<f32>(params.count | 0x7fc00000u), norm, applies);
+  ${clock}[${CLOCK.applies}] = select(0.0, 1.0, applies);
+  ${
+      maxNorm === undefined || maxNorm === Infinity
+        ? "let shorter = 1.0;"
+        : `let shorter = min(1.0, params.max_norm / (norm + ${CLIP_EPS}));`
+    }
+  ${clock}[${CLOCK.factor}] = select(0.0, shorter / scale, applies);
+  if (applies) {
+    // 1 - beta^(t + 1) = (1 - beta^t) beta + (1 - beta), without the cancellation.
+    ${clock}[${correction1}] = fma(${clock}[${correction1}], params.beta1, params.rest1);
+    ${clock}[${correction2}] = fma(${clock}[${correction2}], params.beta2, params.rest2);
+    ${clock}[${CLOCK.updates}] += 1.0;
+  } else {
+    ${clock}[${CLOCK.skipped}] += 1.0;
+  }
+  ${
+      scaling === undefined ? "" : `
+  if (!applies) {
+    ${clock}[${lossScale}] = scale * params.backoff;
+    ${clock}[${goodSteps}] = 0.0;
+    return;
+  }
+  ${clock}[${goodSteps}] += 1.0;
+  if (${clock}[${goodSteps}] < params.interval) { return; }
+  ${clock}[${lossScale}] = scale * params.growth;
+  ${clock}[${goodSteps}] = 0.0;`
+    }`,
+  }));
+}
+
+export function update(
+  context: OpContext,
+  { rule, parameters, clock }: params.UpdateParams,
+): void {
+  for (const { parameter: of, rate, decay } of parameters) {
+    const step = { parameter: gpuParameterOf(of), rate, decay, clock };
+    if (rule.kind === "lars") stepLars(context, { ...step, rule });
+    else stepAdaptive(context, { ...step, rule });
+  }
+}
+
+type Of<Kind> = Extract<params.UpdateRule, { kind: Kind }>;
+
+interface Step {
+  readonly parameter: GpuParameter;
+  readonly rate: number;
+  readonly decay: number;
+  readonly clock: params.UpdateParams["clock"];
+}
+
+/** WGSL, for the head of a kernel: nothing is changed where the step is left out. */
+const unlessLeftOut = (clock: string) => `if (${clock}[${CLOCK.applies}] == 0.0) { return; }`;
+
+/** WGSL of moment `m` after it took in the gradient, and likewise `v`; declares `step`, AdamW's. */
+function adaptive(names: Readonly<Record<"p" | "m" | "v" | "clock", string>>): string {
+  const { p, m, v, clock } = names;
+  return `
+    let deviation = sqrt(${v}[i] / ${clock}[${CLOCK.correction2}]);
+    let step = fma(params.decay, ${p}[i],
+      ${m}[i] / ${clock}[${CLOCK.correction1}] / (deviation + params.eps));`;
+}
+
+function stepAdaptive(
+  context: OpContext,
+  options: Step & { rule: Of<"adamw" | "lamb"> },
+): void {
+  const { parameter, rate, decay, clock, rule } = options;
+  const arrays = {
+    ...{ g: reads(parameter.slot("gradient")), p: writes(parameter.value), clock: reads(clock) },
+    ...{ m: writes(parameter.slot("first")), v: writes(parameter.slot("second")) },
+  };
+  const params = {
+    rate: { f32: rate },
+    decay: { f32: decay },
+    eps: { f32: rule.eps },
+    beta1: { f32: rule.beta1 },
+    rest1: { f32: 1 - rule.beta1 },
+    beta2: { f32: rule.beta2 },
+    rest2: { f32: 1 - rule.beta2 },
+  };
+  const moments = (names: Readonly<Record<keyof typeof arrays, string>>) => `
+    let gradient = ${names.g}[i] * ${names.clock}[${CLOCK.factor}];
+    ${names.m}[i] = fma(params.beta1, ${names.m}[i], params.rest1 * gradient);
+    ${names.v}[i] = fma(params.beta2, ${names.v}[i], params.rest2 * gradient * gradient);`;
+  if (rule.kind === "adamw" || decay === 0) {
+    each(context, {
+      label: rule.kind,
+      arrays,
+      params,
+      count: parameter.padded,
+      body: (names) => `
+    ${unlessLeftOut(names.clock)}
+${moments(names)}
+${adaptive(names)}
+    ${names.p}[i] = fma(-params.rate * ${names.clock}[${CLOCK.rate}], step, ${names.p}[i]);`,
+    });
+    return;
+  }
+  const ratios = trustRatios(context, {
+    ...{ parameter, arrays, params, label: "lamb" },
+    prepare: (names) => `${unlessLeftOut(names.clock)}`,
+    squares: (names) =>
+      `${moments(names)}
+${adaptive(names)}
+    let first = ${names.p}[i];
+    let second = step;`,
+    ratio: () => "select(1.0, p / q, p > 0.0 && q > 0.0)",
+  });
+  each(context, {
+    label: "lamb",
+    arrays: {
+      ...arrays,
+      m: reads(arrays.m.memory),
+      v: reads(arrays.v.memory),
+      ratios: reads(ratios),
+    },
+    params: { ...params, each: parameter.paddedEach },
+    count: parameter.padded,
+    body: (names) => `
+    ${unlessLeftOut(names.clock)}
+${adaptive(names)}
+    let trust = ${names.ratios}[i / params.each];
+    ${names.p}[i] = fma(-params.rate * ${names.clock}[${CLOCK.rate}] * trust, step, ${names.p}[i]);`,
+  });
+}
+
+function stepLars(context: OpContext, options: Step & { rule: Of<"lars"> }): void {
+  const { parameter, rate, decay, clock, rule } = options;
+  const arrays = {
+    ...{ g: reads(parameter.slot("gradient")), p: writes(parameter.value), clock: reads(clock) },
+  };
+  const params = {
+    rate: { f32: rate },
+    decay: { f32: decay },
+    trust: { f32: rule.trust },
+    momentum: { f32: rule.momentum },
+    eps: { f32: rule.eps },
+  };
+  const ratios = decay === 0 ? null : trustRatios(context, {
+    ...{ parameter, arrays, params, label: "lars" },
+    prepare: (names) => unlessLeftOut(names.clock),
+    squares: (names) => `
+    let first = ${names.p}[i];
+    let second = ${names.g}[i] * ${names.clock}[${CLOCK.factor}];`,
+    ratio: () =>
+      `select(1.0, params.trust * p / (q + params.decay * p + params.eps),
+      params.trust * p > 0.0 && q > 0.0)`,
+  });
+  each(context, {
+    label: "lars",
+    arrays: {
+      ...{ ...arrays, m: writes(parameter.slot("first")) },
+      ratios: reads(ratios ?? parameter.slot("gradient")),
+    },
+    params: { ...params, each: parameter.paddedEach },
+    count: parameter.padded,
+    body: (names) => `
+    ${unlessLeftOut(names.clock)}
+    let trust = ${ratios === null ? "1.0" : `${names.ratios}[i / params.each]`};
+    let gradient = ${names.g}[i] * ${names.clock}[${CLOCK.factor}];
+    let moment = fma(params.momentum, ${names.m}[i],
+      trust * fma(params.decay, ${names.p}[i], gradient));
+    ${names.m}[i] = moment;
+    ${names.p}[i] = fma(-params.rate * ${names.clock}[${CLOCK.rate}], moment, ${names.p}[i]);`,
+  });
+}
+
+type Names<Name extends string> = Readonly<Record<Name, string>>;
+
+/**
+ * The trust ratio of each tensor of a parameter: WGSL `squares` declares `first` and `second` of number `i`,
+ * `ratio` makes it of their norms over the tensor, `p` and `q`.
+ */
+function trustRatios<Name extends string>(
+  context: OpContext,
+  options: {
+    label: string;
+    parameter: GpuParameter;
+    arrays: Accesses<Name>;
+    params: Kernel<Name>["params"];
+    prepare: (names: Names<Name>) => string;
+    squares: (names: Names<Name>) => string;
+    ratio: () => string;
+  },
+): GPUBuffer {
+  const { label, parameter, arrays, params, prepare, squares, ratio } = options;
+  const { paddedEach: count, names: { length: tensors } } = parameter;
+  const chunks = Math.ceil(count / CHUNK);
+  const sums = context.scratch("tensors' squares", tensors * chunks * 8);
+  const ratios = context.scratch("tensors' ratios", tensors * 4);
+  context.run(kernel<Name | "sums">({
+    label: `${label}, norms`,
+    arrays: { ...arrays, sums: writes(sums) } as Accesses<Name | "sums">,
+    params: { each: count, chunks, tensors, ...params },
+    workgroups: tensors * chunks,
+    threads: THREADS,
+    declare: () => totalMemory(THREADS),
+    body: (names) => `
+  let tensor = workgroup / params.chunks;
+  if (tensor >= params.tensors) { return; }
+  ${prepare(names)}
+  let chunk = workgroup % params.chunks;
+  var square1 = 0.0;
+  var square2 = 0.0;
+  let end = min((chunk + 1u) * ${CHUNK}u, params.each);
+  for (var place = chunk * ${CHUNK}u + lane; place < end; place += ${THREADS}u) {
+    let i = tensor * params.each + place;
+${squares(names)}
+    square1 = fma(first, first, square1);
+    square2 = fma(second, second, square2);
+  }
+${total("sum1", { threads: THREADS, value: "square1" })}
+${total("sum2", { threads: THREADS, value: "square2" })}
+  if (lane == 0u) {
+    ${names.sums}[workgroup * 2u] = sum1;
+    ${names.sums}[workgroup * 2u + 1u] = sum2;
+  }`,
+  }));
+  each(context, {
+    label: `${label}, ratios`,
+    arrays: { sums: reads(sums), ratios: writes(ratios) },
+    params: { chunks, ...params },
+    count: tensors,
+    body: (names) => `
+  var sum1 = 0.0;
+  var sum2 = 0.0;
+  for (var chunk = i * params.chunks; chunk < (i + 1u) * params.chunks; chunk++) {
+    sum1 += ${names.sums}[chunk * 2u];
+    sum2 += ${names.sums}[chunk * 2u + 1u];
+  }
+  let p = sqrt(sum1);
+  let q = sqrt(sum2);
+  ${names.ratios}[i] = ${ratio()};`,
+  });
+  return ratios;
+}

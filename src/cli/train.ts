@@ -1,0 +1,242 @@
+/**
+ * `deno task train`: runs the phases of a recipe, from the corpus to a model in Hugging Face's form. The
+ * last line of its output is a hash of the whole state.
+ */
+
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+import { OptionError } from "../errors.ts";
+import { openCheckpoint } from "../formats/open.ts";
+import type { MetadataValue, TensorSource } from "../formats/tensor_source.ts";
+import type { Tokenizer } from "../tokenizer/mod.ts";
+import { MANIFEST_FILE } from "../training/data/build/finish.ts";
+import { writeText } from "../training/data/build/folder.ts";
+import { initialWeights } from "../training/initial_weights.ts";
+import { costText } from "../training/run/costs.ts";
+import { openData, type RunData } from "../training/run/data.ts";
+import { runPipeline, type RunProgress } from "../training/run/pipeline.ts";
+import { readTrainRecipe, type TrainRecipe } from "../training/run/recipe.ts";
+import { openScorer } from "../training/run/scoring.ts";
+import { STATE_FILE } from "../training/run/state.ts";
+import { main as makeData } from "./data.ts";
+import { openFolder } from "./data_folder.ts";
+import { helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
+import {
+  type CommandIo,
+  EXIT_FAILURE,
+  onInterrupt,
+  processIo,
+  progressBar,
+  runCommand,
+  write,
+} from "./terminal.ts";
+
+const FLAGS = {
+  recipe: textFlag({ help: "the run's recipe, as in recipes/train", placeholder: "FILE" }),
+  state: textFlag({
+    help: "the folder of the run: its state, its data and its models; .state/NAME by default",
+    placeholder: "DIR",
+  }),
+  resume: switchFlag({ help: "goes on with the run that the folder holds" }),
+  phase: textFlag({ help: "stops after this phase of the recipe", placeholder: "NAME" }),
+  threads: integerFlag({
+    help: "threads of the wasm backend",
+    min: 1,
+    max: 64,
+    fallback: undefined,
+    shown: "one for each core",
+  }),
+};
+
+const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME]";
+const ABOUT = "Trains a model: cold start, GRPO and rejection sampling, as the recipe says.";
+
+/** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
+export async function main(
+  args: readonly string[],
+  options: { io?: CommandIo; signal?: AbortSignal } = {},
+): Promise<number> {
+  const { io = processIo(), signal } = options;
+  const { values, help } = parseFlags(FLAGS, { command: "train", args, env: io.env });
+  if (help) {
+    write(io.stdout, `${helpText(FLAGS, { usage: USAGE, about: ABOUT })}\n`);
+    return 0;
+  }
+  if (values.recipe === undefined) throw new OptionError("cannot train: --recipe is missing");
+  const recipe = await openRecipe(values.recipe);
+  const names = recipe.phases.map(({ name }) => name);
+  if (values.phase !== undefined && !names.includes(values.phase)) {
+    throw new OptionError(
+      `cannot train: --phase is ${JSON.stringify(values.phase)}, must be one of ${
+        names.join(", ")
+      }`,
+    );
+  }
+  const state = values.state ?? `.state/${recipe.name}`;
+  const folder = openFolder(state);
+  if (!values.resume && folder.readText(STATE_FILE) !== null) {
+    throw new OptionError(
+      `cannot train: ${JSON.stringify(state)} holds a run, must be empty, or go on with --resume`,
+    );
+  }
+  const data = await dataOf(recipe, { state, io, signal });
+  if (data === null) return EXIT_FAILURE;
+  const { source, config } = await modelOf(recipe, data.tokenizer);
+  const bar = stepBar(io);
+  const { outcome, hash, costs, message } = await runPipeline({
+    ...{ recipe, data, source, config, folder, scorer: openScorer(recipe.rewards) },
+    fingerprint: fingerprintOf(recipe, { data, config, source }),
+    subfolder: (name) => openFolder(`${state}/${name}`),
+    threads: values.threads ?? navigator.hardwareConcurrency,
+    ...(values.phase !== undefined && { until: values.phase }),
+    ...(signal && { signal }),
+    onStep: bar.onStep,
+    onEvent(line) {
+      bar.clear();
+      write(io.stdout, `${line}\n`);
+    },
+  }).finally(() => {
+    bar.clear();
+    source.close();
+  });
+  writeText(folder, { name: "cost.json", text: `${JSON.stringify(costs, null, 1)}\n` });
+  write(io.stdout, costText(costs, recipe.watts));
+  if (message !== null) write(io.stderr, `${message}\n`);
+  write(io.stdout, `state ${hash}\n`);
+  return outcome === "done" ? 0 : EXIT_FAILURE;
+}
+
+async function openRecipe(path: string): Promise<TrainRecipe> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (error) {
+    throw new OptionError(
+      `cannot train: --recipe cannot be read (${(error as Error).name}), must be a file`,
+    );
+  }
+  const folder = path.replace(/[^/\\]*$/, "");
+  const resolve = (file: string) => /^(?:\/|[A-Za-z]:)/.test(file) ? file : folder + file;
+  return readTrainRecipe(text, { file: path, resolve });
+}
+
+/** The corpus that the recipe names, made first where it says how; null where that was stopped. */
+async function dataOf(
+  recipe: TrainRecipe,
+  { state, io, signal }: { state: string; io: CommandIo; signal?: AbortSignal },
+): Promise<RunData | null> {
+  const out = "folder" in recipe.data ? recipe.data.folder : `${state}/data`;
+  const at = (name: string) => openFolder(`${out}/${name}`);
+  if ("recipe" in recipe.data && at("packed").readText("report.json") === null) {
+    const { recipe: path, files } = recipe.data;
+    const args = ["--recipe", path, "--out", out, "--resume"];
+    const code = await makeData(files === undefined ? args : [...args, "--data", files], {
+      ...{ io, ...(signal && { signal }) },
+    });
+    if (code !== 0) return null;
+  }
+  if (openFolder(out).readText(MANIFEST_FILE) === null) {
+    throw new OptionError(
+      `cannot train: data.folder is ${
+        JSON.stringify(out)
+      }, must be a whole corpus (deno task data)`,
+    );
+  }
+  return await openData({
+    rows: openFolder(out),
+    tokenizer: at("tokenizer"),
+    packed: at("packed"),
+  });
+}
+
+type Config = Readonly<Record<string, MetadataValue>>;
+
+async function modelOf(
+  { model, seed }: TrainRecipe,
+  tokenizer: Tokenizer,
+): Promise<{ source: TensorSource; config: Config }> {
+  if ("from" in model) {
+    const source = await openCheckpoint(model.from);
+    const text = await source.sidecar("config.json");
+    if (text === null) {
+      throw new OptionError(
+        `cannot train: model.from is ${
+          JSON.stringify(model.from)
+        }, must be a folder with config.json`,
+      );
+    }
+    return { source, config: JSON.parse(text) };
+  }
+  const { vocabSize } = tokenizer;
+  const config: Config = { vocab_size: vocabSize, ...model.config };
+  if (Number(config.vocab_size) < vocabSize) {
+    throw new OptionError(
+      `cannot train: model.config.vocab_size is ${config.vocab_size}, must be at least ` +
+        `${vocabSize} (the tokenizer's)`,
+    );
+  }
+  return { source: initialWeights(config, { seed, deviation: model.deviation }), config };
+}
+
+/** Stands for all that decides what is learnt; how much compute there is may change in between. */
+function fingerprintOf(
+  recipe: TrainRecipe,
+  { data, config, source }: { data: RunData; config: Config; source: TensorSource },
+): string {
+  const { name, seed, batch, rewards, evaluation, backend, model } = recipe;
+  const phases = recipe.phases.map(({ gate: _gate, share: _share, ...phase }) => phase);
+  const begins = "from" in model ? source.byteLength : model.deviation;
+  const text = JSON.stringify({
+    ...{ name, seed, batch, rewards, evaluation, backend, phases, config, begins },
+    ...{ data: data.fingerprint, tokenizer: data.tokenizerFiles },
+  });
+  return bytesToHex(sha256(new TextEncoder().encode(text)));
+}
+
+/** What a bar shows of a step's metrics, where it has them. */
+const SHOWN = ["loss", "reward", "entropy", "kl", "clip_ratio/region_mean", "expert_load"];
+
+function stepBar(io: CommandIo) {
+  let shown: RunProgress | null = null;
+  const open = (label: string) =>
+    progressBar(io.stderr, {
+      label,
+      amounts: () => shown === null ? "" : stepText(shown),
+    });
+  let bar = open("");
+  return {
+    onStep(progress: RunProgress) {
+      if (progress.phase !== shown?.phase) bar = open(progress.phase);
+      shown = progress;
+      bar.onProgress({ loadedBytes: progress.step, totalBytes: progress.steps });
+    },
+    clear: () => bar.clear(),
+  };
+}
+
+function stepText({ step, steps, metrics, tokensPerSecond, secondsLeft }: RunProgress): string {
+  const names = [
+    ...SHOWN,
+    ...Object.keys(metrics).filter((name) => /^rewards\/.*\/mean$/.test(name)),
+    "completions/mean_length",
+  ];
+  const figures = names.flatMap((name) =>
+    metrics[name] === undefined
+      ? []
+      : `${name.replace(/^(?:rewards|completions)\/|\/(?:mean|region_mean)$/g, "")} ${
+        metrics[name].toPrecision(3)
+      }`
+  );
+  return [
+    `${step}/${steps}`,
+    ...figures,
+    `${Math.round(tokensPerSecond)} tokens/s`,
+    `${Math.round(secondsLeft)} s left`,
+  ].join(", ");
+}
+
+if (import.meta.main) {
+  const stop = new AbortController();
+  onInterrupt(() => stop.abort(), { terminate: true });
+  await runCommand(() => main(Deno.args, { signal: stop.signal }));
+}

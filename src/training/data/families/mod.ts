@@ -1,0 +1,57 @@
+/** The families, and problem i of one as a function of seed, family and i. */
+
+import { Draws } from "../draws.ts";
+import type { Family, Problem } from "../problem.ts";
+import type { Notation } from "../working.ts";
+import { addition } from "./addition.ts";
+import { comparison } from "./comparison.ts";
+import { countdown } from "./countdown.ts";
+import { division } from "./division.ts";
+import { expression } from "./expression.ts";
+import { multiplication } from "./multiplication.ts";
+import { ordering } from "./ordering.ts";
+import { outside } from "./outside.ts";
+import { strings } from "./strings.ts";
+import { subtraction } from "./subtraction.ts";
+import { syllogism } from "./syllogism.ts";
+import { time } from "./time.ts";
+import { units } from "./units.ts";
+import { wordProblem } from "./word_problem.ts";
+
+export const FAMILIES: readonly Family[] = [
+  addition,
+  subtraction,
+  multiplication,
+  division,
+  expression,
+  comparison,
+  units,
+  time,
+  wordProblem,
+  countdown,
+  ordering,
+  syllogism,
+  strings,
+  outside,
+];
+
+export function familyNamed(name: string): Family | undefined {
+  return FAMILIES.find((family) => family.name === name);
+}
+
+export interface ProblemOptions {
+  readonly seed: number;
+  /** Which problem of the family's endless row, from 0. */
+  readonly index: number;
+  /** The easiest and the hardest level that are drawn. */
+  readonly levels: readonly [number, number];
+  readonly notation: Notation;
+}
+
+/** Problem `index` of a family. Nothing but the options decides what it is. */
+export function problemAt(family: Family, options: ProblemOptions): Problem {
+  const { seed, index, levels, notation } = options;
+  const draws = new Draws(`${seed}/${family.name}/${index}`);
+  const difficulty = draws.integer(levels[0], levels[1]);
+  return { family: family.name, difficulty, ...family.make(draws, { difficulty, notation }) };
+}

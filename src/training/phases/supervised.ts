@@ -1,0 +1,74 @@
+/**
+ * Supervised steps over packed sequences: cold start, the short pre-training in front of it, and the
+ * training on accepted samples. Samples that share a sequence don't see each other.
+ */
+
+import { type PackedSequence, samplesOf } from "../data/packing/packer.ts";
+import { nextTokens, type TrainingSequence } from "../batch.ts";
+import { rateAt } from "../schedule.ts";
+import type { Trainer } from "../trainer.ts";
+import type { UpdateRecipe } from "../run/phase_recipe.ts";
+import { microBatches } from "./micro_batches.ts";
+import type { PackedStream } from "./packed_stream.ts";
+import { expertLoad, type PhaseWork, type StepReport } from "./work.ts";
+
+export interface SupervisedOptions {
+  readonly trainer: Trainer;
+  readonly stream: PackedStream;
+  readonly update: UpdateRecipe;
+  /** Updates that are planned, which the learning rate goes by. */
+  readonly steps: number;
+  /** Tokens of a step at least. */
+  readonly tokens: number;
+  /** Steps at the beginning in which every token counts. */
+  readonly pretrainSteps: number;
+}
+
+export class SupervisedWork implements PhaseWork {
+  readonly #options: SupervisedOptions;
+
+  constructor(options: SupervisedOptions) {
+    this.#options = options;
+  }
+
+  async step(step: number): Promise<StepReport> {
+    const { trainer, stream, update, steps, tokens, pretrainSteps } = this.#options;
+    const first = await stream.at(0);
+    const perStep = Math.ceil(tokens / first.ids.length);
+    const packed: PackedSequence[] = [];
+    for (let i = 0; i < perStep; i++) packed.push(await stream.at(step * perStep + i));
+    const sequences = trainingSequences(packed, { everyToken: step < pretrainSteps });
+    const rate = rateAt({ ...update, peak: update.rate, steps }, step);
+    trainer.step(microBatches(sequences, trainer.buffers.shape), {
+      rate,
+      biasRate: update.biasRate,
+    });
+    const totals = await trainer.totals();
+    const trained = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
+    return {
+      ...{ trainedTokens: trained, sampledTokens: 0, totals },
+      metrics: {
+        loss: totals.loss,
+        grad_norm: totals.gradientNorm,
+        learning_rate: rate,
+        epoch: step * perStep / stream.length,
+        ...await expertLoad(trainer),
+      },
+    };
+  }
+}
+
+/** The samples of sequences; all that count share the loss alike. */
+export function trainingSequences(
+  packed: readonly PackedSequence[],
+  { everyToken }: { everyToken: boolean },
+): TrainingSequence[] {
+  const samples = packed.flatMap(samplesOf).filter(({ ids }) => ids.length > 1);
+  const counts = samples.map(({ ids, targets }) =>
+    everyToken ? ids.map((_, i) => i > 0 ? 1 : 0) : Int32Array.from(targets)
+  );
+  const all = counts.reduce((sum, own) => sum + own.reduce((a, b) => a + b, 0), 0);
+  return samples.map(({ ids }, i) =>
+    nextTokens(ids, Array.from(counts[i], (count) => count / Math.max(1, all)))
+  );
+}

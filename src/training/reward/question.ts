@@ -1,0 +1,20 @@
+/** The question within a prompt that a chat template has rendered. */
+
+/** How templates mark a user's turn and its end. */
+const TURNS: readonly (readonly [begin: string, end: string])[] = [
+  ["<｜User｜>", "<｜Assistant｜>"],
+  ["<|im_start|>user\n", "<|im_end|>"],
+  ["<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"],
+];
+
+/** The last turn of a user; the prompt as it is where it has no such marks. */
+export function questionOf(prompt: string): string {
+  for (const [begin, end] of TURNS) {
+    const at = prompt.lastIndexOf(begin);
+    if (at < 0) continue;
+    const start = at + begin.length;
+    const stop = prompt.indexOf(end, start);
+    return prompt.slice(start, stop < 0 ? undefined : stop).trim();
+  }
+  return prompt;
+}

@@ -1,0 +1,380 @@
+/**
+ * Runs the phases of a recipe one after the other. Each ends with an evaluation: below its gate it goes on
+ * within its share of the compute, then the run stops. Everything that is learnt is a function of the
+ * recipe and the data, so a run that was stopped anywhere ends like one that was not.
+ */
+
+import { TrainingError } from "../../errors.ts";
+import type { MetadataValue, TensorSource } from "../../formats/tensor_source.ts";
+import type { OutputFolder } from "../data/build/folder.ts";
+import { evaluate } from "../phases/evaluation.ts";
+import type { Prompt } from "../phases/prompts.ts";
+import type { Scorer } from "../phases/scorer.ts";
+import type { PhaseWork, StepReport } from "../phases/work.ts";
+import { addTokens, type CostLine, costLine, NO_COST } from "./costs.ts";
+import type { RunData } from "./data.ts";
+import { exportModel } from "./export.ts";
+import { MetricsFile } from "./metrics.ts";
+import type { PhaseRecipe } from "./phase_recipe.ts";
+import { openPhase } from "./phase_work.ts";
+import type { TrainRecipe } from "./recipe.ts";
+import {
+  NOTHING_SAMPLED,
+  type Position,
+  readState,
+  readWeights,
+  type RunState,
+  saveState,
+  stateHash,
+} from "./state.ts";
+import { notFinite, restoreWeights, weightsFile } from "./weights_file.ts";
+import { openWorkbench, type Workbench } from "./workbench.ts";
+
+export interface RunProgress {
+  readonly phase: string;
+  readonly step: number;
+  readonly steps: number;
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly tokensPerSecond: number;
+  readonly secondsLeft: number;
+}
+
+export interface RunJob {
+  readonly recipe: TrainRecipe;
+  readonly data: RunData;
+  readonly scorer: Scorer;
+  /** The weights to begin with, and their config.json. */
+  readonly source: TensorSource;
+  readonly config: Readonly<Record<string, MetadataValue>>;
+  /** Stands for the recipe and the data. */
+  readonly fingerprint: string;
+  /** The run's own folder, and those below it. */
+  readonly folder: OutputFolder;
+  readonly subfolder: (name: string) => OutputFolder;
+  readonly threads: number;
+  /** The phase after which to stop; all of them by default. */
+  readonly until?: string;
+  readonly signal?: AbortSignal;
+  readonly onStep?: (progress: RunProgress) => void;
+  /** Told in a line what has happened. */
+  readonly onEvent?: (line: string) => void;
+}
+
+export interface RunResult {
+  readonly outcome: "done" | "stopped" | "below the gate";
+  readonly hash: string;
+  readonly costs: readonly CostLine[];
+  /** Why it stopped, for people. */
+  readonly message: string | null;
+}
+
+/** Goes on with the run that the folder holds, or begins one. Throws TrainingError for numbers that are not finite. */
+export async function runPipeline(job: RunJob): Promise<RunResult> {
+  const run = new Run(job);
+  try {
+    return await run.phases();
+  } finally {
+    run.close();
+  }
+}
+
+class Run {
+  readonly #job: RunJob;
+  readonly #metrics: MetricsFile;
+  #state: RunState;
+
+  constructor(job: RunJob) {
+    this.#job = job;
+    this.#state = readState(job.folder, job.fingerprint) ?? {
+      version: 1,
+      fingerprint: job.fingerprint,
+      position: { phase: 0, step: 0, sampled: NOTHING_SAMPLED, evaluations: [], costs: [] },
+      weights: null,
+      weightsHash: null,
+      seconds: [],
+      metricsBytes: 0,
+    };
+    this.#metrics = new MetricsFile(job.folder, { length: this.#state.metricsBytes });
+  }
+
+  close(): void {
+    this.#metrics.close();
+  }
+
+  async phases(): Promise<RunResult> {
+    const { recipe, data, until } = this.#job;
+    const heldout = await data.prompts("heldout", recipe.evaluation.problems);
+    const last = until === undefined
+      ? recipe.phases.length - 1
+      : recipe.phases.findIndex(({ name }) => name === until);
+    while (this.#state.position.phase <= last) {
+      const outcome = await this.#phase(recipe.phases[this.#state.position.phase], heldout);
+      if (outcome !== null) return this.#result(outcome.outcome, outcome.message);
+    }
+    return this.#result("done", null);
+  }
+
+  #result(outcome: RunResult["outcome"], message: string | null): RunResult {
+    const { recipe } = this.#job;
+    const { position, seconds } = this.#state;
+    const costs = position.costs.map((cost, i) =>
+      costLine(cost, {
+        ...{ phase: recipe.phases[i].name, seconds: seconds[i] ?? 0, watts: recipe.watts },
+      })
+    );
+    return { outcome, hash: stateHash(this.#state), costs, message };
+  }
+
+  async #phase(
+    phase: PhaseRecipe,
+    heldout: readonly Prompt[],
+  ): Promise<{ outcome: RunResult["outcome"]; message: string | null } | null> {
+    const { recipe, source, threads } = this.#job;
+    const parts = await openPhase(phase, this.#job);
+    const promptTokens = [...heldout, ...parts.prompts].reduce(
+      (most, { ids }) => Math.max(most, ids.length),
+      1,
+    );
+    const bench = await openWorkbench({ recipe, phase, source, threads, promptTokens });
+    try {
+      const bytes = await readWeights(this.#job.folder, this.#state);
+      if (bytes !== null) {
+        const optimizer = this.#state.position.step > 0;
+        restoreWeights(bench, { bytes, name: this.#state.weights!, optimizer });
+      } else await this.#save(bench);
+      const sampled = await parts.sample?.(bench, {
+        sampled: this.#state.position.sampled,
+        signal: this.#job.signal,
+        onSampled: (sampled, tokens) => this.#keepSampled(bench, { sampled, tokens }),
+      });
+      if (sampled === "stopped") return stopped(phase, this.#state.position.step);
+      const work = await parts.work(bench);
+      return await this.#steps({ phase, bench, work, heldout });
+    } finally {
+      bench.close();
+    }
+  }
+
+  async #steps(
+    place: { phase: PhaseRecipe; bench: Workbench; work: PhaseWork; heldout: readonly Prompt[] },
+  ): Promise<{ outcome: RunResult["outcome"]; message: string | null } | null> {
+    const { phase, bench } = place;
+    const { recipe, signal, onEvent } = this.#job;
+    const budget = phase.share * recipe.flops;
+    while (true) {
+      const { step } = this.#state.position;
+      const used = this.#cost().flops;
+      const isPlanned = step < phase.steps;
+      // The last planned step is evaluated, and every so many behind it.
+      const isDue = step > 0 && (step === phase.steps || step % phase.evaluateEvery === 0);
+      if (isDue || used >= budget) {
+        const accuracy = await this.#evaluate(place);
+        if (accuracy >= phase.gate && !isPlanned) {
+          await this.#finish(place);
+          return null;
+        }
+        if (used >= budget) {
+          if (accuracy >= phase.gate) {
+            await this.#finish(place);
+            return null;
+          }
+          await this.#save(bench);
+          return {
+            outcome: "below the gate",
+            message: belowGate(phase, { accuracy, used, budget }),
+          };
+        }
+        if (step === phase.steps) {
+          onEvent?.(
+            `${phase.name}: ${percent(accuracy)} is below the gate of ${percent(phase.gate)}; ` +
+              `it goes on (${percent(used / budget)} of its compute used)`,
+          );
+        }
+      }
+      if (signal?.aborted) {
+        await this.#save(bench);
+        return stopped(phase, step);
+      }
+      await this.#step(place);
+      if (this.#state.position.step % recipe.checkpoint.every === 0) await this.#save(bench);
+    }
+  }
+
+  async #step({ phase, bench, work }: { phase: PhaseRecipe; bench: Workbench; work: PhaseWork }) {
+    const { step } = this.#state.position;
+    const started = performance.now();
+    const report = await this.#checked(() => work.step(step), { phase, bench });
+    const seconds = (performance.now() - started) / 1000;
+    const { trainedTokens: trained, sampledTokens: sampled, metrics } = report;
+    const { activeParameters } = bench.model;
+    this.#add({ trained, sampled, activeParameters }, seconds);
+    this.#state = { ...this.#state, position: { ...this.#state.position, step: step + 1 } };
+    const cost = this.#cost();
+    const tokensPerSecond = (trained + sampled) / seconds;
+    this.#metrics.add({
+      ...{ phase: phase.name, step: step + 1, ...metrics, num_tokens: cost.trainedTokens },
+      ...{ step_time: seconds, tokens_per_second: tokensPerSecond },
+    });
+    const each = this.#state.seconds[this.#state.position.phase] / (step + 1);
+    this.#job.onStep?.({
+      ...{ phase: phase.name, step: step + 1, steps: phase.steps, metrics, tokensPerSecond },
+      secondsLeft: Math.max(0, phase.steps - step - 1) * each,
+    });
+  }
+
+  /** Makes a step; throws where it has left a number that is not finite. The checkpoints before it stay. */
+  async #checked(
+    make: () => Promise<StepReport>,
+    { phase, bench }: { phase: PhaseRecipe; bench: Workbench },
+  ): Promise<StepReport> {
+    let report: StepReport | null = null;
+    let reason = "";
+    try {
+      report = await make();
+    } catch (error) {
+      // Sampling meets logits that are not finite first.
+      if (!(error instanceof Error) || await notFinite(bench) === null) throw error;
+      reason = `; ${error.message}`;
+    }
+    const { totals } = report ?? { totals: null };
+    const isFine = report !== null &&
+      (totals === null || (Number.isFinite(totals.loss) &&
+        (Number.isFinite(totals.gradientNorm) || this.#job.recipe.backend.storage === "f16")));
+    if (isFine) return report!;
+    const found = await notFinite(bench);
+    const what = found === null
+      ? `the loss is ${totals?.loss}, its gradients' norm ${totals?.gradientNorm}`
+      : `the ${found.slot} of ${JSON.stringify(found.tensor)} holds ${found.value}`;
+    throw new TrainingError(
+      `cannot go on with ${phase.name}: after step ${this.#state.position.step + 1} ${what}, ` +
+        `must be finite; ${this.#state.weights} is the last whole state${reason}`,
+    );
+  }
+
+  async #evaluate(
+    { phase, bench, heldout }: {
+      phase: PhaseRecipe;
+      bench: Workbench;
+      heldout: readonly Prompt[];
+    },
+  ): Promise<number> {
+    const { data, recipe, onEvent } = this.#job;
+    const { position } = this.#state;
+    const { evaluations, step } = position;
+    const known = evaluations.at(-1);
+    // Resumed behind it.
+    if (known?.phase === phase.name && known.step === step) return known.accuracy;
+    const started = performance.now();
+    const { maxTokens } = recipe.evaluation;
+    const { endTokens, decode } = data;
+    const result = await evaluate(bench.engine, { prompts: heldout, maxTokens, endTokens, decode });
+    const { activeParameters } = bench.model;
+    this.#add(
+      { evaluated: result.tokens, activeParameters },
+      (performance.now() - started) / 1000,
+    );
+    const families = Object.fromEntries(
+      Object.entries(result.families).map((
+        [name, { right, problems }],
+      ) => [name, right / problems]),
+    );
+    const { accuracy } = result;
+    this.#state = {
+      ...this.#state,
+      position: {
+        ...this.#state.position,
+        evaluations: [...evaluations, { phase: phase.name, step, accuracy, families }],
+      },
+    };
+    this.#metrics.add({
+      ...{ phase: phase.name, step, "eval/accuracy": accuracy },
+      "eval/clipped_ratio": result.cutOff / result.problems,
+      ...Object.fromEntries(
+        Object.entries(families).map(([name, share]) => [`eval/families/${name}`, share]),
+      ),
+      "eval/example": `${result.example.prompt}\n${result.example.completion}`,
+    });
+    onEvent?.(
+      `${phase.name}: step ${step} of ${phase.steps}: ${percent(accuracy)} of ` +
+        `${result.problems} held-out problems`,
+    );
+    return accuracy;
+  }
+
+  /** Ends a phase: its model is written, and the next one begins with its weights. */
+  async #finish({ phase, bench }: { phase: PhaseRecipe; bench: Workbench }): Promise<void> {
+    const { data, config, subfolder, recipe } = this.#job;
+    const { tokenizer, tokenizerFiles } = data;
+    const next = this.#state.position.phase + 1;
+    const names = [`models/${phase.name}`, ...(next === recipe.phases.length ? ["model"] : [])];
+    for (const name of names) {
+      const folder = subfolder(name);
+      await exportModel(bench, { folder, config, tokenizer, tokenizerFiles });
+    }
+    const position = { ...this.#state.position, phase: next, step: 0, sampled: NOTHING_SAMPLED };
+    this.#state = { ...this.#state, position };
+    await this.#save(bench);
+  }
+
+  async #save(bench: Workbench): Promise<void> {
+    const optimizer = this.#state.position.step > 0;
+    await this.#put(await weightsFile(bench, { optimizer }));
+  }
+
+  #put(weights?: Uint8Array<ArrayBuffer>): void {
+    const { folder, recipe } = this.#job;
+    this.#metrics.sync();
+    const state = { ...this.#state, metricsBytes: this.#metrics.bytes };
+    const { keep } = recipe.checkpoint;
+    this.#state = saveState(folder, { state, ...(weights && { weights }), keep });
+  }
+
+  #keepSampled(
+    bench: Workbench,
+    { sampled, tokens }: {
+      sampled: Position["sampled"];
+      tokens: { count: number; seconds: number };
+    },
+  ): void {
+    const { activeParameters } = bench.model;
+    this.#add({ sampled: tokens.count, activeParameters }, tokens.seconds);
+    this.#state = { ...this.#state, position: { ...this.#state.position, sampled } };
+    this.#put();
+  }
+
+  #cost() {
+    const { costs, phase } = this.#state.position;
+    return costs[phase] ?? NO_COST;
+  }
+
+  #add(tokens: Parameters<typeof addTokens>[1], seconds: number): void {
+    const { position, seconds: all } = this.#state;
+    const costs = [...position.costs];
+    costs[position.phase] = addTokens(this.#cost(), tokens);
+    const times = [...all];
+    times[position.phase] = (times[position.phase] ?? 0) + seconds;
+    this.#state = { ...this.#state, position: { ...position, costs }, seconds: times };
+  }
+}
+
+function stopped(phase: PhaseRecipe, step: number) {
+  const message = `Stopped in ${phase.name} after step ${step}. ` +
+    "The same command with --resume goes on from here.";
+  return { outcome: "stopped" as const, message };
+}
+
+function belowGate(
+  { name, gate, share }: PhaseRecipe,
+  { accuracy, used, budget }: { accuracy: number; used: number; budget: number },
+): string {
+  return `${name} ends at ${percent(accuracy)} of the held-out problems, below its gate of ` +
+    `${percent(gate)}, and its compute is used up (${(used / 1e12).toPrecision(3)} of ` +
+    `${(budget / 1e12).toPrecision(3)} TFLOP, ${
+      percent(share)
+    } of the run's). No model is shipped. ` +
+    "With more compute.teraflops, --resume goes on.";
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}

@@ -1,0 +1,188 @@
+/**
+ * Trains a model: steps of micro-batches whose gradients add up, then an update. All of it is recorded once
+ * and runs on the backend; the host writes tokens and the learning rate, and reads sums when it wants them.
+ */
+
+import type { Buffer, Plan } from "../backend/backend.ts";
+import { CLOCK, TOTALS, type TrainingBackend } from "../backend/training.ts";
+import type { LossScaling, UpdateRule } from "../backend/training_params.ts";
+import type { Model } from "../model/types.ts";
+import { type BatchShape, type PackedRows, pagesFor, type TrainingSequence } from "./batch.ts";
+import { type ModelParameters, modelParameters, type RuleOptions } from "./model_parameters.ts";
+import { gateTraining, lossOf, type Objective } from "./objective.ts";
+import { type BalanceShare, StepBuffers } from "./step_buffers.ts";
+import { countsBuffer, recordApply, recordBegin } from "./step_plans.ts";
+import type { TapeBackend } from "./tape/mod.ts";
+import type { ActivationUse } from "./tape/program.ts";
+
+export type { Objective };
+
+export interface TrainerOptions {
+  readonly shape: BatchShape;
+  readonly objective: Objective;
+  readonly rule: UpdateRule;
+  readonly parameters: RuleOptions;
+  /** The norm that gradients are shortened to. */
+  readonly maxNorm?: number;
+  readonly checkpoint?: boolean;
+  /** Factor on the loss; grows and shrinks by `scaling`, where that is given. 1 by default. */
+  readonly lossScale?: number;
+  readonly scaling?: LossScaling;
+  /** The loss that keeps experts in balance. */
+  readonly balance?: Pick<BalanceShare, "over" | "alpha">;
+  /** Take the experts from the sequences instead of asking the gates. */
+  readonly replayRouting?: boolean;
+}
+
+/** What a step has done, all sums over its micro-batches. */
+export interface StepTotals {
+  readonly loss: number;
+  readonly balance: number;
+  readonly tokens: number;
+  /** Of tokens with a target: means of the k3 estimate, of the share that was clipped, and of ratios. */
+  readonly kl: number;
+  readonly clipFraction: number;
+  readonly ratio: number;
+  /** Of the last update. */
+  readonly gradientNorm: number;
+  readonly updates: number;
+  readonly skipped: number;
+  readonly lossScale: number;
+}
+
+export class Trainer {
+  readonly model: Model;
+  readonly parameters: ModelParameters;
+  readonly buffers: StepBuffers;
+  /** What a micro-batch's activations take. */
+  readonly activations: ActivationUse;
+  readonly #backend: TrainingBackend;
+  readonly #options: TrainerOptions;
+  readonly #begin: Plan;
+  readonly #accumulate: Plan;
+  readonly #apply: Plan;
+  /** f32 [gates, most experts] and [1, 1]; null without gates. */
+  readonly #counts: Buffer | null;
+  readonly #biasRate: Buffer;
+
+  constructor({ tape, model }: { tape: TapeBackend; model: Model }, options: TrainerOptions) {
+    const { shape, lossScale = 1, rule } = options;
+    this.model = model;
+    this.#backend = tape.inner;
+    this.#options = options;
+    const buffers = new StepBuffers({ tape, model }, { shape, lossScale });
+    this.buffers = buffers;
+    const cache = model.createKvCache(pagesFor(shape).all, "f32");
+    const { inputs } = buffers;
+    this.parameters = modelParameters({ tape, model }, { inputs, cache });
+    const { trained, gates } = this.parameters;
+    this.#backend.allocateGradients(trained, { moments: rule.kind === "lars" ? 1 : 2 });
+    this.#counts = countsBuffer(this.#backend, { gates });
+    this.#biasRate = this.#backend.createBuffer({ kind: "f32", rows: 1, width: 1 });
+    const { plan, activations } = tape.recordStep({
+      forward: (ops) =>
+        model.forward(ops, {
+          ...{ inputs, cache, rows: shape.rows, logitRowCount: shape.logitRows },
+        }),
+      logits: model.logits,
+      loss: lossOf(options.objective, buffers),
+      checkpoint: options.checkpoint ?? false,
+      gate: (index) => gateTraining(index, { ...options, tape, buffers, counts: this.#counts }),
+    });
+    this.#accumulate = plan;
+    this.activations = activations;
+    const { clock, totals } = buffers;
+    const sums = { totals, counts: this.#counts };
+    this.#begin = recordBegin(this.#backend, { ...sums, parameters: trained });
+    const { maxNorm, scaling } = options;
+    this.#apply = recordApply(this.#backend, {
+      ...{ ...sums, clock, rule, biasRate: this.#biasRate, measured: trained },
+      ...{ parameters: this.parameters, rules: options.parameters },
+      ...(maxNorm !== undefined && { maxNorm }),
+      ...(scaling && { scaling }),
+    });
+  }
+
+  /** One step: the gradients of all micro-batches, then an update. */
+  step(
+    microBatches: readonly (readonly TrainingSequence[])[],
+    options: { rate: number; biasRate?: number },
+  ): void {
+    this.begin();
+    const share = shareOf(microBatches.flat());
+    for (const sequences of microBatches) this.accumulate(sequences, share);
+    this.apply(options);
+  }
+
+  /** Forgets the gradients and sums of the step before. */
+  begin(): void {
+    this.#backend.submit(this.#begin);
+  }
+
+  /**
+   * Adds the gradients of one micro-batch. `whole` is what balance losses are shared among: the sequences
+   * and tokens of the whole step, whoever computes them.
+   */
+  accumulate(
+    sequences: readonly TrainingSequence[],
+    whole: { sequences: number; tokens: number } = shareOf(sequences),
+  ): PackedRows {
+    const { balance } = this.#options;
+    const packed = this.buffers.fill(sequences, balance && { ...balance, ...whole });
+    this.#backend.submit(this.#accumulate);
+    return packed;
+  }
+
+  /**
+   * Changes the parameters by the gradients so far. `biasRate` is the step of correction biases (gamma of
+   * DeepSeek-V3, section 2.1.2); 0 by default.
+   */
+  apply({ rate, biasRate = 0 }: { rate: number; biasRate?: number }): void {
+    this.#backend.write(this.buffers.clock, Float32Array.of(rate), CLOCK.rate);
+    this.#backend.write(this.#biasRate, Float32Array.of(biasRate));
+    this.#backend.submit(this.#apply);
+  }
+
+  /** Waits for everything submitted; what the step so far has summed up. */
+  async totals(): Promise<StepTotals> {
+    const totals = await this.#backend.read(this.buffers.totals);
+    const clock = await this.#backend.read(this.buffers.clock);
+    const tokens = totals[TOTALS.tokens];
+    const mean = (sum: number) => sum / Math.max(tokens, 1);
+    return {
+      loss: totals[TOTALS.loss],
+      balance: totals[TOTALS.balance],
+      tokens,
+      kl: mean(totals[TOTALS.kl]),
+      clipFraction: mean(totals[TOTALS.clipped]),
+      ratio: mean(totals[TOTALS.ratio]),
+      gradientNorm: clock[CLOCK.norm],
+      updates: clock[CLOCK.updates],
+      skipped: clock[CLOCK.skipped],
+      lossScale: clock[CLOCK.lossScale],
+    };
+  }
+
+  /** Waits for everything submitted; how many tokens of the step chose each expert, gate by gate. */
+  async expertCounts(): Promise<Float32Array[]> {
+    if (this.#counts === null) return [];
+    const counts = await this.#backend.read(this.#counts);
+    const { width } = this.#counts;
+    return this.parameters.gates.map(({ experts }, gate) =>
+      counts.slice(gate * width, gate * width + experts)
+    );
+  }
+
+  /** Bytes of parameters' gradients and moments, and of masters. */
+  get stateBytes(): number {
+    return this.#backend.trainingBytes();
+  }
+}
+
+/** What all sequences of a step share. */
+export function shareOf(
+  sequences: readonly TrainingSequence[],
+): { sequences: number; tokens: number } {
+  const tokens = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
+  return { sequences: sequences.length, tokens };
+}

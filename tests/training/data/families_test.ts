@@ -1,0 +1,59 @@
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { checkerOf, checkSolution } from "../../../src/training/data/checkers/mod.ts";
+import { FAMILIES, problemAt } from "../../../src/training/data/families/mod.ts";
+import type { Family, Problem } from "../../../src/training/data/problem.ts";
+import { NOTATIONS } from "../../../src/training/data/working.ts";
+
+const PROBLEMS_PER_LEVEL = 800;
+
+function* problemsOf(family: Family, options: { seed?: number; count?: number } = {}) {
+  const { seed = 11, count = PROBLEMS_PER_LEVEL } = options;
+  for (let level = 1; level <= family.levels; level++) {
+    for (let index = 0; index < count; index++) {
+      const notation = NOTATIONS[index % NOTATIONS.length];
+      yield problemAt(family, { seed, index, levels: [level, level], notation });
+    }
+  }
+}
+
+for (const family of FAMILIES) {
+  const checker = checkerOf(family.name)!;
+
+  Deno.test(`${family.name}: the checker reads every prompt and agrees with the generator`, () => {
+    for (const problem of problemsOf(family)) {
+      assert(checker.isRight(problem.prompt, problem.reply), JSON.stringify(problem));
+    }
+  });
+
+  Deno.test(`${family.name}: every step holds when worked out again`, () => {
+    let claims = 0;
+    for (const { prompt, steps, key } of problemsOf(family)) {
+      const { right, wrong } = checkSolution(family.name, { prompt, lines: steps });
+      assertEquals(wrong, [], key);
+      claims += right;
+    }
+    assert(claims > 0 || family.name === "outside", "no step makes a claim");
+  });
+
+  Deno.test(`${family.name}: the answer to another problem is refused`, () => {
+    let last: Problem | undefined;
+    for (const problem of problemsOf(family)) {
+      if (last !== undefined && last.reply !== problem.reply && family.name !== "outside") {
+        const isSame = last.answer === problem.answer;
+        const verdict = checker.isRight(problem.prompt, last.reply);
+        // Replies may name the other problem's things, so that even a same answer may be refused.
+        if (!isSame) assertEquals(verdict, false, `${problem.prompt} <- ${last.reply}`);
+      }
+      last = problem;
+    }
+  });
+
+  Deno.test(`${family.name}: nothing but seed, family and index decides on a problem`, () => {
+    const options = { levels: [1, family.levels], notation: "columns" } as const;
+    const at = (seed: number, index: number) => problemAt(family, { seed, index, ...options });
+    const forwards = Array.from({ length: 50 }, (_, i) => at(3, i));
+    const backwards = Array.from({ length: 50 }, (_, i) => at(3, 49 - i)).reverse();
+    assertEquals(forwards, backwards);
+    assertNotEquals(forwards, Array.from({ length: 50 }, (_, i) => at(4, i)));
+  });
+}
