@@ -12,11 +12,16 @@ const adapter = await findAdapter();
 const isSoftware = adapter?.info.isFallbackAdapter ?? false;
 const allowed = Deno.env.get(VARIABLE);
 
+/** Why nothing is tried on software adapters; undefined where they are asked for. */
+export const SOFTWARE_SKIPPED: string | undefined = allowed === "software" || allowed === "all"
+  ? undefined
+  : `a software adapter only, which takes minutes: ${VARIABLE}=software, or =all`;
+
 /** Why tests of the GPU are skipped; undefined where they run. */
 export const GPU_SKIPPED: string | undefined = adapter === null
   ? "no adapter; a software one comes with mesa-vulkan-drivers"
-  : isSoftware && allowed !== "software" && allowed !== "all"
-  ? `a software adapter only, which takes minutes: ${VARIABLE}=software, or =all`
+  : isSoftware
+  ? SOFTWARE_SKIPPED
   : undefined;
 
 /** For `Conformance.sparse`. */
