@@ -1,7 +1,6 @@
 /**
  * Every weight format on the device: what a table's rows are after packing and decoding, against
- * `src/quant/dequantize.ts`. Formats of one term have the same numbers. Those that add a minimum may be off
- * by a unit in the last place of the largest term that a value of the block can have.
+ * `src/quant/dequantize.ts`. All have the same numbers but Q4_1 and Q4_K, which round twice.
  */
 
 import { assert, assertEquals, assertRejects } from "@std/assert";
@@ -11,6 +10,7 @@ import { FormatError } from "../../../src/errors.ts";
 import { dequantize } from "../../../src/quant/dequantize.ts";
 import { rowBytes, TENSOR_TYPES, type TensorType } from "../../../src/quant/types.ts";
 import { filled, withBackend } from "../_harness.ts";
+import { UNIT_ROUNDOFF } from "../_tolerance.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../../support/gpu.ts";
 import { blocks, HALVES, makeFinite, tensorOf } from "./_blocks.ts";
 
@@ -41,28 +41,37 @@ function valuesOf(type: TensorType, bytes: Uint8Array): Float32Array {
   return values;
 }
 
-/** The values without the term that the half at `offset` scales. */
-function without(type: TensorType, { bytes, offset }: { bytes: Uint8Array; offset: number }) {
+/** Where the nibbles of a block begin whose values are `scale * (16 + n) + (minimum - 16 * scale)`. */
+const NIBBLES: Partial<Record<TensorType, number>> = { Q4_1: 4, Q4_K: 16 };
+
+/** The values of blocks whose half at `offset` is zero, and each of whose nibbles is `nibble` if given. */
+function variant(
+  type: TensorType,
+  { bytes, offset, nibble }: { bytes: Uint8Array; offset: number; nibble?: number },
+): Float32Array {
   const { blockBytes } = TENSOR_TYPES[type];
   const copy = bytes.slice();
-  for (let at = offset; at < copy.length; at += blockBytes) copy.fill(0, at, at + 2);
+  for (let at = 0; at < copy.length; at += blockBytes) {
+    copy.fill(0, at + offset, at + offset + 2);
+    if (nibble !== undefined) copy.fill(17 * nibble, at + NIBBLES[type]!, at + blockBytes);
+  }
   return valuesOf(type, copy);
 }
 
-/** Values of which about the largest one occurs among as many, with the same scale. */
-const NEIGHBOURS = 16;
-
-/** How far each value may be off. */
+/**
+ * How far each value may be off. Scales and minima have at most 17 bits and numbers 5, so that products are
+ * exact, and `scale * n + minimum` is rounded once, here as there. Nibbles round `minimum - 16 * scale`
+ * before that: half a place of it, and once more half a place of what they give.
+ */
 function tolerances(type: TensorType, bytes: Uint8Array): (i: number) => number {
-  const halves = HALVES[type];
-  if (halves?.minimum === undefined) return () => 0;
-  const products = without(type, { bytes, offset: halves.minimum });
-  const minima = without(type, { bytes, offset: halves.scale });
-  return (i) => {
-    const first = i - i % NEIGHBOURS;
-    const largest = Math.max(...products.subarray(first, first + NEIGHBOURS).map(Math.abs));
-    return 2 ** -22 * Math.max(largest, Math.abs(minima[i]));
-  };
+  if (NIBBLES[type] === undefined) return () => 0;
+  const { scale, minimum } = HALVES[type]!;
+  const scales = variant(type, { bytes, offset: minimum!, nibble: 1 });
+  const minima = variant(type, { bytes, offset: scale });
+  const values = valuesOf(type, bytes);
+  // The second place is one of a number that is off by the first.
+  const place = UNIT_ROUNDOFF * (1 + 2 ** -20);
+  return (i) => place * (Math.abs(minima[i] - 16 * scales[i]) + 2 * Math.abs(values[i]));
 }
 
 function assertDecoded(
