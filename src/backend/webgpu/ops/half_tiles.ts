@@ -102,7 +102,7 @@ ${partialMemory(tile)}`;
 
 /** WGSL of where a vector of four rows lies among those of a column, so that neighbouring threads use all banks. */
 function rowVector(vector: string, unit: string, { shape }: BlockTile): string {
-  return `(${vector}) ^ (${unit} * 4u & ${shapeRows(shape) / 4 - 1}u)`;
+  return `(${vector}) ^ ((${unit} * 4u) & ${shapeRows(shape) / 4 - 1}u)`;
 }
 
 /** The same of a token's place among those of neighbouring threads. */
