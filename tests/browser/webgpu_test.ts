@@ -23,14 +23,14 @@ const TRIED: readonly (readonly [name: RegExp, every: number])[] = [
   [/gatherRows copies/, 1],
   [/linear is right/, 1],
   [/gatedLinear is right/, 3],
-  [/experts add/, 2],
+  [/experts add/, 3],
   [/one expert serves many rows/, 1],
   [/the gate chooses/, 2],
   [/: attention is right over paged/, 3],
   [/latent attention is right over paged/, 3],
   [/pages of .* in q8 come back/, 1],
   [/the largest logit is chosen/, 1],
-  [/filter gives the sampler's tokens/, 1],
+  [/ties at every border go by id/, 1],
 ];
 
 async function inPage(
