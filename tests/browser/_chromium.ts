@@ -19,7 +19,7 @@ const FLAGS = [
 ];
 
 /** Why tests in a browser are skipped; undefined where they run. */
-export const BROWSER_SKIPPED: string | undefined = isFile(EXECUTABLE)
+const BROWSER_SKIPPED: string | undefined = isFile(EXECUTABLE)
   ? SOFTWARE_SKIPPED
   : `no ${EXECUTABLE}; SLUICE_CHROMIUM names another, Debian's package is chromium`;
 
@@ -126,4 +126,26 @@ function isFile(path: string): boolean {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
   }
+}
+
+async function inPage(
+  t: Deno.TestContext,
+  body: (page: OpenPage, t: Deno.TestContext) => Promise<void>,
+): Promise<void> {
+  const page = await OpenPage.open();
+  try {
+    await body(page, t);
+  } finally {
+    await page.close();
+  }
+}
+
+/** Declares a test with a page of its own. */
+export function pageTest(name: string, body: Parameters<typeof inPage>[1]): void {
+  const note = BROWSER_SKIPPED === undefined ? "" : ` (skipped: ${BROWSER_SKIPPED})`;
+  Deno.test({
+    name: `browser: ${name}${note}`,
+    ignore: BROWSER_SKIPPED !== undefined,
+    fn: (t) => inPage(t, body),
+  });
 }
