@@ -97,6 +97,13 @@ pub fn scratch_bytes(cols: usize, pairs: usize, experts: usize, cached: usize) -
     plan::scratch_bytes(cols, pairs, experts, cached)
 }
 
+/// Bytes of scratch that each thread needs for the products of a backward pass, and for the attention of
+/// sequences of up to `rows` rows where `group` heads read the same keys.
+#[wasm_bindgen]
+pub fn training_scratch_bytes(group: usize, rows: usize) -> usize {
+    4 * training::attention::scratch_floats(group, rows)
+}
+
 fn precision_of(precision: u32) -> activations::Precision {
     match precision {
         0 => activations::Precision::Q8,

@@ -51,6 +51,24 @@ mod imp {
         pub fn swap_neighbours(self) -> Self {
             Self(i32x4_shuffle::<1, 0, 3, 2>(self.0, self.0))
         }
+        /// Lane i of each of the four, in the order of the lanes.
+        #[inline(always)]
+        pub fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+            let ab = [
+                i32x4_shuffle::<0, 4, 1, 5>(a.0, b.0),
+                i32x4_shuffle::<2, 6, 3, 7>(a.0, b.0),
+            ];
+            let cd = [
+                i32x4_shuffle::<0, 4, 1, 5>(c.0, d.0),
+                i32x4_shuffle::<2, 6, 3, 7>(c.0, d.0),
+            ];
+            [
+                Self(i64x2_shuffle::<0, 2>(ab[0], cd[0])),
+                Self(i64x2_shuffle::<1, 3>(ab[0], cd[0])),
+                Self(i64x2_shuffle::<0, 2>(ab[1], cd[1])),
+                Self(i64x2_shuffle::<1, 3>(ab[1], cd[1])),
+            ]
+        }
         #[inline(always)]
         pub unsafe fn store(self, p: *mut f32) {
             v128_store(p as *mut v128, self.0)
@@ -489,6 +507,9 @@ mod imp {
         }
         pub fn swap_neighbours(self) -> Self {
             Self([1, 0, 3, 2].map(|i| self.0[i]))
+        }
+        pub fn transpose(rows: [Self; 4]) -> [Self; 4] {
+            core::array::from_fn(|i| Self(rows.map(|row| row.0[i])))
         }
         pub unsafe fn store(self, p: *mut f32) {
             (p as *mut [f32; 4]).write_unaligned(self.0)

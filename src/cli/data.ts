@@ -10,6 +10,7 @@ import { buildCorpus } from "../training/data/build/build.ts";
 import { readReport } from "../training/data/build/finish.ts";
 import type { OutputFolder } from "../training/data/build/folder.ts";
 import { corpusRows, readManifest } from "../training/data/corpus.ts";
+import { type Wording, WORDINGS } from "../training/data/draws.ts";
 import { FAMILIES, familyNamed, problemAt } from "../training/data/families/mod.ts";
 import { SampleEncoder } from "../training/data/packing/encode.ts";
 import { packCorpus } from "../training/data/packing/pack.ts";
@@ -58,6 +59,11 @@ const FLAGS = {
     words: NOTATIONS,
     fallback: "columns",
   }),
+  wording: choiceFlag({
+    help: "show: in a phrasing of several with a sentence for an answer, or as short as can be",
+    words: WORDINGS,
+    fallback: "full",
+  }),
 };
 
 const USAGE = "deno task data --recipe FILE --out DIR [--resume] | deno task data show FAMILY";
@@ -91,9 +97,16 @@ export async function main(
 
 function show(
   name: string | undefined,
-  options: { level?: number; count: number; seed: number; notation: Notation; io: CommandIo },
+  options: {
+    level?: number;
+    count: number;
+    seed: number;
+    notation: Notation;
+    wording: Wording;
+    io: CommandIo;
+  },
 ): void {
-  const { level, count, seed, notation, io } = options;
+  const { level, count, seed, notation, wording, io } = options;
   const family = familyNamed(name ?? "");
   if (family === undefined) {
     const known = FAMILIES.map(({ name, about }) => `  ${name.padEnd(16)}${about}`).join("\n");
@@ -108,7 +121,7 @@ function show(
   }
   const levels: [number, number] = level === undefined ? [1, family.levels] : [level, level];
   for (let index = 0; index < count; index++) {
-    const problem = problemAt(family, { seed, index, levels, notation });
+    const problem = problemAt(family, { seed, index, levels, notation, wording });
     const solution = withReasoning(problem.steps.join("\n"), problem.reply);
     write(io.stdout, `${problem.prompt}\n${solution}\n\n`);
   }

@@ -102,6 +102,12 @@ export function set_scratch(context: number, at: number, bytes: number): void;
  */
 export function set_streams(context: number, streams: number): void;
 
+/**
+ * Bytes of scratch that each thread needs for the products of a backward pass, and for the attention of
+ * sequences of up to `rows` rows where `group` heads read the same keys.
+ */
+export function training_scratch_bytes(group: number, rows: number): number;
+
 export type InitInput = RequestInfo | URL | Response | BufferSource | WebAssembly.Module;
 
 export interface InitOutput {
@@ -119,6 +125,7 @@ export interface InitOutput {
     readonly serve: (a: number, b: number) => number;
     readonly set_scratch: (a: number, b: number, c: number) => void;
     readonly set_streams: (a: number, b: number) => void;
+    readonly training_scratch_bytes: (a: number, b: number) => number;
     readonly dismiss: (a: number, b: number) => void;
     readonly kernel_kind: (a: number) => number;
     readonly probe: (a: number) => void;

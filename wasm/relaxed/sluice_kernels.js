@@ -204,6 +204,18 @@ export function set_scratch(context, at, bytes) {
 export function set_streams(context, streams) {
     wasm.set_streams(context, streams);
 }
+
+/**
+ * Bytes of scratch that each thread needs for the products of a backward pass, and for the attention of
+ * sequences of up to `rows` rows where `group` heads read the same keys.
+ * @param {number} group
+ * @param {number} rows
+ * @returns {number}
+ */
+export function training_scratch_bytes(group, rows) {
+    const ret = wasm.training_scratch_bytes(group, rows);
+    return ret >>> 0;
+}
 function __wbg_get_imports(memory) {
     const import0 = {
         __proto__: null,

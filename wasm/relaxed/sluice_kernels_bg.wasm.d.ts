@@ -14,6 +14,7 @@ export const scratch_bytes: (a: number, b: number, c: number, d: number) => numb
 export const serve: (a: number, b: number) => number;
 export const set_scratch: (a: number, b: number, c: number) => void;
 export const set_streams: (a: number, b: number) => void;
+export const training_scratch_bytes: (a: number, b: number) => number;
 export const dismiss: (a: number, b: number) => void;
 export const kernel_kind: (a: number) => number;
 export const probe: (a: number) => void;

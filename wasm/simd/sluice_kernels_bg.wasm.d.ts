@@ -15,6 +15,7 @@ export const scratch_bytes: (a: number, b: number, c: number, d: number) => numb
 export const serve: (a: number, b: number) => number;
 export const set_scratch: (a: number, b: number, c: number) => void;
 export const set_streams: (a: number, b: number) => void;
+export const training_scratch_bytes: (a: number, b: number) => number;
 export const dismiss: (a: number, b: number) => void;
 export const probe: (a: number) => void;
 export const allocate: (a: number) => number;

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod elementwise;
 pub mod gate;
 pub mod losses;
+pub mod pack;
 pub mod product;
 pub mod rows;
 pub mod tile;

@@ -2,14 +2,11 @@
 //! kind (heads, experts): rows times matrix, which gives gradients of inputs, and rows times rows, which
 //! gives gradients of matrices. A number is added up in the order of the depth, whoever computes it.
 
-use super::tile::{multiply, Sums, Target, COLS, DEPTH, ROWS};
+use super::pack::{pack_columns, pack_panels, pack_rows, Product, PANEL_COLS};
+use super::tile::ROWS;
 
-/// Columns of a matrix that a task packs at a time, and rows that it multiplies with them.
-pub const TASK_COLS: usize = 64;
-pub const TASK_ROWS: usize = 96;
-
-/// Floats of scratch that a task needs.
-pub const SCRATCH_FLOATS: usize = DEPTH * (ROWS + TASK_COLS);
+/// Rows of a task; its columns are packed at once.
+const TASK_ROWS: usize = 96;
 
 /// Rows of numbers; those of matrix `m` of several begin `step` further for each.
 #[repr(C)]
@@ -81,14 +78,14 @@ pub struct InputGradient<'a> {
 
 /// The tasks of a matrix's rows and columns.
 fn tasks_of(rows: usize, cols: usize) -> usize {
-    rows.div_ceil(TASK_ROWS) * cols.div_ceil(TASK_COLS)
+    rows.div_ceil(TASK_ROWS) * cols.div_ceil(PANEL_COLS)
 }
 
 /// The `task`-th tile of so many rows and columns: first row and count, first column and count.
 fn part(task: usize, rows: usize, cols: usize) -> [(usize, usize); 2] {
-    let wide = cols.div_ceil(TASK_COLS);
-    let (r, c) = (task / wide * TASK_ROWS, task % wide * TASK_COLS);
-    [(r, TASK_ROWS.min(rows - r)), (c, TASK_COLS.min(cols - c))]
+    let wide = cols.div_ceil(PANEL_COLS);
+    let (r, c) = (task / wide * TASK_ROWS, task % wide * PANEL_COLS);
+    [(r, TASK_ROWS.min(rows - r)), (c, PANEL_COLS.min(cols - c))]
 }
 
 impl InputGradient<'_> {
@@ -125,21 +122,24 @@ impl InputGradient<'_> {
         (col, cols): (usize, usize),
         scratch: *mut f32,
     ) {
-        let (left, right) = (scratch, scratch.add(DEPTH * ROWS));
-        let mut add = self.accumulate;
-        for term in self.terms {
-            for k in (0..term.depth).step_by(DEPTH) {
-                let depth = DEPTH.min(term.depth - k);
-                pack_right(&term.matrix, matrix, (k, depth), (col, cols), right);
-                for r in (0..rows).step_by(ROWS) {
-                    let count = ROWS.min(rows - r);
-                    let row = |i: usize| term.gradient.at(matrix, first + r + i) as *const f32;
-                    pack_rows(row, count, (k, depth), left);
-                    let out = |i: usize| self.out.at(matrix, first + r + i).add(col);
-                    put_tiles(left, right, depth, (count, cols), term.scale, out, add);
-                }
-                add = true;
-            }
+        for (i, term) in self.terms.iter().enumerate() {
+            let product = Product {
+                rows,
+                cols,
+                depth: term.depth,
+                scale: term.scale,
+                add: self.accumulate || i > 0,
+            };
+            let gradient = |r: usize| term.gradient.at(matrix, first + r) as *const f32;
+            let right = |d: usize| term.matrix.at(matrix, d).add(col) as *const f32;
+            product.run(
+                |(r, count), (k, depth), to| {
+                    pack_rows::<ROWS>(|i| gradient(r + i).add(k), count, depth, to)
+                },
+                |(c, cols), (k, depth), to| pack_panels(|d| right(k + d).add(c), depth, cols, to),
+                |r| self.out.at(matrix, first + r).add(col),
+                scratch,
+            );
         }
         if !self.accumulate && self.gap > 0 && col + cols == self.cols {
             for r in first..first + rows {
@@ -176,114 +176,27 @@ impl MatrixGradient {
         let matrix = task / each;
         let [(row, rows), (col, cols)] = part(task % each, self.rows, self.cols);
         let (start, end) = self.groups.of(matrix);
-        let (left, right) = (scratch, scratch.add(DEPTH * ROWS));
-        for k in (start..end).step_by(DEPTH) {
-            let depth = DEPTH.min(end - k);
-            pack_right(&self.x, matrix, (k, depth), (col, cols), right);
-            for r in (0..rows).step_by(ROWS) {
-                let count = ROWS.min(rows - r);
-                self.pack_columns(matrix, (row + r, count), (k, depth), left);
-                let out = |i: usize| self.out.at(matrix, row + r + i).add(col);
-                put_tiles(left, right, depth, (count, cols), self.scale, out, true);
-            }
-        }
-    }
-
-    /// `[depth][ROWS]` of the gradients' columns, each row times its factor.
-    unsafe fn pack_columns(
-        &self,
-        matrix: usize,
-        (col, count): (usize, usize),
-        (k, depth): (usize, usize),
-        to: *mut f32,
-    ) {
-        for d in 0..depth {
-            let from = self.gradient.at(matrix, k + d).add(col);
-            let factor = if self.factors.is_null() {
-                1.0
-            } else {
-                *self.factors.add(k + d)
-            };
-            let to = to.add(d * ROWS);
-            for c in 0..ROWS {
-                *to.add(c) = if c < count {
-                    *from.add(c) * factor
-                } else {
-                    0.0
-                };
-            }
-        }
-    }
-}
-
-/// Multiplies packed rows with all packed columns of a task.
-unsafe fn put_tiles(
-    left: *const f32,
-    right: *const f32,
-    depth: usize,
-    (count, cols): (usize, usize),
-    scale: f32,
-    out: impl Fn(usize) -> *mut f32,
-    add: bool,
-) {
-    let rows: [*mut f32; ROWS] = core::array::from_fn(|i| out(i.min(count - 1)));
-    for c in (0..cols).step_by(COLS) {
-        let sums: Sums = multiply(left, right.add(c * depth), depth);
-        let target = Target {
-            rows: rows.map(|row| row.add(c)),
-            count,
-            cols: COLS.min(cols - c),
-            scale,
+        let product = Product {
+            rows,
+            cols,
+            depth: end - start,
+            scale: self.scale,
+            add: true,
         };
-        target.put(&sums, add);
-    }
-}
-
-/// `[depth][ROWS]` of rows' numbers from `k` on; zeros for rows that are not there.
-unsafe fn pack_rows(
-    row: impl Fn(usize) -> *const f32,
-    count: usize,
-    (k, depth): (usize, usize),
-    to: *mut f32,
-) {
-    for r in 0..ROWS {
-        if r >= count {
-            for d in 0..depth {
-                *to.add(d * ROWS + r) = 0.0;
-            }
-            continue;
-        }
-        let from = row(r).add(k);
-        for d in 0..depth {
-            *to.add(d * ROWS + r) = *from.add(d);
-        }
-    }
-}
-
-/// Panels of `[depth][COLS]`, one after the other, of the rows `k ..` of a matrix; zeros for columns that
-/// are not there.
-unsafe fn pack_right(
-    rows: &Rows,
-    matrix: usize,
-    (k, depth): (usize, usize),
-    (col, cols): (usize, usize),
-    to: *mut f32,
-) {
-    use crate::simd::F32x4;
-    let whole = cols / COLS;
-    for d in 0..depth {
-        let from = rows.at(matrix, k + d).add(col) as *const f32;
-        for c in 0..whole {
-            let to = to.add((c * depth + d) * COLS);
-            F32x4::load(from.add(c * COLS)).store(to);
-            F32x4::load(from.add(c * COLS + 4)).store(to.add(4));
-        }
-        if whole * COLS < cols {
-            let to = to.add((whole * depth + d) * COLS);
-            for c in 0..COLS {
-                let at = whole * COLS + c;
-                *to.add(c) = if at < cols { *from.add(at) } else { 0.0 };
-            }
-        }
+        let gradient = |d: usize| self.gradient.at(matrix, start + d).add(row) as *const f32;
+        let x = |d: usize| self.x.at(matrix, start + d).add(col) as *const f32;
+        let factor = |d: usize| match self.factors.is_null() {
+            true => 1.0,
+            false => *self.factors.add(start + d),
+        };
+        product.run(
+            |(r, count), (k, depth), to| {
+                let column = |d: usize| (gradient(k + d).add(r), factor(k + d));
+                pack_columns(column, count, depth, to)
+            },
+            |(c, cols), (k, depth), to| pack_panels(|d| x(k + d).add(c), depth, cols, to),
+            |r| self.out.at(matrix, row + r).add(col),
+            scratch,
+        );
     }
 }

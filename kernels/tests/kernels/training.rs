@@ -1,8 +1,7 @@
 //! Products of the backward pass against sums written from their definitions, on shapes that fill no tile.
 
-use sluice_kernels::training::product::{
-    Groups, InputGradient, MatrixGradient, Rows, Term, SCRATCH_FLOATS,
-};
+use sluice_kernels::training::pack::SCRATCH_FLOATS;
+use sluice_kernels::training::product::{Groups, InputGradient, MatrixGradient, Rows, Term};
 
 use crate::support::{Random, ROUNDOFF};
 

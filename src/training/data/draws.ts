@@ -3,12 +3,18 @@
 import { Xoshiro128 } from "../../sampling/random.ts";
 import { hashText } from "./hash.ts";
 
+/** How problems are put: in one of several phrasings with a sentence for an answer, or as short as can be. */
+export const WORDINGS = ["full", "short"] as const;
+export type Wording = typeof WORDINGS[number];
+
 /** Draws from a stream named by text: `7/addition/12` is problem 12 of a family under seed 7. */
 export class Draws {
   readonly #random: Xoshiro128;
+  readonly #wording: Wording;
 
-  constructor(name: string) {
+  constructor(name: string, { wording = "full" }: { wording?: Wording } = {}) {
     this.#random = new Xoshiro128(hashText(name));
+    this.#wording = wording;
   }
 
   /** A whole number of [min, max]. */
@@ -27,6 +33,12 @@ export class Draws {
 
   pick<T>(list: readonly T[]): T {
     return list[this.integer(0, list.length - 1)];
+  }
+
+  /** One of several ways to say the same. */
+  phrase(list: readonly string[]): string {
+    if (this.#wording === "full") return this.pick(list);
+    return list.reduce((shortest, text) => text.length < shortest.length ? text : shortest);
   }
 
   /** `count` different elements, in random order. */

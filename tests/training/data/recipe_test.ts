@@ -62,7 +62,7 @@ Deno.test("what is wrong is named, with what would be right", () => {
     [recipe({ split: { heldout: 0.9 } }), "split.heldout is 0.9", "from 0 to 0.5"],
     [recipe({ duplicates: { near: "yes" } }), 'duplicates.near is "yes"'],
     [recipe({ pack: {} }), "tokenizer is missing", "pack"],
-    [recipe({ tokenizer: { vocabulary: 10 } }), "tokenizer.vocabulary is 10", "from 300"],
+    [recipe({ tokenizer: { vocabulary: 10 } }), "tokenizer.vocabulary is 10", "from 264"],
     [recipe({ tokenizer: { from: "x", digits: "single" } }), "tokenizer.digits is not known"],
     [recipe({ evaluations: [{ read: "gsm8k" }] }), "evaluations[0].files is missing"],
   ];

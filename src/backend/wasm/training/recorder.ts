@@ -19,8 +19,6 @@ import {
 import type { ExpertPart, WasmTrainedExperts } from "./experts.ts";
 import { expertsOf } from "./experts.ts";
 
-/** Bytes of scratch of a product, `SCRATCH_FLOATS` of `kernels/src/training/product.rs`. */
-const PRODUCT_SCRATCH = 256 * (6 + 64) * 4;
 const BALANCE = { none: 0, sequence: 1, batch: 2 } as const;
 
 export class TrainingRecorder extends LossRecorder implements TrainingOps {
@@ -300,7 +298,7 @@ export class TrainingRecorder extends LossRecorder implements TrainingOps {
   }
 
   #products(inputs: readonly InputGradient[], matrices: readonly MatrixGradient[]): void {
-    this.bank.reserveScratch({ bytes: PRODUCT_SCRATCH });
+    this.#reserveScratch({ group: 1, rows: 0 });
     const words = productsWords(inputs, matrices, (value) => this.bits(value));
     this.op(OPCODES.products, 0, words);
   }
@@ -345,12 +343,17 @@ export class TrainingRecorder extends LossRecorder implements TrainingOps {
     { positions, rows }: { positions: Buffer; rows: number },
     fields: Omit<AttentionFields, "positions">,
   ): void {
-    this.bank.reserveScratch({ bytes: (rows + 8) * 4 });
+    this.#reserveScratch({ group: fields.heads / fields.kvHeads, rows });
     const words = attentionWords(
       { ...fields, positions: this.in(positions) },
       (value) => this.bits(value),
     );
     this.op(OPCODES.attentionBackward, rows, words);
+  }
+
+  /** For products, and for the attention of `group` heads that read the same keys. */
+  #reserveScratch({ group, rows }: { group: number; rows: number }): void {
+    this.bank.reserveScratch({ bytes: this.bank.kernels.training_scratch_bytes(group, rows) });
   }
 
   /** A buffer's rows as so many heads, of which the numbers from `offset` on are meant. */

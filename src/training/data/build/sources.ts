@@ -36,10 +36,10 @@ async function* generate(
   source: GeneratedSource,
   options: { seed: number; from: Position },
 ): AsyncGenerator<SourceRow, undefined> {
-  const { family, levels, notation } = source;
+  const { family, levels, notation, wording } = source;
   const seed = sourceSeed(source, options.seed);
   for (let index = options.from.row;; index++) {
-    const problem = problemAt(family, { seed, index, levels, notation });
+    const problem = problemAt(family, { seed, index, levels, notation, wording });
     const refused = isSound(problem) ? null : "refused by the checker";
     const next = { file: 0, offset: 0, row: index + 1 };
     yield { draft: problemDraft(problem), refused, key: problem.key, next };

@@ -15,7 +15,7 @@ export const addition: Family = {
     return {
       // A sum is the same problem with its terms exchanged.
       key: `addition ${Math.min(a, b)} ${Math.max(a, b)}`,
-      prompt: draws.pick([
+      prompt: draws.phrase([
         `What is ${a} + ${b}?`,
         `${a} + ${b} = ?`,
         `Calculate ${a} + ${b}.`,

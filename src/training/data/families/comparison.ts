@@ -89,7 +89,7 @@ function compareTwo(draws: Draws, numbers: readonly Decimal[]): Made {
   const isEqual = difference === 0;
   return {
     key: `comparison ${[a.text, b.text].sort().join(" ")}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Which is ${word}, ${a.text} or ${b.text}?`,
       `Which number is ${other}: ${a.text} or ${b.text}?`,
       `Is ${a.text} or ${b.text} the ${word} number?`,
@@ -115,7 +115,7 @@ function compareSeveral(draws: Draws): Made {
   const list = numbers.map(({ text }) => text).join(", ");
   return {
     key: `comparison ${word} ${numbers.map(({ text }) => text).sort().join(" ")}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Which of these numbers is the ${word}: ${list}?`,
       `What is the ${word} of ${list}?`,
       `Find the ${word} number: ${list}.`,

@@ -164,7 +164,7 @@ function removeEach(terms: readonly Term[], values: readonly number[]): Term[] {
 function promptOf(draws: Draws, options: { numbers: readonly number[]; target: number }): string {
   const { numbers, target } = options;
   const list = `${numbers.slice(0, -1).join(", ")} and ${numbers.at(-1)}`;
-  return draws.pick([
+  return draws.phrase([
     `Use ${list}, each exactly once, with + - * / to make ${target}.`,
     `Make ${target} from the numbers ${list}. Use each number once and only + - * /.`,
     `Find an expression with ${list} that equals ${target}. Use every number exactly once.`,

@@ -26,7 +26,7 @@ export const division: Family = {
     const remainder = hasRemainder ? ` remainder ${result.remainder}` : "";
     return {
       key: `division ${a} ${b}${hasRemainder ? " remainder" : ""}`,
-      prompt: draws.pick(
+      prompt: draws.phrase(
         hasRemainder
           ? [
             `Divide ${a} by ${b} and give the remainder.`,

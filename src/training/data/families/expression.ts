@@ -162,7 +162,7 @@ export const expression: Family = {
     }
     return {
       key: `expression ${text}`,
-      prompt: draws.pick([
+      prompt: draws.phrase([
         `What is ${text}?`,
         `${text} = ?`,
         `Calculate ${text}.`,

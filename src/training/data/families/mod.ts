@@ -1,6 +1,6 @@
 /** The families, and problem i of one as a function of seed, family and i. */
 
-import { Draws } from "../draws.ts";
+import { Draws, type Wording } from "../draws.ts";
 import type { Family, Problem } from "../problem.ts";
 import type { Notation } from "../working.ts";
 import { addition } from "./addition.ts";
@@ -46,12 +46,16 @@ export interface ProblemOptions {
   /** The easiest and the hardest level that are drawn. */
   readonly levels: readonly [number, number];
   readonly notation: Notation;
+  /** `short`: the shortest phrasing, and the bare answer for a reply; `full` by default. */
+  readonly wording?: Wording;
 }
 
 /** Problem `index` of a family. Nothing but the options decides what it is. */
 export function problemAt(family: Family, options: ProblemOptions): Problem {
-  const { seed, index, levels, notation } = options;
-  const draws = new Draws(`${seed}/${family.name}/${index}`);
+  const { seed, index, levels, notation, wording = "full" } = options;
+  const draws = new Draws(`${seed}/${family.name}/${index}`, { wording });
   const difficulty = draws.integer(levels[0], levels[1]);
-  return { family: family.name, difficulty, ...family.make(draws, { difficulty, notation }) };
+  const made = family.make(draws, { difficulty, notation });
+  const reply = wording === "short" ? made.answer : made.reply;
+  return { family: family.name, difficulty, ...made, reply };
 }

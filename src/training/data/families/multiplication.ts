@@ -22,7 +22,7 @@ export const multiplication: Family = {
     const product = working.multiply(a, b);
     return {
       key: `multiplication ${Math.min(a, b)} ${Math.max(a, b)}`,
-      prompt: draws.pick([
+      prompt: draws.phrase([
         `What is ${a} * ${b}?`,
         `What is ${a} × ${b}?`,
         `Calculate ${a} * ${b}.`,

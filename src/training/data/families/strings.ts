@@ -22,7 +22,7 @@ function reverse(draws: Draws): Made {
   const result = letters.join("");
   return {
     key: `strings reverse ${word}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Spell "${word}" backwards.`,
       `Write the word "${word}" in reverse.`,
       `What is "${word}" reversed?`,
@@ -47,7 +47,7 @@ function count(draws: Draws): Made {
   });
   return {
     key: `strings count ${letter} ${word}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How many times does the letter "${letter}" occur in "${word}"?`,
       `Count the letter "${letter}" in the word "${word}".`,
       `How often is "${letter}" in "${word}"?`,
@@ -82,7 +82,7 @@ function sortLetters(draws: Draws): Made {
   const result = sorted.join("");
   return {
     key: `strings letters ${word}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Sort the letters of "${word}" alphabetically.`,
       `Put the letters of the word "${word}" in alphabetical order.`,
     ]),
@@ -98,7 +98,7 @@ function sortWords(draws: Draws): Made {
   const [list, result] = [words.join(", "), sorted.join(", ")];
   return {
     key: `strings words ${result}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Sort these words alphabetically: ${list}.`,
       `Put these words in alphabetical order: ${list}.`,
     ]),
@@ -116,7 +116,7 @@ function sortNumbers(draws: Draws): Made {
   const [list, result] = [[...numbers].join(", "), sorted.join(", ")];
   return {
     key: `strings numbers ${result}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `Sort these numbers from the smallest to the largest: ${list}.`,
       `Put these numbers in ascending order: ${list}.`,
     ]),

@@ -19,7 +19,7 @@ export const subtraction: Family = {
     const difference = working.subtract(a, b);
     return {
       key: `subtraction ${a} ${b}`,
-      prompt: draws.pick([
+      prompt: draws.phrase([
         `What is ${a} - ${b}?`,
         `${a} - ${b} = ?`,
         `Calculate ${a} - ${b}.`,

@@ -118,7 +118,7 @@ export const syllogism: Family = {
     const [subject, predicate] = form.asked;
     return {
       key: `syllogism ${[...texts].sort().join(" ")} ${subject} ${predicate}`,
-      prompt: draws.pick([
+      prompt: draws.phrase([
         `${premises} Are all ${subject} ${predicate}?`,
         `${premises} Does it follow that all ${subject} are ${predicate}, or that none are?`,
         `Suppose this: ${premises} Can it be said whether all ${subject} are ${predicate}?`,

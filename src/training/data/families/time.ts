@@ -31,7 +31,7 @@ function toMinutes(draws: Draws, notation: Notation): Made {
   }`;
   return {
     key: `time ${unit} ${count} ${rest}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How many ${small}s are ${amount}?`,
       `Convert ${amount} to ${small}s.`,
       `Write ${amount} in ${small}s.`,
@@ -52,7 +52,7 @@ function later(draws: Draws, notation: Notation): Made {
   const travels = event === "train" || event === "bus";
   return {
     key: `time ${start} + ${length}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `What time is it ${takes} after ${from}?`,
       `It is ${from}. What time will it be in ${takes}?`,
       travels
@@ -95,7 +95,7 @@ function between(draws: Draws, notation: Notation): Made {
   const [from, to] = [clock(start), clock(end)];
   return {
     key: `time ${start} to ${end}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How long is it from ${from} to ${to}?`,
       `A film begins at ${from} and ends at ${to}. How long is it?`,
       `A train leaves at ${from} and arrives at ${to} on the same day. How long does it take?`,

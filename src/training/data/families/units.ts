@@ -44,7 +44,7 @@ function convert(draws: Draws, { pair, working }: Case): Made {
   const result = working.multiply(count, pair.factor);
   return {
     key: `units ${pair.large} ${count} to ${pair.small}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How many ${pair.words[1]} are ${large(pair, count)}?`,
       `Convert ${large(pair, count)} to ${pair.words[1]}.`,
       `Write ${large(pair, count)} in ${pair.words[1]}.`,
@@ -62,7 +62,7 @@ function both(draws: Draws, { pair, working }: Case): Made {
   const amount = `${large(pair, count)} and ${rest} ${pair.small}`;
   return {
     key: `units ${pair.large} ${count} ${pair.small} ${rest} to ${pair.small}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How many ${pair.words[1]} are ${amount}?`,
       `Convert ${amount} to ${pair.words[1]}.`,
       `Write ${amount} in ${pair.words[1]} only.`,
@@ -86,7 +86,7 @@ function addUp(draws: Draws, { pair, working }: Case): Made {
   const inWords = isSum ? `${first} + ${second}` : `${first} - ${second}`;
   return {
     key: `units ${pair.large} ${count} ${isSum ? "+" : "-"} ${pair.small} ${rest}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `What is ${inWords} in ${pair.words[1]}?`,
       `${verb} ${order}. Give the answer in ${pair.words[1]}.`,
     ]),
@@ -102,7 +102,7 @@ function splitUp(draws: Draws, { pair, working }: Case): Made {
   const answer = `${large(pair, quotient)} and ${remainder} ${pair.small}`;
   return {
     key: `units ${pair.small} ${total} to ${pair.large}`,
-    prompt: draws.pick([
+    prompt: draws.phrase([
       `How many whole ${pair.words[0]} are ${total} ${pair.small}, and how many ${
         pair.words[1]
       } remain?`,

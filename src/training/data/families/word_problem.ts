@@ -15,7 +15,7 @@ export const wordProblem: Family = {
     return {
       // Who and what it is about makes no other problem of it.
       key: `word_problem ${template.name} ${numbers.join(" ")}`,
-      prompt: draws.pick(prompts),
+      prompt: draws.phrase(prompts),
       steps: working.lines,
       reply,
       answer: String(answer),

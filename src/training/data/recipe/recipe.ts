@@ -8,6 +8,7 @@ import type { FilterOptions } from "../filters/mod.ts";
 import type { Family } from "../problem.ts";
 import { RECORD_FORMATS } from "../readers/records.ts";
 import { type Notation, NOTATIONS } from "../working.ts";
+import { type Wording, WORDINGS } from "../draws.ts";
 import { Fields } from "./fields.ts";
 import { NO_FILTERS, readFilters } from "./filters.ts";
 
@@ -25,6 +26,7 @@ export interface GeneratedSource extends SourceBase {
   readonly family: Family;
   readonly levels: readonly [number, number];
   readonly notation: Notation;
+  readonly wording: Wording;
   /** Rows for training; what is held out comes on top. */
   readonly count: number;
 }
@@ -171,7 +173,7 @@ interface Place {
 }
 
 const SOURCE_KEYS = ["name", "generate", "read", "count", "filters", "side"];
-const GENERATED_KEYS = ["levels", "notation"];
+const GENERATED_KEYS = ["levels", "notation", "wording"];
 const FILE_KEYS = ["files", "minReward", "textField", "pieceCharacters", "licence"];
 
 function readSource(value: unknown, place: Place & { base: FilterOptions }): Source {
@@ -205,6 +207,7 @@ function readGenerated(fields: Fields, base: SourceBase): GeneratedSource {
     family,
     levels: readLevels(fields, family),
     notation: fields.choice("notation", { words: NOTATIONS, fallback: "columns" }),
+    wording: fields.choice("wording", { words: WORDINGS, fallback: "full" }),
     count: fields.integer("count", { min: 1, max: MAX_ROWS }),
   };
 }
@@ -285,7 +288,7 @@ function readTokenizer(
   }
   const inner = given;
   return {
-    vocabulary: inner.integer("vocabulary", { min: 300, max: 262_144, fallback: 4096 }),
+    vocabulary: inner.integer("vocabulary", { min: 264, max: 262_144, fallback: 4096 }),
     digits: inner.choice("digits", { words: ["single", "triples"], fallback: "single" }),
     minCount: inner.integer("minCount", { min: 1, max: 1_000_000, fallback: 2 }),
     rows: inner.integer("rows", { min: 1, max: MAX_ROWS, fallback: 100_000 }),
