@@ -175,7 +175,7 @@ async function modelOf(
         `${vocabSize} (the tokenizer's)`,
     );
   }
-  return { source: initialWeights(config, { seed, deviation: model.deviation }), config };
+  return { source: initialWeights(config, { seed, ...model }), config };
 }
 
 /** Stands for all that decides what is learnt; how much compute there is may change in between. */
@@ -185,7 +185,7 @@ function fingerprintOf(
 ): string {
   const { name, seed, batch, rewards, evaluation, backend, model } = recipe;
   const phases = recipe.phases.map(({ gate: _gate, share: _share, ...phase }) => phase);
-  const begins = "from" in model ? source.byteLength : model.deviation;
+  const begins = "from" in model ? source.byteLength : [model.deviation, model.embeddingDeviation];
   const text = JSON.stringify({
     ...{ name, seed, batch, rewards, evaluation, backend, phases, config, begins },
     ...{ data: data.fingerprint, tokenizer: data.tokenizerFiles },

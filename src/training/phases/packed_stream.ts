@@ -15,6 +15,17 @@ export interface PackedFile {
   read(): Promise<readonly PackedSequence[]>;
 }
 
+/** The first `count` sequences of all. */
+export function firstOf(files: readonly PackedFile[], count: number): PackedFile[] {
+  let left = count;
+  return files.flatMap((file) => {
+    const own = Math.min(left, file.count);
+    left -= own;
+    if (own === 0) return [];
+    return [{ ...file, count: own, read: async () => (await file.read()).slice(0, own) }];
+  });
+}
+
 export class PackedStream {
   /** Sequences of one pass. */
   readonly length: number;

@@ -45,6 +45,8 @@ export interface SupervisedPhase extends PhaseBase {
   readonly kind: "cold_start";
   /** Tokens of a step, at least; whole packed sequences are taken. */
   readonly tokens: number;
+  /** Packed sequences that are learnt, the corpus's first ones; null for all. */
+  readonly sequences: number | null;
   /** Steps at the beginning in which every token counts, not only the answers'. */
   readonly pretrainSteps: number;
 }
@@ -98,7 +100,7 @@ const PRESET = Object.freeze({
 
 const KINDS = ["cold_start", "grpo", "rejection"] as const;
 const BASE_KEYS = ["kind", "name", "share", "gate", "steps", "evaluateEvery", "update"];
-const SUPERVISED_KEYS = ["tokens", "pretrainSteps"];
+const SUPERVISED_KEYS = ["tokens", "sequences", "pretrainSteps"];
 const REJECTION_KEYS = [
   ...["tokens", "prompts", "samples", "keep", "minReward", "maxSimilarity"],
   ...["original", "sampling"],
@@ -148,6 +150,7 @@ function readPhase(phase: Fields, kind: typeof KINDS[number]): PhaseRecipe {
     case "cold_start":
       return {
         ...{ ...base, kind, tokens: phase.integer("tokens", { min: 1, max: MAX }) },
+        sequences: phase.has("sequences") ? phase.integer("sequences", { min: 1, max: MAX }) : null,
         pretrainSteps: phase.integer("pretrainSteps", { min: 0, max: MAX, fallback: 0 }),
       };
     case "grpo":

@@ -4,7 +4,7 @@ import { linesOf } from "../data/readers/lines.ts";
 import { type PackedSequence, Packer } from "../data/packing/packer.ts";
 import { recordsOf } from "./accepted.ts";
 import { GrpoWork } from "../phases/grpo.ts";
-import { PackedStream } from "../phases/packed_stream.ts";
+import { firstOf, PackedStream } from "../phases/packed_stream.ts";
 import { type Prompt, shuffled } from "../phases/prompts.ts";
 import { acceptedOf } from "../phases/rejection.ts";
 import { SupervisedWork } from "../phases/supervised.ts";
@@ -55,7 +55,9 @@ function supervised(
   { job, bench }: { job: RunJob; bench: Workbench },
 ): PhaseWork {
   const { trainer } = bench;
-  const stream = new PackedStream(job.data.packed, { seed: seedOf(job, phase) });
+  const { packed } = job.data;
+  const files = phase.sequences === null ? packed : firstOf(packed, phase.sequences);
+  const stream = new PackedStream(files, { seed: seedOf(job, phase) });
   return new SupervisedWork({ ...phase, trainer, stream });
 }
 
