@@ -107,8 +107,7 @@ export async function benchTraining(options: TrainingBench): Promise<TrainingFig
       checkpoint,
       balance: { over: "sequence", alpha: 1e-4 },
     });
-    const step = () =>
-      trainer.step(microBatches(samples, batch), { rate: 1e-3, biasRate: 1e-3 });
+    const step = () => trainer.step(microBatches(samples, batch), { rate: 1e-3, biasRate: 1e-3 });
     const started = performance.now();
     step();
     await trainer.totals();

@@ -56,7 +56,8 @@ function supervised(
 ): PhaseWork {
   const { trainer } = bench;
   const stream = new PackedStream(job.data.packed, { seed: seedOf(job, phase) });
-  return new SupervisedWork({ ...phase, trainer, stream });
+  const { metricsEvery } = job.recipe;
+  return new SupervisedWork({ ...phase, metricsEvery, trainer, stream });
 }
 
 function grpo(
@@ -135,7 +136,10 @@ async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts
       );
       const read = () => Promise.resolve(sequences);
       const stream = new PackedStream([{ name: "kept", count: sequences.length, read }], { seed });
-      return new SupervisedWork({ ...phase, pretrainSteps: 0, trainer: bench.trainer, stream });
+      const { metricsEvery } = job.recipe;
+      return new SupervisedWork({
+        ...{ ...phase, pretrainSteps: 0, metricsEvery, trainer: bench.trainer, stream },
+      });
     },
   };
 }

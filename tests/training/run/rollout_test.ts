@@ -138,7 +138,7 @@ async function learn(changes: Partial<GrpoPhase>, steps: number, scorer = SMALL_
     ...{ decode: (ids) => ids.join(" "), seed: "test" },
   });
   const metrics: Record<string, number>[] = [];
-  for (let step = 0; step < steps; step++) metrics.push((await work.step(step)).metrics);
+  for (let step = 0; step < steps; step++) metrics.push((await work.step(step)).metrics!);
   inner.close();
   return metrics;
 }
