@@ -72,7 +72,7 @@ export function pagesFor({ rows, sequences }: BatchShape): { each: number; all: 
 
 /** Packs sequences in order; throws CapacityError where they are too many or too long together. */
 export function packRows(sequences: readonly TrainingSequence[], shape: BatchShape): PackedRows {
-  const { rows, logitRows } = shape;
+  const { rows } = shape;
   const used = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
   checkCount("rows", used, rows);
   checkCount("sequences", sequences.length, shape.sequences);
