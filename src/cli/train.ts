@@ -20,7 +20,8 @@ import { openScorer } from "../training/run/scoring.ts";
 import { STATE_FILE } from "../training/run/state.ts";
 import { main as makeData } from "./data.ts";
 import { openFolder } from "./data_folder.ts";
-import { helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
+import { BACKEND_WORDS, backendOf } from "./train_backend.ts";
+import { choiceFlag, helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import {
   type CommandIo,
   EXIT_FAILURE,
@@ -39,6 +40,11 @@ const FLAGS = {
   }),
   resume: switchFlag({ help: "goes on with the run that the folder holds" }),
   phase: textFlag({ help: "stops after this phase of the recipe", placeholder: "NAME" }),
+  backend: choiceFlag({
+    help: "what computes: the recipe's, or another; auto is webgpu where there is a GPU",
+    words: BACKEND_WORDS,
+    fallback: "recipe",
+  }),
   threads: integerFlag({
     help: "threads of the wasm backend",
     min: 1,
@@ -48,7 +54,7 @@ const FLAGS = {
   }),
 };
 
-const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME]";
+const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME] [--backend B]";
 const ABOUT = "Trains a model: cold start, GRPO and rejection sampling, as the recipe says.";
 
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
@@ -63,7 +69,9 @@ export async function main(
     return 0;
   }
   if (values.recipe === undefined) throw new OptionError("cannot train: --recipe is missing");
-  const recipe = await openRecipe(values.recipe);
+  const given = await openRecipe(values.recipe);
+  const { backend, text: backendText } = await backendOf(given.backend, values.backend);
+  const recipe = { ...given, backend };
   const names = recipe.phases.map(({ name }) => name);
   if (values.phase !== undefined && !names.includes(values.phase)) {
     throw new OptionError(
@@ -82,6 +90,7 @@ export async function main(
   const data = await dataOf(recipe, { state, io, signal });
   if (data === null) return EXIT_FAILURE;
   const { source, config } = await modelOf(recipe, data.tokenizer);
+  write(io.stdout, `backend ${backendText}\n`);
   const bar = stepBar(io);
   const { outcome, hash, costs, message } = await runPipeline({
     ...{ recipe, data, source, config, folder, scorer: openScorer(recipe.rewards) },

@@ -97,6 +97,32 @@ export class Evaluator {
     backend.write(this.#inputs.batch.pageTables, tables);
   }
 
+  /** What steps read. */
+  get inputs(): StepInputs {
+    return this.#inputs;
+  }
+
+  /**
+   * Appends a token to each sequence and submits the step without waiting for it; its logits are a row
+   * for each. Without `ids` the tokens are those that the backend has put into `inputs.ids`. Throws
+   * CapacityError where a sequence or the step is full.
+   */
+  submitNext(sequences: readonly number[], ids?: readonly number[]): void {
+    const rows = sequences.length;
+    if (rows < 1 || rows > this.#maxRows) throw tooMany("tokens of a step", rows, this.#maxRows);
+    const positions = sequences.map((sequence) => {
+      const end = this.#lengths[sequence] + 1;
+      if (end > this.#capacity) throw tooMany("tokens of a sequence", end, this.#capacity);
+      this.#lengths[sequence] = end;
+      return end - 1;
+    });
+    const logitRows = sequences.map((_, row) => row);
+    const checked = ids?.map((id) => this.#checkId(id));
+    this.#write({ ...(checked && { ids: checked }), positions, sequences, logitRows });
+    this.#backend.submit(this.#plan(rows, rows));
+    this.#rows = rows;
+  }
+
   /** Forgets what a sequence holds beyond its first `length` tokens. */
   truncate(sequence: number, length: number): void {
     this.#lengths[sequence] = Math.min(this.#lengths[sequence], length);
@@ -241,13 +267,18 @@ export class Evaluator {
   }
 
   #write(
-    step: { ids: number[]; positions: number[]; sequences: number[]; logitRows: number[] },
+    step: {
+      ids?: readonly number[];
+      positions: readonly number[];
+      sequences: readonly number[];
+      logitRows: readonly number[];
+    },
   ): void {
     const { ids, cosSin, batch, logitRows } = this.#inputs;
     const { rope } = this.#model.config;
-    const angles = new Float32Array(step.ids.length * rope.dim);
+    const angles = new Float32Array(step.positions.length * rope.dim);
     fillCosSin(rope, { positions: step.positions, out: angles });
-    this.#backend.write(ids, Int32Array.from(step.ids));
+    if (step.ids !== undefined) this.#backend.write(ids, Int32Array.from(step.ids));
     this.#backend.write(cosSin, angles);
     this.#backend.write(batch.positions, Int32Array.from(step.positions));
     this.#backend.write(batch.sequences, Int32Array.from(step.sequences));

@@ -28,8 +28,12 @@ export function nextTokens(
   ids: ArrayLike<number>,
   weights: ArrayLike<number>,
 ): TrainingSequence {
-  const all = Array.from(ids);
-  return { inputs: all.slice(0, -1), targets: all.slice(1), weights: Array.from(weights).slice(1) };
+  const all = Int32Array.from(ids);
+  return {
+    inputs: all.subarray(0, -1),
+    targets: all.subarray(1),
+    weights: Float64Array.from(weights).subarray(1),
+  };
 }
 
 export interface BatchShape {
@@ -56,8 +60,8 @@ export interface PackedRows {
   readonly logitRows: Int32Array;
   readonly targets: Int32Array;
   readonly tokenWeights: Float32Array;
-  /** Of each row of logits, its sequence and its place there; -1 for those that fill up. */
-  readonly origins: readonly { readonly sequence: number; readonly token: number }[];
+  /** Of each row of logits, its sequence, -1 for those that fill up, and its place there. */
+  readonly origins: { readonly sequences: Int32Array; readonly tokens: Int32Array };
 }
 
 /** Pages that the rows of a step may take, whatever sequences they are. */
@@ -68,13 +72,10 @@ export function pagesFor({ rows, sequences }: BatchShape): { each: number; all: 
 
 /** Packs sequences in order; throws CapacityError where they are too many or too long together. */
 export function packRows(sequences: readonly TrainingSequence[], shape: BatchShape): PackedRows {
-  const { rows, logitRows } = shape;
+  const { rows } = shape;
   const used = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
   checkCount("rows", used, rows);
   checkCount("sequences", sequences.length, shape.sequences);
-  const lengths = sequences.map(({ inputs }) => inputs.length);
-  // What fills up is a sequence of its own, the last one.
-  if (used < rows) lengths.push(rows - used);
   const { each } = pagesFor(shape);
   const packed = {
     ids: new Int32Array(rows),
@@ -84,49 +85,79 @@ export function packRows(sequences: readonly TrainingSequence[], shape: BatchSha
     counted: new Float32Array(rows),
     lengths: new Int32Array(rows),
   };
-  const wanted: { row: number; sequence: number; token: number }[] = [];
+  const logits = new LogitRows(shape);
   let row = 0;
   let page = 0;
-  for (const [s, length] of lengths.entries()) {
-    const sequence = sequences.at(s);
+  for (const [s, sequence] of sequences.entries()) {
+    const { length } = sequence.inputs;
     for (let i = 0; i < Math.ceil(length / PAGE_TOKENS); i++) {
       packed.pageTables[s * each + i] = page++;
     }
     for (let token = 0; token < length; token++, row++) {
       packed.positions[row] = token;
       packed.sequences[row] = s;
-      if (sequence === undefined || s === sequences.length) continue;
       packed.ids[row] = sequence.inputs[token];
       packed.counted[row] = 1;
       packed.lengths[row] = length;
-      if (sequence.weights[token] !== 0) wanted.push({ row, sequence: s, token });
+      if (sequence.weights[token] !== 0) logits.add(sequence, { row, sequence: s, token });
     }
   }
-  return { ...packed, ...logitsOf(wanted, { sequences, rows, logitRows }) };
+  // What fills up is the first token of one more sequence again and again, so that it sees nothing else.
+  packed.pageTables[sequences.length * each] = page;
+  packed.sequences.fill(sequences.length, row);
+  return { ...packed, ...logits.finish() };
 }
 
 /** The rows of logits: those that are wanted, then rows that aren't, without weight. */
-function logitsOf(
-  wanted: readonly { row: number; sequence: number; token: number }[],
-  options: { sequences: readonly TrainingSequence[]; rows: number; logitRows: number },
-): Pick<PackedRows, "logitRows" | "targets" | "tokenWeights" | "origins"> {
-  const { sequences, rows, logitRows } = options;
-  checkCount("rows with a target", wanted.length, logitRows);
-  const isWanted = new Set(wanted.map(({ row }) => row));
-  const others = Array.from({ length: rows }, (_, row) => row).filter((row) => !isWanted.has(row));
-  const filling = others.slice(0, logitRows - wanted.length);
-  const origins = [
-    ...wanted.map(({ sequence, token }) => ({ sequence, token })),
-    ...filling.map(() => ({ sequence: -1, token: -1 })),
-  ];
-  const each = (of: (sequence: TrainingSequence) => ArrayLike<number>) =>
-    origins.map(({ sequence, token }) => sequence < 0 ? 0 : of(sequences[sequence])[token]);
-  return {
-    logitRows: Int32Array.from([...wanted.map(({ row }) => row), ...filling]),
-    targets: Int32Array.from(each(({ targets }) => targets)),
-    tokenWeights: Float32Array.from(each(({ weights }) => weights)),
-    origins,
-  };
+class LogitRows {
+  readonly #shape: BatchShape;
+  readonly #rows: Int32Array;
+  readonly #targets: Int32Array;
+  readonly #weights: Float32Array;
+  readonly #sequences: Int32Array;
+  readonly #tokens: Int32Array;
+  readonly #isWanted: Uint8Array;
+  #count = 0;
+
+  constructor(shape: BatchShape) {
+    const { rows, logitRows } = shape;
+    this.#shape = shape;
+    this.#rows = new Int32Array(logitRows);
+    this.#targets = new Int32Array(logitRows);
+    this.#weights = new Float32Array(logitRows);
+    this.#sequences = new Int32Array(logitRows).fill(-1);
+    this.#tokens = new Int32Array(logitRows).fill(-1);
+    this.#isWanted = new Uint8Array(rows);
+  }
+
+  add(
+    { targets, weights }: TrainingSequence,
+    { row, sequence, token }: { row: number; sequence: number; token: number },
+  ): void {
+    const at = this.#count++;
+    this.#isWanted[row] = 1;
+    if (at >= this.#shape.logitRows) return;
+    this.#rows[at] = row;
+    this.#targets[at] = targets[token];
+    this.#weights[at] = weights[token];
+    this.#sequences[at] = sequence;
+    this.#tokens[at] = token;
+  }
+
+  /** Throws CapacityError where more were added than there is room for. */
+  finish(): Pick<PackedRows, "logitRows" | "targets" | "tokenWeights" | "origins"> {
+    const { rows, logitRows } = this.#shape;
+    checkCount("rows with a target", this.#count, logitRows);
+    for (let row = 0, at = this.#count; row < rows && at < logitRows; row++) {
+      if (this.#isWanted[row] === 0) this.#rows[at++] = row;
+    }
+    return {
+      logitRows: this.#rows,
+      targets: this.#targets,
+      tokenWeights: this.#weights,
+      origins: { sequences: this.#sequences, tokens: this.#tokens },
+    };
+  }
 }
 
 function checkCount(what: string, is: number, most: number): void {

@@ -41,6 +41,9 @@ export class StepBuffers {
   readonly clock: Buffer;
   readonly #tape: TapeBackend;
   readonly #model: Model;
+  readonly #angles: Float32Array;
+  /** Of the positions so far, `[positions, dim]`. */
+  #anglesByPosition = new Float32Array(0);
 
   constructor(
     { tape, model }: { tape: TapeBackend; model: Model },
@@ -56,6 +59,7 @@ export class StepBuffers {
     this.#model = model;
     this.shape = shape;
     const { rows, logitRows, sequences } = shape;
+    this.#angles = new Float32Array(rows * model.config.rope.dim);
     const create = (kind: Buffer["kind"], rows: number, width = 1) =>
       tape.createBuffer({ kind, rows, width });
     this.inputs = {
@@ -93,11 +97,8 @@ export class StepBuffers {
     const packed = packRows(sequences, this.shape);
     const { ids, cosSin, batch, logitRows } = this.inputs;
     const tape = this.#tape;
-    const { rope } = this.#model.config;
-    const angles = new Float32Array(this.shape.rows * rope.dim);
-    fillCosSin(rope, { positions: packed.positions, out: angles });
     tape.write(ids, packed.ids);
-    tape.write(cosSin, angles);
+    tape.write(cosSin, this.#anglesAt(packed.positions));
     tape.write(batch.positions, packed.positions);
     tape.write(batch.sequences, packed.sequences);
     tape.write(batch.pageTables, packed.pageTables);
@@ -111,13 +112,32 @@ export class StepBuffers {
     return packed;
   }
 
+  /** Cosines and sines of rows; those of a position are computed once. */
+  #anglesAt(positions: Int32Array): Float32Array {
+    const { rope } = this.#model.config;
+    const { dim } = rope;
+    const most = positions.reduce((most, position) => Math.max(most, position), 0);
+    if (this.#anglesByPosition.length <= most * dim) {
+      const all = Int32Array.from({ length: most + 1 }, (_, position) => position);
+      this.#anglesByPosition = new Float32Array(all.length * dim);
+      fillCosSin(rope, { positions: all, out: this.#anglesByPosition });
+    }
+    const [known, angles] = [this.#anglesByPosition, this.#angles];
+    for (let row = 0, at = 0; row < positions.length; row++) {
+      const from = positions[row] * dim;
+      for (let i = 0; i < dim; i++) angles[at++] = known[from + i];
+    }
+    return angles;
+  }
+
   #fillPolicy(sequences: readonly TrainingSequence[], { origins }: PackedRows): void {
     if (sequences.every(({ policy }) => policy === undefined)) return;
     const each = (of: (policy: NonNullable<TrainingSequence["policy"]>) => ArrayLike<number>) =>
-      Float32Array.from(origins, ({ sequence, token }) => {
-        const policy = sequences[sequence]?.policy;
-        return policy === undefined ? 0 : of(policy)[token];
-      });
+      origins.tokens.reduce((values, token, i) => {
+        const policy = sequences[origins.sequences[i]]?.policy;
+        if (policy !== undefined) values[i] = of(policy)[token];
+        return values;
+      }, new Float32Array(origins.tokens.length));
     const tape = this.#tape;
     tape.write(this.oldLogProbs, each(({ oldLogProbs }) => oldLogProbs));
     tape.write(this.advantages, each(({ advantages }) => advantages));
@@ -146,8 +166,10 @@ export class StepBuffers {
 
 function balanceWeights({ lengths }: PackedRows, share: BalanceShare): Float32Array {
   const { over, alpha, sequences, tokens } = share;
-  return Float32Array.from(lengths, (length) => {
-    if (length === 0) return 0;
-    return over === "sequence" ? alpha / (length * sequences) : alpha / tokens;
-  });
+  const weights = new Float32Array(lengths.length);
+  for (const [row, length] of lengths.entries()) {
+    if (length === 0) continue;
+    weights[row] = over === "sequence" ? alpha / (length * sequences) : alpha / tokens;
+  }
+  return weights;
 }

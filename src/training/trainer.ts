@@ -145,8 +145,10 @@ export class Trainer {
 
   /** Waits for everything submitted; what the step so far has summed up. */
   async totals(): Promise<StepTotals> {
-    const totals = await this.#backend.read(this.buffers.totals);
-    const clock = await this.#backend.read(this.buffers.clock);
+    const [totals, clock] = await Promise.all([
+      this.#backend.read(this.buffers.totals),
+      this.#backend.read(this.buffers.clock),
+    ]);
     const tokens = totals[TOTALS.tokens];
     const mean = (sum: number) => sum / Math.max(tokens, 1);
     return {

@@ -35,7 +35,8 @@ Deno.test("packed sequences have pages of their own, and what fills up has no we
   assertEquals([pages[0], pages[63], pages[65], pages[66], pages[69]], [0, 0, 1, 2, 3]);
   assertEquals(new Set(packed.logitRows).size, 70);
   assertEquals(packed.tokenWeights.filter((weight) => weight !== 0).length, 67);
-  assertEquals(packed.origins[66], { sequence: 1, token: 2 });
+  assertEquals([packed.origins.sequences[66], packed.origins.tokens[66]], [1, 2]);
+  assertEquals([packed.positions[68], packed.positions[69], packed.positions[79]], [2, 0, 0]);
   assertThrows(
     () => packRows([sequence(81)], shape),
     CapacityError,

@@ -20,7 +20,7 @@ export function microBatches(
   const batches: Batch[] = [];
   for (const sequence of sequences) {
     const rows = sequence.inputs.length;
-    const logitRows = Array.from(sequence.weights).filter((weight) => weight !== 0).length;
+    const logitRows = countWeights(sequence);
     if (rows > shape.rows || logitRows > shape.logitRows) {
       throw new CapacityError(
         `cannot make micro-batches: a sample has ${rows} tokens, must have at most ` +
@@ -40,4 +40,10 @@ export function microBatches(
     batch.sequences.push(sequence);
   }
   return batches.map(({ sequences }) => sequences);
+}
+
+function countWeights({ weights }: TrainingSequence): number {
+  let count = 0;
+  for (let i = 0; i < weights.length; i++) if (weights[i] !== 0) count++;
+  return count;
 }

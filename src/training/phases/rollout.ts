@@ -11,6 +11,7 @@ import { Candidates } from "../../sampling/candidates.ts";
 import { Sampler } from "../../sampling/sampler.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "../../sampling/types.ts";
 import type { TapeBackend } from "../tape/mod.ts";
+import { RolloutBursts } from "./rollout_bursts.ts";
 
 export interface RolloutRequest {
   readonly prompt: readonly number[];
@@ -51,7 +52,8 @@ export interface ScoreRequest {
   readonly targets: readonly number[];
 }
 
-interface Running {
+/** An answer that is being written. */
+export interface Running {
   readonly slot: number;
   readonly prompt: readonly number[];
   readonly sampler: Sampler;
@@ -81,6 +83,8 @@ export class RolloutEngine {
   readonly #logProbs: Buffer;
   readonly #entropies: Buffer;
   readonly #scorePlans = new Map<string, Plan>();
+  /** Null where the host chooses tokens. */
+  readonly #bursts: RolloutBursts | null;
 
   constructor({ tape, model }: { tape: TapeBackend; model: Model }, shape: RolloutShape) {
     const { sequences, tokens, maxRows } = shape;
@@ -94,6 +98,10 @@ export class RolloutEngine {
     this.#targets = create("i32");
     this.#logProbs = create("f32");
     this.#entropies = create("f32");
+    const evaluator = this.#evaluator;
+    this.#bursts = tape.chooses
+      ? new RolloutBursts({ tape, model, evaluator, slots: sequences })
+      : null;
   }
 
   /** Answers all prompts, in their order. Throws FormatError where a logit is not finite. */
@@ -145,6 +153,10 @@ export class RolloutEngine {
     while (true) {
       const open = all.filter(({ ended, answer }) => !ended && answer.length < options.maxTokens);
       if (open.length === 0) break;
+      if (this.#bursts !== null) {
+        await this.#bursts.advance(all, options);
+        continue;
+      }
       await this.#step(
         open.map((running) => ({ running, ids: [running.answer.at(-1)!] })),
         options,

@@ -22,6 +22,8 @@ export interface SupervisedOptions {
   readonly tokens: number;
   /** Steps at the beginning in which every token counts. */
   readonly pretrainSteps: number;
+  /** Steps of which one is read, since a back end may run behind the host. */
+  readonly metricsEvery: number;
 }
 
 export class SupervisedWork implements PhaseWork {
@@ -32,9 +34,9 @@ export class SupervisedWork implements PhaseWork {
   }
 
   async step(step: number): Promise<StepReport> {
-    const { trainer, stream, update, steps, tokens, pretrainSteps } = this.#options;
+    const { trainer, stream, update, steps, pretrainSteps, metricsEvery } = this.#options;
     const first = await stream.at(0);
-    const perStep = Math.ceil(tokens / first.ids.length);
+    const perStep = Math.ceil(this.#options.tokens / first.ids.length);
     const packed: PackedSequence[] = [];
     for (let i = 0; i < perStep; i++) packed.push(await stream.at(step * perStep + i));
     const sequences = trainingSequences(packed, { everyToken: step < pretrainSteps });
@@ -43,16 +45,18 @@ export class SupervisedWork implements PhaseWork {
       rate,
       biasRate: update.biasRate,
     });
-    const totals = await trainer.totals();
     const trained = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
+    const tokens = { trainedTokens: trained, sampledTokens: 0 };
+    if ((step + 1) % metricsEvery !== 0) return { ...tokens, totals: null, metrics: null };
+    const [totals, load] = await Promise.all([trainer.totals(), expertLoad(trainer)]);
     return {
-      ...{ trainedTokens: trained, sampledTokens: 0, totals },
+      ...{ ...tokens, totals },
       metrics: {
         loss: totals.loss,
         grad_norm: totals.gradientNorm,
         learning_rate: rate,
         epoch: step * perStep / stream.length,
-        ...await expertLoad(trainer),
+        ...load,
       },
     };
   }
@@ -64,11 +68,14 @@ export function trainingSequences(
   { everyToken }: { everyToken: boolean },
 ): TrainingSequence[] {
   const samples = packed.flatMap(samplesOf).filter(({ ids }) => ids.length > 1);
-  const counts = samples.map(({ ids, targets }) =>
-    everyToken ? ids.map((_, i) => i > 0 ? 1 : 0) : Int32Array.from(targets)
-  );
+  const counts = samples.map(({ ids, targets }) => {
+    if (!everyToken) return Float64Array.from(targets);
+    const each = new Float64Array(ids.length).fill(1);
+    each[0] = 0;
+    return each;
+  });
   const all = counts.reduce((sum, own) => sum + own.reduce((a, b) => a + b, 0), 0);
   return samples.map(({ ids }, i) =>
-    nextTokens(ids, Array.from(counts[i], (count) => count / Math.max(1, all)))
+    nextTokens(ids, counts[i].map((count) => count / Math.max(1, all)))
   );
 }

@@ -3,9 +3,9 @@
 import type { StepTotals, Trainer } from "../trainer.ts";
 
 export interface StepReport {
-  /** By the names that TRL gives them, where it has them. */
-  readonly metrics: Readonly<Record<string, number>>;
-  /** Of the last update; null where there was nothing to learn from. */
+  /** By the names that TRL gives them, where it has them; null where nothing was read of the step. */
+  readonly metrics: Readonly<Record<string, number>> | null;
+  /** Of the last update; null where there was nothing to learn from, or nothing was read. */
   readonly totals: StepTotals | null;
   /** Tokens that went forward and back, and tokens that were read and written for samples. */
   readonly trainedTokens: number;

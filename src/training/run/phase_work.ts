@@ -58,7 +58,8 @@ function supervised(
   const { packed } = job.data;
   const files = phase.sequences === null ? packed : firstOf(packed, phase.sequences);
   const stream = new PackedStream(files, { seed: seedOf(job, phase) });
-  return new SupervisedWork({ ...phase, trainer, stream });
+  const { metricsEvery } = job.recipe;
+  return new SupervisedWork({ ...phase, metricsEvery, trainer, stream });
 }
 
 function grpo(
@@ -137,7 +138,10 @@ async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts
       );
       const read = () => Promise.resolve(sequences);
       const stream = new PackedStream([{ name: "kept", count: sequences.length, read }], { seed });
-      return new SupervisedWork({ ...phase, pretrainSteps: 0, trainer: bench.trainer, stream });
+      const { metricsEvery } = job.recipe;
+      return new SupervisedWork({
+        ...{ ...phase, pretrainSteps: 0, metricsEvery, trainer: bench.trainer, stream },
+      });
     },
   };
 }

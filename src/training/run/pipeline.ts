@@ -78,10 +78,16 @@ export async function runPipeline(job: RunJob): Promise<RunResult> {
   }
 }
 
+const NONE_UNREAD = Object.freeze<Record<"tokens" | "seconds" | "steps", number>>({
+  ...{ tokens: 0, seconds: 0, steps: 0 },
+});
+
 class Run {
   readonly #job: RunJob;
   readonly #metrics: MetricsFile;
   #state: RunState;
+  /** Tokens and seconds of the steps since the last line of metrics. */
+  #unread = NONE_UNREAD;
 
   constructor(job: RunJob) {
     this.#job = job;
@@ -168,6 +174,7 @@ class Run {
       // The last planned step is evaluated, and every so many behind it.
       const isDue = step > 0 && (step === phase.steps || step % phase.evaluateEvery === 0);
       if (isDue || used >= budget) {
+        await this.#settle(place);
         const accuracy = await this.#evaluate(place);
         if (accuracy >= phase.gate && !isPlanned) {
           await this.#finish(place);
@@ -192,28 +199,39 @@ class Run {
         }
       }
       if (signal?.aborted) {
+        await this.#settle(place);
         await this.#save(bench);
         return stopped(phase, step);
       }
       await this.#step(place);
-      if (this.#state.position.step % recipe.checkpoint.every === 0) await this.#save(bench);
+      if (this.#state.position.step % recipe.checkpoint.every !== 0) continue;
+      await this.#settle(place);
+      await this.#save(bench);
     }
   }
 
   async #step({ phase, bench, work }: { phase: PhaseRecipe; bench: Workbench; work: PhaseWork }) {
     const { step } = this.#state.position;
     const started = performance.now();
-    const report = await this.#checked(() => work.step(step), { phase, bench });
+    const report = await this.#checked(() => work.step(step), { phase, bench, steps: step + 1 });
     const seconds = (performance.now() - started) / 1000;
     const { trainedTokens: trained, sampledTokens: sampled, metrics } = report;
     const { activeParameters } = bench.model;
     this.#add({ trained, sampled, activeParameters }, seconds);
     this.#state = { ...this.#state, position: { ...this.#state.position, step: step + 1 } };
+    const since = {
+      tokens: this.#unread.tokens + trained + sampled,
+      seconds: this.#unread.seconds + seconds,
+      steps: this.#unread.steps + 1,
+    };
+    this.#unread = since;
+    if (metrics === null) return;
+    this.#unread = NONE_UNREAD;
     const cost = this.#cost();
-    const tokensPerSecond = (trained + sampled) / seconds;
+    const tokensPerSecond = since.tokens / since.seconds;
     this.#metrics.add({
       ...{ phase: phase.name, step: step + 1, ...metrics, num_tokens: cost.trainedTokens },
-      ...{ step_time: seconds, tokens_per_second: tokensPerSecond },
+      ...{ step_time: since.seconds / since.steps, tokens_per_second: tokensPerSecond },
     });
     const each = this.#state.seconds[this.#state.position.phase] / (step + 1);
     this.#job.onStep?.({
@@ -222,10 +240,20 @@ class Run {
     });
   }
 
+  /** Looks at steps of which nothing was read: what follows must not rest on numbers that are not finite. */
+  async #settle({ phase, bench }: { phase: PhaseRecipe; bench: Workbench }): Promise<void> {
+    if (this.#unread.steps === 0) return;
+    const read = async () => ({
+      ...{ metrics: null, trainedTokens: 0, sampledTokens: 0 },
+      totals: await bench.trainer.totals(),
+    });
+    await this.#checked(read, { phase, bench, steps: this.#state.position.step });
+  }
+
   /** Makes a step; throws where it has left a number that is not finite. The checkpoints before it stay. */
   async #checked(
     make: () => Promise<StepReport>,
-    { phase, bench }: { phase: PhaseRecipe; bench: Workbench },
+    { phase, bench, steps }: { phase: PhaseRecipe; bench: Workbench; steps: number },
   ): Promise<StepReport> {
     let report: StepReport | null = null;
     let reason = "";
@@ -246,7 +274,7 @@ class Run {
       ? `the loss is ${totals?.loss}, its gradients' norm ${totals?.gradientNorm}`
       : `the ${found.slot} of ${JSON.stringify(found.tensor)} holds ${found.value}`;
     throw new TrainingError(
-      `cannot go on with ${phase.name}: after step ${this.#state.position.step + 1} ${what}, ` +
+      `cannot go on with ${phase.name}: after step ${steps} ${what}, ` +
         `must be finite; ${this.#state.weights} is the last whole state${reason}`,
     );
   }

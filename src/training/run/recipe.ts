@@ -61,6 +61,8 @@ export interface TrainRecipe {
     /** Answers that are written side by side, here and in rollouts. */
     readonly sequences: number;
   };
+  /** Supervised steps of which one has a line of metrics: waiting for a GPU takes longer than some steps. */
+  readonly metricsEvery: number;
   readonly checkpoint: {
     /** Updates between two of them. */
     readonly every: number;
@@ -81,6 +83,7 @@ const KEYS = [
   "batch",
   "rewards",
   "evaluation",
+  "metrics",
   "checkpoint",
   "phases",
 ];
@@ -105,6 +108,7 @@ export function readTrainRecipe(text: string, { file, resolve }: RecipeOptions):
   const fields = new Fields(json, { action, path: "", keys: KEYS });
   const compute = fields.object("compute", ["teraflops", "watts"]);
   const evaluation = fields.object("evaluation", ["problems", "maxTokens", "sequences"]);
+  const metrics = fields.object("metrics", ["every"]);
   const checkpoint = fields.object("checkpoint", ["every", "keep"]);
   return {
     name: fields.text("name"),
@@ -121,6 +125,7 @@ export function readTrainRecipe(text: string, { file, resolve }: RecipeOptions):
       maxTokens: evaluation.integer("maxTokens", { min: 1, max: 100_000, fallback: 256 }),
       sequences: evaluation.integer("sequences", { min: 1, max: 4096, fallback: 64 }),
     },
+    metricsEvery: metrics.integer("every", { min: 1, max: 1000, fallback: 1 }),
     checkpoint: {
       every: checkpoint.integer("every", { min: 1, max: 1_000_000, fallback: 50 }),
       keep: checkpoint.integer("keep", { min: 0, max: 1000, fallback: 1 }),

@@ -300,7 +300,14 @@ function tapeCache<T extends object>(cache: object, kind: new (...args: never[])
   throw foreign("cache");
 }
 
-/** The places of ids in ascending order; of one id ascending. */
+/** The places of ids, which aren't negative, in ascending order; of one id ascending. */
 function sortedRows(ids: Int32Array): Int32Array {
-  return Int32Array.from(ids.keys()).sort((a, b) => ids[a] - ids[b] || a - b);
+  const most = ids.reduce((most, id) => Math.max(most, id), 0);
+  // Of each id, the place of its next row.
+  const places = new Int32Array(most + 2);
+  for (const id of ids) places[id + 1]++;
+  for (let id = 0; id <= most; id++) places[id + 1] += places[id];
+  const rows = new Int32Array(ids.length);
+  for (const [row, id] of ids.entries()) rows[places[id]++] = row;
+  return rows;
 }

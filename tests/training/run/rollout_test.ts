@@ -18,6 +18,8 @@ import { readRecipe, shortRecipe } from "./_run.ts";
 
 const BACKENDS: Readonly<Record<string, () => Promise<TrainingBackend>>> = {
   reference: () => Promise.resolve(createReferenceTrainingBackend()),
+  "reference that chooses": () =>
+    Promise.resolve(createReferenceTrainingBackend({ chooses: true })),
   wasm: () => createWasmTrainingBackend({ threads: 1 }),
 };
 
@@ -105,6 +107,17 @@ for (const [name, create] of Object.entries(BACKENDS)) {
   });
 }
 
+Deno.test("answers are the same whether the host or the back end chooses their tokens", async () => {
+  const answers = await Promise.all([false, true].map(async (chooses) => {
+    const { engine } = await open(createReferenceTrainingBackend({ chooses }));
+    const options = { ...OPTIONS, maxTokens: 40, scores: true, routing: true };
+    const sampled = await engine.answer(REQUESTS, options);
+    const greedy = await engine.answer(REQUESTS, { ...options, temperature: 0, scores: false });
+    return { sampled, greedy };
+  }));
+  assertEquals(answers[1], answers[0]);
+});
+
 /** Rewards answers by the share of their tokens below 15; learnable at once. */
 const SMALL_TOKENS: Scorer = {
   score: (samples) =>
@@ -138,7 +151,7 @@ async function learn(changes: Partial<GrpoPhase>, steps: number, scorer = SMALL_
     ...{ decode: (ids) => ids.join(" "), seed: "test" },
   });
   const metrics: Record<string, number>[] = [];
-  for (let step = 0; step < steps; step++) metrics.push((await work.step(step)).metrics);
+  for (let step = 0; step < steps; step++) metrics.push((await work.step(step)).metrics!);
   inner.close();
   return metrics;
 }

@@ -27,8 +27,20 @@ const STAGED = 2048;
 /** The members of an `Eight`. */
 const EIGHT = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
 
-/** `middle[pair] = activation(gate x, up x)`: a thread has the same row of gate and of up. */
-export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[] {
+type ActivatedRows = Pick<
+  ExpertRows,
+  "experts" | "x" | "firstRow" | "topK" | "activation" | "middle"
+>;
+
+/**
+ * `middle[pair] = activation(gate x, up x)`: a thread has the same row of gate and of up. `kept` gets both
+ * as they are before the activation.
+ */
+export function activatedTiles(
+  step: ActivatedRows,
+  schedule: Schedule,
+  kept?: { readonly gate: GPUBuffer; readonly up: GPUBuffer },
+): Dispatch[] {
   const { count, hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
   const bias = biasOf("bias", biases?.gateUp);
   return expertRanges([gate, up], intermediate).map((range) =>
@@ -42,7 +54,13 @@ export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[]
       base: (pair) => `(params.firstRow + ${pair} / ${step.topK}u) * ${hidden}u`,
       cols: hidden,
       matrices: { g: gate, u: up },
-      bindings: bias.bindings,
+      bindings: [
+        ...bias.bindings,
+        ...(kept === undefined ? [] : [
+          { name: "kept_gate", buffer: kept.gate, write: true },
+          { name: "kept_up", buffer: kept.up, write: true },
+        ]),
+      ],
       out: step.middle,
       groups: Math.ceil(intermediate / THREADS),
       rows: {
@@ -56,15 +74,21 @@ export function activatedTiles(step: ExpertRows, schedule: Schedule): Dispatch[]
       },
       helpers: ACTIVATIONS[step.activation],
       store: (pair, a, b) =>
-        `if (row < ${intermediate}u) { out[${pair} * ${intermediate}u + row] = activated(${a}${
-          bias.plus("id", "row")
-        }, ${b}${bias.plus(`(${count}u + id)`, "row")}); }`,
+        `if (row < ${intermediate}u) {
+    let at = ${pair} * ${intermediate}u + row;
+    out[at] = activated(${a}${bias.plus("id", "row")}, ${b}${bias.plus(`(${count}u + id)`, "row")});
+    ${kept === undefined ? "" : `kept_gate[at] = ${a}; kept_up[at] = ${b};`}
+  }`,
     })
   );
 }
 
 /** `values[pair] = down middle[pair]`: a thread has two rows. */
-export function downTiles(step: ExpertRows, schedule: Schedule, values: GPUBuffer): Dispatch[] {
+export function downTiles(
+  step: Pick<ExpertRows, "experts" | "middle">,
+  schedule: Schedule,
+  values: GPUBuffer,
+): Dispatch[] {
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
   const bias = biasOf("bias", biases?.down);
   const store = (pair: string, row: string, sum: string) =>
@@ -236,7 +260,10 @@ ${
 }
 
 /** `out[t] += scale * sum_j weights[t, j] * values[t, j]`, in ascending order of the experts' ids. */
-export function addedValues(step: ExpertRows, values: GPUBuffer): Dispatch {
+export function addedValues(
+  step: Omit<ExpertRows, "middle" | "input">,
+  values: GPUBuffer,
+): Dispatch {
   const { expertIds, weights, topK, scale = 1, out, rows, firstRow } = step;
   const { hidden } = step.experts;
   const four = hidden % 4 === 0;

@@ -17,7 +17,7 @@ import { checkExpertCount } from "./moe_common.ts";
 import { type Integers, quantizedMemory } from "./quantize.ts";
 
 /** Pairs up to which each is computed by itself. */
-const FEW_PAIRS = 64;
+export const FEW_PAIRS = 64;
 /** Bytes of each buffer of many rows' values, as every adapter can bind; more rows are cut in parts. */
 const WORKSPACE_BYTES = 128 << 20;
 

@@ -14,7 +14,7 @@ import { bufferOf } from "../memory.ts";
 /** An array that a kernel sees. */
 export interface Access {
   readonly memory: GPUBuffer;
-  readonly type: "f32" | "i32" | "u32";
+  readonly type: "f32" | "i32" | "u32" | "vec4<f32>";
   readonly write: boolean;
 }
 
@@ -38,8 +38,8 @@ function accessOf(
 }
 
 /**
- * Bindings, and each array's name in WGSL. A buffer that is meant twice is bound once, since a kernel may
- * not see memory that it writes under two names.
+ * Bindings, and each array's name in WGSL. A buffer that is meant twice is bound once, with its first type,
+ * since a kernel may not see memory that it writes under two names.
  */
 export function bind<Name extends string>(
   accesses: Accesses<Name>,
@@ -51,7 +51,7 @@ export function bind<Name extends string>(
     const name = before?.name ?? `a_${key}`;
     names[key as Name] = name;
     bound.set(memory, {
-      ...{ name, buffer: memory, type: `array<${type}>` },
+      ...{ name, buffer: memory, type: before?.type ?? `array<${type}>` },
       write: write || before?.write === true,
     });
   }

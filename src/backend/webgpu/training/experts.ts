@@ -12,6 +12,7 @@ import { each, kernel, reads, total, totalMemory, writes } from "./arrays.ts";
 import { pairAt, type Schedule, sortedByExpert, tileOf } from "./expert_sort.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
 import { product, type Side, sideOf, tilesOf } from "./product.ts";
+import { areFours } from "./products.ts";
 import { SWIGLU_SLOPES } from "./rows.ts";
 
 /** Threads that share a pair's sum. */
@@ -35,7 +36,7 @@ function sorted(
   checkExpertCount("experts' backward pass", count);
   const pairs = rows * topK;
   // Tiles that an expert's pairs don't fill are mostly for nothing.
-  const most = pairs / count >= 96 ? 128 : pairs / count >= 48 ? 64 : 32;
+  const most = pairs / count >= 192 ? 128 : pairs / count >= 48 ? 64 : 32;
   const side = Math.min(most, sideOf({ rows: pairs, cols: intermediate })) as Side;
   const schedule = sortedByExpert(context, { expertIds, pairs, count, side });
   return { schedule, side, topK };
@@ -80,19 +81,25 @@ ${tileOf(schedule, names.schedule, "tile")}
   let n_end = params.width;
   let k0 = 0u;
   let k_end = params.depth;`,
-    a: (names, m, k) => {
-      const pair = pairAt(schedule, names.schedule, m);
-      return `${names.rows}[${pair}${rows.shared ? ` / ${topK}u` : ""} * params.depth + ${k}]`;
+    a: {
+      array: "rows",
+      along: "k",
+      base(names, m) {
+        const pair = pairAt(schedule, names.schedule, m);
+        return `${pair}${rows.shared ? ` / ${topK}u` : ""} * params.depth`;
+      },
     },
-    aAlong: "k",
-    b: (names, k, n) =>
-      transposed
-        ? `${names.weight}[(id * params.each + ${n}) * params.stride + ${k}]`
-        : `${names.weight}[(id * params.each + ${k}) * params.stride + ${n}]`,
-    bAlong: transposed ? "k" : "n",
-    store: (names, m, n, sum) =>
-      `let place = ${pairAt(schedule, names.schedule, m)} * params.width + ${n};
-          ${names.out}[place] ${accumulate ? "+=" : "="} ${sum};`,
+    b: {
+      array: "weight",
+      along: transposed ? "k" : "side",
+      base: (_, index) => `(id * params.each + ${index}) * params.stride`,
+    },
+    whole: areFours(rows.width, width),
+    out: {
+      array: "out",
+      place: (names, m, n) => `${pairAt(schedule, names.schedule, m)} * params.width + ${n}`,
+      value: (sum, { old }) => accumulate ? `${old} + ${sum}` : sum,
+    },
   }));
 }
 
@@ -129,16 +136,19 @@ function addGradient(
   let k0 = ${names.schedule}[id];
   let k_end = ${names.schedule}[id + 1u];
   if (k0 == k_end) { return; }`,
-    a: (names, m, k) => `${names.left}[${of(names, left, k)} + ${m}]`,
-    aAlong: "m",
-    b: (names, k, n) => `${names.right}[${of(names, right, k)} + ${n}]`,
-    bAlong: "n",
-    store: (names, m, n, sum) =>
-      `${names.out}[(id * params.rows + ${m}) * params.stride + ${n}] += ${sum};`,
+    a: { array: "left", along: "side", base: (names, k) => of(names, left, k) },
+    b: { array: "right", along: "side", base: (names, k) => of(names, right, k) },
+    whole: areFours(rows, cols),
+    out: {
+      array: "out",
+      place: (_, m, n) => `(id * params.rows + ${m}) * params.stride + ${n}`,
+      value: (sum, { old }) => `${old} + ${sum}`,
+    },
   }));
 }
 
-export function expertGates(
+/** What experts' gates and up matrices make of the rows. */
+export function expertProducts(
   context: OpContext,
   params: params.ExpertGatesParams,
   trained: Trained,

@@ -12,7 +12,7 @@ import { kernel, reads, total, totalMemory, writes } from "./arrays.ts";
 import { addColumnSums } from "./columns.ts";
 import type { Trained } from "./parameters.ts";
 import { product, sideOf, tilesOf } from "./product.ts";
-import { addInputGradient, addWeightGradient } from "./products.ts";
+import { addInputGradient, addWeightGradient, areFours } from "./products.ts";
 
 /** Threads of a workgroup that has a row. */
 const LANES = 64;
@@ -102,14 +102,14 @@ export function gateBackward(
   let n_end = params.experts;
   let k0 = 0u;
   let k_end = params.cols;`,
-    a: (names, m, k) => `${names.normed}[${m} * params.cols + ${k}]`,
-    aAlong: "k",
-    b: (names, k, n) => `${names.weight}[${n} * params.stride + ${k}]`,
-    bAlong: "k",
-    store: (names, m, n, sum) =>
-      `${names.logits}[${m} * params.experts + ${n}] = ${sum}${
-        bias ? ` + ${names.bias}[${n}]` : ""
-      };`,
+    a: { array: "normed", along: "k", base: (_, m) => `${m} * params.cols` },
+    b: { array: "weight", along: "k", base: (_, n) => `${n} * params.stride` },
+    whole: bias === undefined && areFours(cols, experts),
+    out: {
+      array: "logits",
+      place: (_, m, n) => `${m} * params.experts + ${n}`,
+      value: (sum, { names, n }) => bias ? `${sum} + ${names.bias}[${n}]` : sum,
+    },
   }));
   const fractions = balance && fractionsOf(context, balance, { ...params, experts });
   const gradient = context.scratch("gate gradient", rows * experts * 4);

@@ -30,7 +30,16 @@ interface Shape {
 /** Results of which many products are added are cut up, into sums of at least so many. */
 const LEAST_SPLIT = 512;
 /** Workgroups that a product is cut up to reach. */
-const WANTED = 512;
+const WANTED = 1056;
+
+/** Whether kernels can go through all of them in vectors of four. */
+export function areFours(...numbers: readonly number[]): boolean {
+  return numbers.every((number) => number % 4 === 0);
+}
+
+function numbersOf({ stride, each }: Side): number[] {
+  return [stride, each];
+}
 
 /** WGSL of a tile's place in one of several results of `m` rows and `n` columns. */
 function placeOf(side: number): string {
@@ -73,17 +82,23 @@ export function addInputGradient(
   let n_end = params.cols;
   let k0 = 0u;
   let k_end = params.out_dim;`,
-    a: (names, m, k) =>
-      `${names.gradient}[${m} * params.gradient_stride + head * params.gradient_each + ${k}]`,
-    aAlong: "k",
-    b: (names, k, n) =>
-      `${names.weight}[(head * params.out_dim + ${k}) * params.weight_stride + ${n}]`,
-    bAlong: "n",
-    store: ({ out }, m, n, sum) =>
-      `let place = ${m} * params.out_stride + head * params.out_each + ${n};
-          ${out}[place] = ${
-        accumulate ? `fma(params.scale, ${sum}, ${out}[place])` : `params.scale * ${sum}`
-      };`,
+    a: {
+      array: "gradient",
+      along: "k",
+      base: (_, m) => `${m} * params.gradient_stride + head * params.gradient_each`,
+    },
+    b: {
+      array: "weight",
+      along: "side",
+      base: (_, k) => `(head * params.out_dim + ${k}) * params.weight_stride`,
+    },
+    whole: areFours(outDim, cols, ...numbersOf(gradient), ...numbersOf(target)),
+    out: {
+      array: "out",
+      place: (_, m, n) => `${m} * params.out_stride + head * params.out_each + ${n}`,
+      value: (sum, { old, type }) =>
+        accumulate ? `fma(${type}(params.scale), ${sum}, ${old})` : `params.scale * ${sum}`,
+    },
   }));
 }
 
@@ -107,9 +122,9 @@ export function addWeightGradient(
   if (weight.gradient === null) return;
   const { heads, outDim, cols, rows, scale, gradient, x } = options;
   const shape = { rows: outDim, cols };
-  const most = sideOf({ ...shape, count: heads });
-  // Small tiles read more; where rows can be cut up instead, they are.
-  const side = rows >= 2 * LEAST_SPLIT && most === 32 ? 64 : most;
+  // Small tiles read more; rows can be cut up instead.
+  const most = Math.max(1, Math.floor(rows / LEAST_SPLIT));
+  const side = sideOf({ ...shape, count: heads * most });
   const tiles = tilesOf(side, shape);
   const { splits, each: terms } = splitsOf({ tiles: tiles * heads, terms: rows });
   const numbers = heads * outDim * weight.stride;
@@ -138,18 +153,25 @@ export function addWeightGradient(
   let n_end = params.cols;
   let k0 = split * params.terms;
   let k_end = min(k0 + params.terms, params.rows);`,
-    a: (names, m, k) =>
-      `${names.gradient}[${k} * params.gradient_stride + real_head * params.gradient_each + ${m}]`,
-    aAlong: "m",
-    b: (names, k, n) => `${names.x}[${k} * params.x_stride + real_head * params.x_each + ${n}]`,
-    bAlong: "n",
-    store: ({ out }, m, n, sum) =>
-      `let place = (real_head * params.out_dim + ${m}) * params.weight_stride + ${n};
-          ${
-        isCut
-          ? `${out}[split * params.numbers + place] = params.scale * ${sum};`
-          : `${out}[place] = fma(params.scale, ${sum}, ${out}[place]);`
-      }`,
+    a: {
+      array: "gradient",
+      along: "side",
+      base: (_, k) => `${k} * params.gradient_stride + real_head * params.gradient_each`,
+    },
+    b: {
+      array: "x",
+      along: "side",
+      base: (_, k) => `${k} * params.x_stride + real_head * params.x_each`,
+    },
+    whole: areFours(outDim, cols, ...numbersOf(gradient), ...numbersOf(x)),
+    out: {
+      array: "out",
+      place: (_, m, n) =>
+        `${isCut ? "split * params.numbers + " : ""}` +
+        `(real_head * params.out_dim + ${m}) * params.weight_stride + ${n}`,
+      value: (sum, { old, type }) =>
+        isCut ? `params.scale * ${sum}` : `fma(${type}(params.scale), ${sum}, ${old})`,
+    },
   }));
   if (!isCut) return;
   each(context, {

@@ -1,13 +1,15 @@
 /** Turns ops of training into dispatches. */
 
 import { UnsupportedOpError } from "../../../errors.ts";
+import { checkExperts } from "../../op_checks.ts";
 import type { TrainingOps } from "../../training.ts";
 import * as check from "../../training_checks.ts";
 import type * as params from "../../training_params.ts";
 import type { OpContext } from "../ops/context.ts";
 import { GpuRecorder, type RecorderContext } from "../recorder.ts";
 import { attentionBackward, latentAttentionBackward } from "./attention.ts";
-import { expertGates, expertsBackward } from "./experts.ts";
+import { expertsBackward } from "./experts.ts";
+import { expertGates, keepingExperts } from "./kept_experts.ts";
 import { countExperts, gateBackward, replayGate, updateCorrectionBias } from "./gate.ts";
 import { latentTokens } from "./latent_tokens.ts";
 import * as losses from "./losses.ts";
@@ -46,9 +48,9 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
   }
 
   keepingExperts(params: params.KeepingExpertsParams): void {
-    const { kept: _, ...plain } = params;
-    this.experts(plain);
-    this.expertGates(params);
+    checkExperts(params);
+    check.checkExpertGates(params);
+    this.#record(keepingExperts, params);
   }
 
   expertGates(params: params.ExpertGatesParams): void {

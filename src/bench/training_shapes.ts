@@ -1,0 +1,90 @@
+/** Models and packed tokens for measurements of training: nothing is read, and nothing is learnt. */
+
+import type { MetadataValue } from "../formats/tensor_source.ts";
+import { Xoshiro128 } from "../sampling/random.ts";
+import { nextTokens, type TrainingSequence } from "../training/batch.ts";
+
+type Config = Readonly<Record<string, MetadataValue>>;
+
+interface MixtureShape {
+  readonly hidden: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Of a head that are not rotated, that are, and of its values. */
+  readonly head: readonly [nope: number, rope: number, value: number];
+  readonly latent: number;
+  readonly experts: number;
+  readonly topK: number;
+  /** Of each expert, and of the first layer, which has none. */
+  readonly intermediate: number;
+  readonly dense: number;
+}
+
+/** A config.json of a mixture with latent attention, a sigmoid gate and one shared expert. */
+function mixture(shape: MixtureShape): Config {
+  const [nope, rope, value] = shape.head;
+  return {
+    architectures: ["DeepseekV3ForCausalLM"],
+    model_type: "deepseek_v3",
+    hidden_act: "silu",
+    hidden_size: shape.hidden,
+    intermediate_size: shape.dense,
+    moe_intermediate_size: shape.intermediate,
+    first_k_dense_replace: 1,
+    n_routed_experts: shape.experts,
+    n_shared_experts: 1,
+    num_experts_per_tok: shape.topK,
+    n_group: 1,
+    topk_group: 1,
+    norm_topk_prob: true,
+    routed_scaling_factor: 1,
+    scoring_func: "sigmoid",
+    topk_method: "noaux_tc",
+    num_attention_heads: shape.heads,
+    num_key_value_heads: shape.heads,
+    num_hidden_layers: shape.layers,
+    q_lora_rank: null,
+    kv_lora_rank: shape.latent,
+    qk_nope_head_dim: nope,
+    qk_rope_head_dim: rope,
+    v_head_dim: value,
+    max_position_embeddings: 1024,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10000,
+    tie_word_embeddings: false,
+  };
+}
+
+/** Models by their parameters that a token takes part in. */
+export const TRAINING_SHAPES = Object.freeze({
+  "100k": mixture({
+    ...{ hidden: 64, layers: 3, heads: 4, head: [16, 16, 16], latent: 32 },
+    ...{ experts: 8, topK: 2, intermediate: 32, dense: 128 },
+  }),
+  "1m": mixture({
+    ...{ hidden: 128, layers: 4, heads: 4, head: [32, 32, 32], latent: 64 },
+    ...{ experts: 16, topK: 2, intermediate: 128, dense: 384 },
+  }),
+  "10m": mixture({
+    ...{ hidden: 384, layers: 8, heads: 8, head: [32, 32, 32], latent: 128 },
+    ...{ experts: 32, topK: 4, intermediate: 160, dense: 960 },
+  }),
+});
+
+export type TrainingShape = keyof typeof TRAINING_SHAPES;
+
+/** Samples that fill `tokens` rows, of lengths around `length`, the same each time. */
+export function madeUpSamples(
+  { tokens, length, vocabulary }: { tokens: number; length: number; vocabulary: number },
+): TrainingSequence[] {
+  const random = new Xoshiro128(1);
+  const below = (count: number) => random.nextUint32() % count;
+  const samples: TrainingSequence[] = [];
+  for (let left = tokens; left > 1;) {
+    const count = Math.min(left, Math.max(2, length - (length >> 1) + below(length)));
+    const ids = Int32Array.from({ length: count + 1 }, () => below(vocabulary));
+    samples.push(nextTokens(ids, new Float32Array(count + 1).fill(1 / tokens)));
+    left -= count;
+  }
+  return samples;
+}
