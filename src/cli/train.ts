@@ -39,6 +39,10 @@ const FLAGS = {
   }),
   resume: switchFlag({ help: "goes on with the run that the folder holds" }),
   phase: textFlag({ help: "stops after this phase of the recipe", placeholder: "NAME" }),
+  "reward-key": textFlag({
+    help: "the API key for the recipe's rewards.url; better as SLUICE_REWARD_KEY",
+    placeholder: "KEY",
+  }),
   threads: integerFlag({
     help: "threads of the wasm backend",
     min: 1,
@@ -84,7 +88,8 @@ export async function main(
   const { source, config } = await modelOf(recipe, data.tokenizer);
   const bar = stepBar(io);
   const { outcome, hash, costs, message } = await runPipeline({
-    ...{ recipe, data, source, config, folder, scorer: openScorer(recipe.rewards) },
+    ...{ recipe, data, source, config, folder },
+    scorer: openScorer(recipe.rewards, { key: values["reward-key"] }),
     fingerprint: fingerprintOf(recipe, { data, config, source }),
     subfolder: (name) => openFolder(`${state}/${name}`),
     threads: values.threads ?? navigator.hardwareConcurrency,
