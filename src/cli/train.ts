@@ -14,12 +14,13 @@ import { writeText } from "../training/data/build/folder.ts";
 import { initialWeights } from "../training/initial_weights.ts";
 import { costText } from "../training/run/costs.ts";
 import { openData, type RunData } from "../training/run/data.ts";
-import { runPipeline, type RunProgress } from "../training/run/pipeline.ts";
+import { runPipeline, type RunProgress, type RunResult } from "../training/run/pipeline.ts";
 import { readTrainRecipe, type TrainRecipe } from "../training/run/recipe.ts";
 import { openScorer } from "../training/run/scoring.ts";
 import { STATE_FILE } from "../training/run/state.ts";
 import { main as makeData } from "./data.ts";
 import { openFolder } from "./data_folder.ts";
+import { openRunPage } from "./run_page.ts";
 import { helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import {
   type CommandIo,
@@ -43,6 +44,17 @@ const FLAGS = {
     help: "the API key for the recipe's rewards.url; better as SLUICE_REWARD_KEY",
     placeholder: "KEY",
   }),
+  serve: {
+    ...integerFlag({
+      help: "shows the run live on a page of this machine; 0 takes a free port",
+      placeholder: "[PORT]",
+      min: 0,
+      max: 65535,
+      fallback: undefined,
+      shown: "no page, 8001 without a port",
+    }),
+    bare: "8001",
+  },
   threads: integerFlag({
     help: "threads of the wasm backend",
     min: 1,
@@ -52,7 +64,8 @@ const FLAGS = {
   }),
 };
 
-const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME]";
+const USAGE =
+  "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME] [--serve [PORT]]";
 const ABOUT = "Trains a model: cold start, GRPO and rejection sampling, as the recipe says.";
 
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
@@ -86,24 +99,37 @@ export async function main(
   const data = await dataOf(recipe, { state, io, signal });
   if (data === null) return EXIT_FAILURE;
   const { source, config } = await modelOf(recipe, data.tokenizer);
+  const page = values.serve === undefined
+    ? null
+    : await openRunPage({ recipe, state, port: values.serve });
+  if (page !== null) write(io.stdout, `live at ${page.url}\n`);
   const bar = stepBar(io);
-  const { outcome, hash, costs, message } = await runPipeline({
-    ...{ recipe, data, source, config, folder },
-    scorer: openScorer(recipe.rewards, { key: values["reward-key"] }),
-    fingerprint: fingerprintOf(recipe, { data, config, source }),
-    subfolder: (name) => openFolder(`${state}/${name}`),
-    threads: values.threads ?? navigator.hardwareConcurrency,
-    ...(values.phase !== undefined && { until: values.phase }),
-    ...(signal && { signal }),
-    onStep: bar.onStep,
-    onEvent(line) {
-      bar.clear();
-      write(io.stdout, `${line}\n`);
-    },
-  }).finally(() => {
+  let result: RunResult | null = null;
+  try {
+    result = await runPipeline({
+      ...{ recipe, data, source, config, folder },
+      scorer: openScorer(recipe.rewards, { key: values["reward-key"] }),
+      fingerprint: fingerprintOf(recipe, { data, config, source }),
+      subfolder: (name) => openFolder(`${state}/${name}`),
+      threads: values.threads ?? navigator.hardwareConcurrency,
+      ...(values.phase !== undefined && { until: values.phase }),
+      ...(signal && { signal }),
+      onStep(progress) {
+        bar.onStep(progress);
+        page?.onStep(progress);
+      },
+      onEvent(line) {
+        bar.clear();
+        write(io.stdout, `${line}\n`);
+        page?.onEvent(line);
+      },
+    });
+  } finally {
     bar.clear();
     source.close();
-  });
+    await page?.close(result?.outcome ?? "failed");
+  }
+  const { outcome, hash, costs, message } = result;
   writeText(folder, { name: "cost.json", text: `${JSON.stringify(costs, null, 1)}\n` });
   write(io.stdout, costText(costs, recipe.watts));
   if (message !== null) write(io.stderr, `${message}\n`);
