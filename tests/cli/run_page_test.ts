@@ -28,6 +28,18 @@ const PROGRESS = {
   ...{ tokensPerSecond: 900, secondsLeft: 30 },
 };
 
+const stateOf = async (url: string): Promise<Json> =>
+  await (await fetch(`${url}state.json`)).json();
+
+/** The first state of which something holds: what the page is told and what it is asked go different ways. */
+async function seen(url: string, holds: (state: Json) => boolean): Promise<Json> {
+  while (true) {
+    const state = await stateOf(url);
+    if (holds(state)) return state;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 /** A page about a run that has made two steps. */
 async function withPage(use: (page: Awaited<ReturnType<typeof openRunPage>>) => Promise<void>) {
   await withFolder(async (folder) => {
@@ -38,15 +50,12 @@ async function withPage(use: (page: Awaited<ReturnType<typeof openRunPage>>) => 
       await use(page);
     } finally {
       const closed = page.close("stopped");
-      // Who looks on hears of the end, which then need not wait.
-      assertEquals((await stateOf(page.url)).outcome, "stopped");
+      // Who looks on hears of the end, which then waits no longer.
+      await seen(page.url, ({ outcome }) => outcome === "stopped");
       await closed;
     }
   });
 }
-
-const stateOf = async (url: string): Promise<Json> =>
-  await (await fetch(`${url}state.json`)).json();
 
 Deno.test("the page answers to this machine's names only, and allows nothing but its own files", async () => {
   const app = createRunPage({
@@ -81,9 +90,7 @@ Deno.test("the page's thread tells how the run goes, draws what is on the disk, 
     assertEquals((await stateOf(url)).progress, null);
     onStep(PROGRESS);
     onEvent("cold_start: step 2");
-    // The messages and the request go different ways.
-    while ((await stateOf(url)).events.length === 0);
-    const { phases, ...state } = await stateOf(url);
+    const { phases, ...state } = await seen(url, ({ events }) => events.length > 0);
     assertEquals(state, {
       ...{ name: "smoke", bytes: LINES.join("").length, progress: PROGRESS, outcome: null },
       ...{ events: ["cold_start: step 2"], example: "<b>1 + 1?</b>\n3" },
