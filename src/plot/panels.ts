@@ -34,7 +34,7 @@ const metric = (name: string): Pick => ({ values }) => values[name];
 /** Of steps on sampled answers, whose loss is another than that of texts. */
 const isPolicy = ({ values }: MetricsLine) => "reward" in values;
 
-/** The last value, which stands in the legend. */
+/** The last value, or the mean of the last stretch: what stands in the legend. */
 export function lastOf({ points }: Series): number {
   return points.at(-1)![1];
 }

@@ -62,10 +62,12 @@ function showState({ name, phases, progress, outcome, events, example }) {
 function doing(progress) {
   if (progress === null) return "The first step is under way.";
   const { phase, step, steps, secondsLeft } = progress;
-  const beyond = step >= steps
-    ? "beyond its planned steps, to its gate"
-    : `${time(secondsLeft)} left`;
-  return `${phase}: step ${step} of ${steps}, ${beyond}`;
+  const rest = step < steps
+    ? `${time(secondsLeft)} left`
+    : step === steps
+    ? "to be evaluated"
+    : "beyond its planned steps, to its gate";
+  return `${phase}: step ${step} of ${steps}, ${rest}`;
 }
 
 function phaseItem({ name, kind, steps, done, gate, share, accuracy }, isCurrent) {
