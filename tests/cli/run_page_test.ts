@@ -151,7 +151,7 @@ Deno.test({
       const { stdout } = await new Deno.Command(CHROMIUM, {
         args: ["--headless", "--no-sandbox", "--virtual-time-budget=2500", "--dump-dom", url],
         stderr: "null",
-        signal: AbortSignal.timeout(30_000),
+        signal: AbortSignal.timeout(120_000),
       }).output();
       const page = new TextDecoder().decode(stdout);
       for (
