@@ -6,6 +6,7 @@ import { RequestError } from "../src/errors.ts";
 import type { KeyRing } from "../src/server/api_keys.ts";
 import type { LogEntry } from "../src/server/log.ts";
 import type { TextModel } from "../src/text/types.ts";
+import { PRESETS, type RewardWeights } from "../src/training/reward/mod.ts";
 import { Admission } from "./admission.ts";
 import { chatCompletions } from "./chat.ts";
 import { completions } from "./completions.ts";
@@ -14,6 +15,7 @@ import { guard, LOOPBACK_HOSTS } from "./guard.ts";
 import { moeStats, MoeStreams } from "./moe.ts";
 import { observe } from "./observing.ts";
 import { recordOf } from "./record.ts";
+import { getReward } from "./reward.ts";
 import { Serving } from "./serving.ts";
 import { ServingMetrics } from "./serving_metrics.ts";
 import { health, listModels, metrics, showModel } from "./status.ts";
@@ -50,6 +52,8 @@ export interface AppOptions {
   readonly deadlineMs?: number;
   /** Milliseconds between two events of `/v1/moe/stream`. Default 1 s. */
   readonly moeIntervalMs?: number;
+  /** What `/get_reward` weighs where a request names nothing. Default: the preset `verifiable`. */
+  readonly rewards?: RewardWeights;
   /**
    * Aborting it refuses new requests and ends streams that would go on for ever (`/v1/moe/stream`);
    * answers go on.
@@ -178,6 +182,10 @@ export function createApp(options: AppOptions): Hono {
   });
   register("POST", "/tokenize", { handler: (context) => tokenize(context, { serving }) });
   register("POST", "/detokenize", { handler: (context) => detokenize(context, { serving }) });
+  register("POST", "/get_reward", {
+    handler: (context) =>
+      getReward(context, { serving, weights: options.rewards ?? PRESETS.verifiable }),
+  });
   register("POST", "/chat/completions", {
     handler: (context) => chatCompletions(context, { serving, name: served() }),
   });

@@ -2,11 +2,43 @@
 
 import type { LogEntry, LogFormat } from "../server/log.ts";
 import { logLine } from "../server/log.ts";
-import { choiceFlag, numberFlag, textFlag } from "./flags.ts";
+import {
+  checkWeights,
+  isPreset,
+  PRESETS,
+  REWARD_NAMES,
+  type RewardWeights,
+} from "../training/reward/mod.ts";
+import { choiceFlag, type Flag, numberFlag, textFlag } from "./flags.ts";
 import { errorLine, type Terminal, write } from "./terminal.ts";
 
 /** A day, in seconds. */
 const MAX_SECONDS = 86_400;
+
+/** `article`, or `solution_accuracy:0.9,format:0.1`. */
+const REWARD: Flag<RewardWeights> = Object.freeze({
+  help: "what /get_reward weighs where a request names nothing: a preset, or weights of functions",
+  placeholder: `${Object.keys(PRESETS).join("|")}|NAME:WEIGHT,...`,
+  must: `one of ${Object.keys(PRESETS).join(", ")}, or weights such as ` +
+    `solution_accuracy:0.9,format:0.1 of ${REWARD_NAMES.join(", ")}`,
+  fallback: PRESETS.verifiable,
+  shown: "verifiable",
+  parse: (text: string) => {
+    if (isPreset(text)) return PRESETS[text];
+    const pairs = text.split(",").map((pair) =>
+      /^(\w+):(\d{1,4}(?:\.\d{1,15})?)$/.exec(pair.trim())
+    );
+    const weights = Object.fromEntries(
+      pairs.map((match) => [match?.[1] ?? "", Number(match?.[2])]),
+    );
+    try {
+      checkWeights(weights);
+      return weights;
+    } catch {
+      return undefined;
+    }
+  },
+});
 
 export const SERVING_FLAGS = {
   "api-keys-file": textFlag({
@@ -40,6 +72,7 @@ export const SERVING_FLAGS = {
     words: ["text", "json", "off"],
     fallback: "text",
   }),
+  reward: REWARD,
   metrics: choiceFlag({
     help: "count for Prometheus, at /metrics",
     words: ["on", "off"],

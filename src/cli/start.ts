@@ -162,6 +162,7 @@ export async function main(
     deadlineMs: milliseconds(values.deadline, undefined),
     keepAliveMs: milliseconds(values["keep-alive"], Infinity),
     metrics: values.metrics === "on",
+    rewards: values.reward,
     draining: draining.signal,
     shutdown: shutdown.signal,
     onError: log.fault,

@@ -14,7 +14,7 @@ import { writeText } from "../training/data/build/folder.ts";
 import { initialWeights } from "../training/initial_weights.ts";
 import { costText } from "../training/run/costs.ts";
 import { openData, type RunData } from "../training/run/data.ts";
-import { runPipeline, type RunProgress } from "../training/run/pipeline.ts";
+import { runPipeline, type RunProgress, type RunResult } from "../training/run/pipeline.ts";
 import { readTrainRecipe, type TrainRecipe } from "../training/run/recipe.ts";
 import { openScorer } from "../training/run/scoring.ts";
 import { STATE_FILE } from "../training/run/state.ts";
@@ -22,6 +22,7 @@ import { main as makeData } from "./data.ts";
 import { openFolder } from "./data_folder.ts";
 import { BACKEND_WORDS, backendOf } from "./train_backend.ts";
 import { choiceFlag, helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
+import { openRunPage } from "./run_page.ts";
 import {
   type CommandIo,
   EXIT_FAILURE,
@@ -45,6 +46,21 @@ const FLAGS = {
     words: BACKEND_WORDS,
     fallback: "recipe",
   }),
+  "reward-key": textFlag({
+    help: "the API key for the recipe's rewards.url; better as SLUICE_REWARD_KEY",
+    placeholder: "KEY",
+  }),
+  serve: {
+    ...integerFlag({
+      help: "shows the run live on a page of this machine; 0 takes a free port",
+      placeholder: "[PORT]",
+      min: 0,
+      max: 65535,
+      fallback: undefined,
+      shown: "no page, 8001 without a port",
+    }),
+    bare: "8001",
+  },
   threads: integerFlag({
     help: "threads of the wasm backend",
     min: 1,
@@ -54,7 +70,8 @@ const FLAGS = {
   }),
 };
 
-const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME] [--backend B]";
+const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME] " +
+  "[--backend NAME] [--serve [PORT]]";
 const ABOUT = "Trains a model: cold start, GRPO and rejection sampling, as the recipe says.";
 
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
@@ -91,23 +108,37 @@ export async function main(
   if (data === null) return EXIT_FAILURE;
   const { source, config } = await modelOf(recipe, data.tokenizer);
   write(io.stdout, `backend ${backendText}\n`);
+  const page = values.serve === undefined
+    ? null
+    : await openRunPage({ recipe, state, port: values.serve });
+  if (page !== null) write(io.stdout, `live at ${page.url}\n`);
   const bar = stepBar(io);
-  const { outcome, hash, costs, message } = await runPipeline({
-    ...{ recipe, data, source, config, folder, scorer: openScorer(recipe.rewards) },
-    fingerprint: fingerprintOf(recipe, { data, config, source }),
-    subfolder: (name) => openFolder(`${state}/${name}`),
-    threads: values.threads ?? navigator.hardwareConcurrency,
-    ...(values.phase !== undefined && { until: values.phase }),
-    ...(signal && { signal }),
-    onStep: bar.onStep,
-    onEvent(line) {
-      bar.clear();
-      write(io.stdout, `${line}\n`);
-    },
-  }).finally(() => {
+  let result: RunResult | null = null;
+  try {
+    result = await runPipeline({
+      ...{ recipe, data, source, config, folder },
+      scorer: openScorer(recipe.rewards, { key: values["reward-key"] }),
+      fingerprint: fingerprintOf(recipe, { data, config, source }),
+      subfolder: (name) => openFolder(`${state}/${name}`),
+      threads: values.threads ?? navigator.hardwareConcurrency,
+      ...(values.phase !== undefined && { until: values.phase }),
+      ...(signal && { signal }),
+      onStep(progress) {
+        bar.onStep(progress);
+        page?.onStep(progress);
+      },
+      onEvent(line) {
+        bar.clear();
+        write(io.stdout, `${line}\n`);
+        page?.onEvent(line);
+      },
+    });
+  } finally {
     bar.clear();
     source.close();
-  });
+    await page?.close(result?.outcome ?? "failed");
+  }
+  const { outcome, hash, costs, message } = result;
   writeText(folder, { name: "cost.json", text: `${JSON.stringify(costs, null, 1)}\n` });
   write(io.stdout, costText(costs, recipe.watts));
   if (message !== null) write(io.stderr, `${message}\n`);

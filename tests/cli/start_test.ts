@@ -8,6 +8,7 @@ import {
 import { ENGINE_FLAGS, loadOptions } from "../../src/cli/engine_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { main as generate } from "../../src/cli/generate.ts";
+import { SERVING_FLAGS } from "../../src/cli/serving_flags.ts";
 import { describeServing, hostsFor, main } from "../../src/cli/start.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
 import type { Server } from "../../src/server/serve.ts";
@@ -128,6 +129,26 @@ Deno.test("a hybrid's flags become its options, and a trace is read for no other
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("--reward is a preset or weights of functions, and is refused by name otherwise", async () => {
+  const weightsOf = (...args: string[]) =>
+    parseFlags(SERVING_FLAGS, { command: "start", args, env: () => undefined }).values.reward;
+  assertEquals(weightsOf(), { solution_accuracy: 0.9, format: 0.1 });
+  assertEquals(weightsOf("--reward", "article").logical_consistency, 0.4);
+  assertEquals(weightsOf("--reward=efficiency:2, format:0.5"), { efficiency: 2, format: 0.5 });
+  for (const wrong of ["best", "format", "format:-1", "format:0", "luck:1", "format:1,"]) {
+    assertThrows(
+      () => weightsOf("--reward", wrong),
+      OptionError,
+      `--reward is "${wrong}", must be one of article, verifiable, or weights such as`,
+    );
+  }
+  await started(["--model", TINY_MODEL, "--threads", "1", "--reward", "format:1"], async (url) => {
+    const body = JSON.stringify({ query: ["a <think>b</think>2"], prompts: ["a "], labels: ["1"] });
+    const response = await fetch(`${url}/get_reward`, { method: "POST", body });
+    assertEquals((await response.json()).rewards, [1]);
+  });
 });
 
 Deno.test("scores of a prompt over HTTP are those of its own greedy answer", async () => {

@@ -44,6 +44,7 @@ Deno.test("every route but health needs a key where keys are set", async () => {
     ["/v1/detokenize", { tokens: [5] }],
     ["/v1/chat/completions", { messages: [{ role: "user", content: "hi" }] }],
     ["/completions", PROMPT],
+    ["/get_reward", { query: ["1 + 1 = 2"], prompts: ["1 + 1 = "], labels: ["2"] }],
   ];
   const wrong = [
     {},

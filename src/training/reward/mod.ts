@@ -3,7 +3,7 @@
 export { type BatchRewards, type ColumnReward, columnReward, type Columns } from "./source.ts";
 export { localRewards, type LocalRewardsOptions, type RewardSource } from "./source.ts";
 export { problemOf } from "./references.ts";
-export { questionOf } from "./question.ts";
+export { promptQuestion } from "./question.ts";
 export { remoteRewards, type RemoteRewardsOptions } from "./remote.ts";
 export {
   checkWeights,

@@ -1,5 +1,7 @@
 /** The question within a prompt that a chat template has rendered. */
 
+import { promptOpensReasoning } from "../../chat/reasoning.ts";
+
 /** How templates mark a user's turn and its end. */
 const TURNS: readonly (readonly [begin: string, end: string])[] = [
   ["<｜User｜>", "<｜Assistant｜>"],
@@ -8,7 +10,7 @@ const TURNS: readonly (readonly [begin: string, end: string])[] = [
 ];
 
 /** The last turn of a user; the prompt as it is where it has no such marks. */
-export function questionOf(prompt: string): string {
+function questionOf(prompt: string): string {
   for (const [begin, end] of TURNS) {
     const at = prompt.lastIndexOf(begin);
     if (at < 0) continue;
@@ -17,4 +19,13 @@ export function questionOf(prompt: string): string {
     return prompt.slice(start, stop < 0 ? undefined : stop).trim();
   }
   return prompt;
+}
+
+/** The question of a prompt, and whether the prompt has opened the reasoning behind it. */
+export function promptQuestion(prompt: string): { question: string; opened: boolean } {
+  const opened = promptOpensReasoning(prompt);
+  return {
+    question: questionOf(opened ? prompt.replace(/\s*<think>\s*$/, "") : prompt),
+    opened,
+  };
 }

@@ -204,7 +204,11 @@ function readRewards(
   const read = list("rewards", rewards);
   const isObject = typeof logs === "object" && logs !== null && !Array.isArray(logs);
   if (logs !== undefined && logs !== null && !isObject) {
-    throw wrong("its answer's extra_logs", typeof logs, "an object");
+    throw wrong(
+      "its answer's extra_logs",
+      Array.isArray(logs) ? "a list" : typeof logs,
+      "an object",
+    );
   }
   // Logs that are no list of one number a sample are for people, as OpenRLHF's examples have it.
   const functions = Object.entries(logs ?? {}).filter(([, values]) =>

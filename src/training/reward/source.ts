@@ -1,8 +1,7 @@
 /** Where a trainer's rewards come from: functions of its own, or another server. */
 
 import { FormatError, OptionError } from "../../errors.ts";
-import { promptOpensReasoning } from "../../chat/reasoning.ts";
-import { questionOf } from "./question.ts";
+import { promptQuestion } from "./question.ts";
 import {
   checkWeights,
   createJudge,
@@ -48,18 +47,17 @@ function columnText(columns: Columns, { name, i }: { name: string; i: number }) 
 export function columnReward(name: RewardName): ColumnReward {
   const judge = createJudge({ [name]: 1 });
   return (prompts, completions, columns) =>
-    prompts.map((prompt, i) =>
-      judge({
-        prompt: questionOf(prompt),
-        completion: completions[i],
-        opened: promptOpensReasoning(prompt),
+    prompts.map((prompt, i) => {
+      const { question, opened } = promptQuestion(prompt);
+      return judge({
+        ...{ prompt: question, completion: completions[i], opened },
         reference: {
           answer: columnText(columns, { name: "answer", i }),
           family: columnText(columns, { name: "family", i }),
           solution: columnText(columns, { name: "solution", i }),
         },
-      }).reward
-    );
+      }).reward;
+    });
 }
 
 export interface LocalRewardsOptions {

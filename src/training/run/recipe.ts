@@ -40,6 +40,8 @@ export interface RewardRecipe {
   readonly weights?: RewardWeights;
   /** OpenRLHF's protocol: where rewards are asked for in the place of our own. */
   readonly url?: string;
+  /** What that server gets as labels: the bare answers, or all that is known, as ours takes it. */
+  readonly labels?: "answer" | "reference";
 }
 
 export interface TrainRecipe {
@@ -177,7 +179,7 @@ function readBatch(fields: Fields): BatchRecipe {
 }
 
 function readRewards(fields: Fields): RewardRecipe {
-  const rewards = fields.object("rewards", ["preset", "weights", "url"]);
+  const rewards = fields.object("rewards", ["preset", "weights", "url", "labels"]);
   const words = Object.keys(PRESETS) as PresetName[];
   const preset = rewards.choice("preset", { words, fallback: "verifiable" });
   if (rewards.has("weights")) {
@@ -190,5 +192,6 @@ function readRewards(fields: Fields): RewardRecipe {
   if (!rewards.has("url")) return { preset };
   const url = rewards.text("url");
   if (!/^https?:\/\//.test(url)) rewards.refuse("url", "an http or https address");
-  return { preset, url };
+  const labels = rewards.choice("labels", { words: ["answer", "reference"], fallback: "answer" });
+  return { preset, url, labels };
 }

@@ -212,6 +212,23 @@ for (const { name, reasoning, answer, expected } of ATTEMPTS) {
   });
 }
 
+Deno.test("docs/reward.md has the figures of all attempts", () => {
+  const file = new URL("../../../docs/reward.md", import.meta.url);
+  const rows = new Set(
+    Deno.readTextFileSync(file).split("\n").map((row) => row.replace(/ +/g, " ")),
+  );
+  const shown = (value: number | null) => String(Number(value!.toFixed(2)));
+  for (const { name, reasoning, answer } of ATTEMPTS) {
+    const { values, article, verifiable } = judged(sumSample(reasoning, answer));
+    const figures = [
+      ...[values.logical_consistency, values.solution_accuracy, values.reasoning_clarity],
+      ...[values.efficiency, article, verifiable],
+    ];
+    const row = `| ${[name, ...figures.map(shown)].join(" | ")} |`;
+    assert(rows.has(row), `it lacks ${row}`);
+  }
+});
+
 Deno.test("a broken form has no clarity and no format, and answers nothing where it is ambiguous", () => {
   const attempts: [completion: string, accuracy: number, article: Expected][] = [
     [`<think>${solution}\nThe answer is 85.`, 0, 0.2],

@@ -51,6 +51,10 @@ Deno.test("a recipe is refused by the name of the field that is wrong", () => {
   refused((recipe) => recipe.model.from = "x", "must be a checkpoint to begin from, or a config");
   refused((recipe) => recipe.rewards = { url: "x" }, 'rewards.url is "x", must be an http');
   refused(
+    (recipe) => recipe.rewards = { url: "http://a/get_reward", labels: "all" },
+    'rewards.labels is "all", must be one of answer, reference',
+  );
+  refused(
     (recipe) => recipe.rewards = { weights: { luck: 1 } },
     "rewards.weights.luck is not known",
   );
