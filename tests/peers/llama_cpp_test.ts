@@ -32,15 +32,13 @@ const MODELS: Readonly<Record<string, (folder: string) => Promise<string>>> = {
   "DeepSeek-V3 with YaRN, groups and a latent of queries": (folder) =>
     Promise.resolve(joinFolders(folder, recordedModels()[0])),
 };
+/** SLUICE_TRAINED names a folder that a run has written. */
 const trained = Deno.env.get("SLUICE_TRAINED");
+const models = trained === undefined
+  ? MODELS
+  : { ...MODELS, "a trained model": () => Promise.resolve(trained) };
 
-for (
-  const [what, make] of Object.entries({
-    ...MODELS,
-    // SLUICE_TRAINED names a folder that a run has written.
-    ...(trained !== undefined && { "a trained model": () => Promise.resolve(trained) }),
-  })
-) {
+for (const [what, make] of Object.entries<(folder: string) => Promise<string>>(models)) {
   Deno.test({
     name: `llama.cpp loads exports of ${what}, and gives our logits and token ids`,
     // Skipped where Python lacks llama_cpp (SLUICE_PYTHON names one that has it).
