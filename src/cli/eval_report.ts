@@ -69,14 +69,16 @@ function metricCells({ name, value, low, high }: Metric): string[] {
   return [name, percent(value), `${percent(low)} to ${percent(high)}`];
 }
 
+/** With intervals where there is one metric; those of several are in the JSON. */
 function groupRows(groups: readonly GroupSummary[]): string[][] {
   const names = groups[0].metrics.map(({ name }) => name);
+  const alone = names.length === 1;
   return [
-    ["group", "problems", ...names.flatMap((name) => [name, "95 % interval"])],
+    ["group", "problems", ...names, ...(alone ? ["95 % interval"] : [])],
     ...groups.map(({ group, problems, metrics }) => [
       group,
       String(problems),
-      ...metrics.flatMap((metric) => metricCells(metric).slice(1)),
+      ...metrics.flatMap((metric) => metricCells(metric).slice(1, alone ? 3 : 2)),
     ]),
   ];
 }
@@ -95,8 +97,8 @@ function costLines({ counts, cost, watts, problems }: EvalReport): string[] {
   const { promptTokens, cachedTokens, answerTokens, seconds } = counts;
   const { perThousand: each } = cost;
   const speed = answerTokens > 0
-    ? `${cost.answerTokensPerSecond.toPrecision(3)} answer tokens/s`
-    : `${cost.problemsPerSecond.toPrecision(3)} problems/s`;
+    ? `${rate(cost.answerTokensPerSecond)} answer tokens/s`
+    : `${rate(cost.problemsPerSecond)} problems/s`;
   const energy = each.wattHours === null
     ? "energy unknown (--watts)"
     : `${each.wattHours.toPrecision(3)} Wh at ${watts} W (stated, not measured)`;
@@ -140,6 +142,10 @@ function busiest(
   return byClass[kind].map((count, expert) => ({ count, expert }))
     .sort((a, b) => b.count - a.count || a.expert - b.expert).slice(0, NAMED)
     .map(({ count, expert }) => `${expert}: ${Math.round(100 * count / tokens)} %`).join(", ");
+}
+
+function rate(value: number): string {
+  return value >= 100 ? String(Math.round(value)) : value.toPrecision(3);
 }
 
 function percent(share: number): string {

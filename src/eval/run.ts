@@ -87,6 +87,7 @@ class Run {
     const judged: Readonly<Record<string, number>>[] = [];
     let unfinished = 0;
     let tokens: number[] = [];
+    let first = "";
     for (let sample = 0; sample < samples; sample++) {
       const { text, whole, finished } = await this.#answer(prompt, {
         ...{ maxTokens: Math.min(maxTokens, room), seed: seed + sample },
@@ -95,10 +96,11 @@ class Run {
       judged.push(item.judge(text));
       if (!finished) unfinished++;
       if (sample > 0) continue;
+      first = text;
       const answer = await this.#model.encode(whole, { addSpecial: false, parseSpecial: true });
       tokens = [...prompt.tokens, ...answer];
     }
-    return { scores: scoresOf(judged), tokens, cut, tooLong: false, unfinished };
+    return { scores: scoresOf(judged), answer: first, tokens, cut, tooLong: false, unfinished };
   }
 
   async #chatPrompt({ messages, question }: GenerationItem): Promise<Prompt> {
@@ -153,21 +155,21 @@ class Run {
     const longest = choices.reduce((a, b) => a.length >= b.length ? a : b);
     const reserve = await this.#model.encode(` ${longest}`, { addSpecial: false });
     const { prompt, cut } = await this.#rawPrompt(item.context, { room: reserve.length + 1 });
-    const scores: number[] = [];
+    const likelihoods: number[] = [];
     let right: readonly number[] = [];
     for (const [i, choice] of choices.entries()) {
       const whole = await this.#model.textPrompt(`${prompt.text} ${choice}`);
       if (whole.tokens.length > this.#model.info.contextLength) {
         return { scores: { acc: 0, acc_norm: 0 }, ...TOO_LONG, cut };
       }
-      scores.push(await this.#likelihood(whole, prompt.tokens.length));
+      likelihoods.push(await this.#likelihood(whole, prompt.tokens.length));
       if (i === gold) right = whole.tokens;
     }
-    const perCharacter = scores.map((score, i) => score / [...choices[i]].length);
+    const perCharacter = likelihoods.map((value, i) => value / [...choices[i]].length);
     const isBest = (list: readonly number[]) => Number(list.indexOf(Math.max(...list)) === gold);
     return {
-      scores: { acc: isBest(scores), acc_norm: isBest(perCharacter) },
-      tokens: right,
+      scores: { acc: isBest(likelihoods), acc_norm: isBest(perCharacter) },
+      ...{ likelihoods, tokens: right },
       ...{ cut, tooLong: false, unfinished: 0 },
     };
   }

@@ -73,6 +73,10 @@ export interface ItemResult {
   readonly group?: string;
   /** By metric, from 0 to 1; a mean over samples. */
   readonly scores: Readonly<Record<string, number>>;
+  /** What was answered first, without thinking. */
+  readonly answer?: string;
+  /** The log-likelihood of each choice. */
+  readonly likelihoods?: readonly number[];
   /** Prompt and answer (or the right choice) of the first sample, as token ids. */
   readonly tokens: readonly number[];
   /** Fewer shots than asked for stood in front, since the context holds no more. */

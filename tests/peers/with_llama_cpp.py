@@ -22,6 +22,7 @@ params = api.llama_context_default_params()
 params.n_ctx = params.n_batch = params.n_ubatch = 128
 params.n_threads = params.n_threads_batch = 1
 params.type_k = params.type_v = 0  # F32
+params.flash_attn_type = 0  # off: it computes in halves
 context = api.llama_init_from_model(model, params)
 
 
