@@ -4,22 +4,16 @@
  */
 
 import { OptionError, UnsupportedOpError } from "../errors.ts";
-import { heldoutItem } from "../eval/heldout.ts";
+import { specialisationOf } from "../eval/routing.ts";
 import { runSet } from "../eval/run.ts";
-import { type DataFile, heldoutSet, readSet, SET_NAMES, setFacts } from "../eval/sets.ts";
-import type { SetFacts, SetName } from "../eval/sets.ts";
+import { SET_NAMES } from "../eval/sets.ts";
 import { costOf, groupsOf, metricsOf } from "../eval/summary.ts";
-import type { EvalSet, EvalSettings, GenerationItem, ItemResult } from "../eval/types.ts";
-import { SpecialisationCounter, tokenClass } from "../experts/specialisation.ts";
-import { baseName } from "../formats/byte_source.ts";
-import { NEUTRAL_SAMPLING } from "../sampling/types.ts";
+import type { EvalSet, EvalSettings, ItemResult } from "../eval/types.ts";
+import type { Specialisation } from "../experts/specialisation.ts";
 import { loadModel } from "../text/load.ts";
 import type { TextModel } from "../text/types.ts";
-import { corpusRows } from "../training/data/corpus.ts";
-import type { Row } from "../training/data/rows.ts";
-import { chosenRows } from "../training/phases/prompts.ts";
-import { openFolder } from "./data_folder.ts";
 import { ENGINE_FLAGS, loadOptions } from "./engine_flags.ts";
+import { openSet, SET_MUST } from "./eval_data.ts";
 import { type EvalReport, evalText, specialisationText } from "./eval_report.ts";
 import {
   type FlagValues,
@@ -47,7 +41,7 @@ const FLAGS = {
   set: textFlag({
     help: `what to ask: ${SET_NAMES.join(", ")}, or heldout:FOLDER, a corpus of \`deno task data\``,
     placeholder: "SET",
-    must: `one of ${SET_NAMES.join(", ")}, or heldout:FOLDER`,
+    must: SET_MUST,
   }),
   data: textFlag({
     help: "the set's file (JSON lines); by default in --shared",
@@ -107,10 +101,6 @@ type Values = FlagValues<typeof FLAGS>;
 
 const USAGE = "deno task eval --set SET [--model PATH] [--data FILE] [--limit N] [--json FILE]";
 const ABOUT = "Measures a model on problems with known answers (docs/evaluation.md).";
-const HELDOUT = /^heldout:(.+)$/;
-/** Thinking and answer, where a corpus's problems are asked. */
-const HELDOUT_TOKENS = 512;
-
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
 export async function main(
   args: readonly string[],
@@ -161,7 +151,7 @@ export async function main(
     write(io.stdout, printable(evalText({ ...report, model: modelIdOf(path) })));
     const { results, ...figures } = report;
     const specialisation = values.specialisation
-      ? await specialisationOf(model, { results, slots: values.slots, io, signal })
+      ? await routedKinds(model, { results, io, signal })
       : undefined;
     if (specialisation) write(io.stdout, specialisationText(specialisation));
     if (values.json !== undefined) {
@@ -228,101 +218,20 @@ async function evaluated(
   };
 }
 
-async function openSet(values: Values): Promise<{ set: EvalSet; facts: SetFacts }> {
-  const { set: name, limit } = values;
-  const folder = HELDOUT.exec(name ?? "")?.[1];
-  if (folder !== undefined) {
-    const facts = { shots: 0, maxTokens: HELDOUT_TOKENS, chatTokens: HELDOUT_TOKENS };
-    return { set: await openHeldout(folder, limit), facts };
-  }
-  if (!(SET_NAMES as readonly (string | undefined)[]).includes(name)) {
-    const is = name === undefined ? "missing" : JSON.stringify(name);
-    throw new OptionError(`cannot evaluate: --set is ${is}, must be ${FLAGS.set.must}`);
-  }
-  const facts = setFacts(name as SetName);
-  const count = values.chat ? 0 : values.shots ?? facts.shots;
-  const data = await readData({ flag: "data", file: facts.data, values });
-  const shots = count === 0
-    ? undefined
-    : { ...await readData({ flag: "shots-data", file: facts.shotsFile, values }), count };
-  const files = { data, ...(shots && { shots }), ...(limit !== undefined && { limit }) };
-  return { set: readSet(name as SetName, files), facts };
-}
-
-async function readData(
-  { flag, file, values }: { flag: "data" | "shots-data"; file?: string; values: Values },
-): Promise<DataFile> {
-  const shared = values.shared !== undefined && file !== undefined
-    ? `${values.shared}/data/${file}`
-    : undefined;
-  const path = values[flag] ?? shared;
-  if (path === undefined) {
-    throw new OptionError(
-      `cannot evaluate: --${flag} is missing, must be a file` +
-        (file === undefined ? "" : ", or --shared a folder that has it"),
-    );
-  }
-  try {
-    return { name: baseName(path), text: await Deno.readTextFile(path) };
-  } catch (error) {
-    throw new OptionError(
-      `cannot evaluate: ${JSON.stringify(path)} cannot be read (${(error as Error).name}), ` +
-        "must be a file",
-    );
-  }
-}
-
-async function openHeldout(path: string, limit = Infinity): Promise<EvalSet> {
-  const rows: Row[] = [];
-  for await (const row of corpusRows(openFolder(path), { side: "heldout" })) rows.push(row);
-  // The choice that training's own evaluations make.
-  const items = chosenRows(rows, { limit: Infinity, seed: 1 }).map(heldoutItem)
-    .filter((item): item is GenerationItem => item !== null).slice(0, limit);
-  if (items.length > 0) return heldoutSet(baseName(path.replace(/[/\\]+$/, "")), items);
-  throw new OptionError(
-    `cannot evaluate: ${JSON.stringify(path)} holds no problems back, must be a corpus that does`,
-  );
-}
-
-/** Where the gates send prompts and answers, read once more as one text each. */
-async function specialisationOf(
+async function routedKinds(
   model: TextModel,
-  options: {
+  { results, io, signal }: {
     results: readonly ItemResult[];
-    slots: number;
     io: CommandIo;
     signal: AbortSignal | undefined;
   },
-) {
-  const { io, signal } = options;
-  const layers = model.info.routedLayers;
-  const choices = layers.reduce((sum, { topK }) => sum + topK, 0);
-  const counter = new SpecialisationCounter(layers);
-  const { bosToken, eosToken, padToken } = model.tokenizerFacts;
-  const control = new Set([bosToken, eosToken, padToken]);
+): Promise<Specialisation> {
   const bar = progressBar(io.stderr, { label: "Routing", amounts: () => "" });
-  const texts = options.results.map(({ tokens }) => tokens).filter(({ length }) => length > 0);
-  for (const [done, tokens] of texts.entries()) {
-    const room = tokens.slice(0, model.info.contextLength);
-    const prompt = await model.textPrompt(room);
-    const events = model.answer(prompt, {
-      ...{ sampling: NEUTRAL_SAMPLING, maxTokens: 0, routedExperts: "all" },
-      ...(signal && { signal }),
-    });
-    for await (const event of events) {
-      if (event.type !== "prompt" || event.routing === undefined) continue;
-      for (const [i, token] of room.entries()) {
-        const text = model.decode([token]);
-        const kind = tokenClass(text, {
-          control: control.has(text) || /^<[|｜].*[|｜]>$/.test(text),
-        });
-        counter.add(kind, { experts: event.routing.experts, at: i * choices });
-      }
-    }
-    bar.onProgress({ loadedBytes: done + 1, totalBytes: texts.length });
-  }
-  bar.clear();
-  return counter.summary();
+  return await specialisationOf(model, {
+    sequences: results.map(({ tokens }) => tokens),
+    ...(signal && { signal }),
+    onProgress: (done) => bar.onProgress({ loadedBytes: done, totalBytes: results.length }),
+  }).finally(bar.clear);
 }
 
 function writeJson(path: string, value: unknown): void {
