@@ -3,7 +3,7 @@
  * asked, and what it has cost; and, of a mixture, which experts took which tokens.
  */
 
-import { OptionError, UnsupportedOpError } from "../errors.ts";
+import { OptionError, RequestError, UnsupportedOpError } from "../errors.ts";
 import { specialisationOf } from "../eval/routing.ts";
 import { runSet } from "../eval/run.ts";
 import { SET_NAMES } from "../eval/sets.ts";
@@ -37,7 +37,6 @@ import {
 } from "./terminal.ts";
 
 const FLAGS = {
-  ...ENGINE_FLAGS,
   set: textFlag({
     help: `what to ask: ${SET_NAMES.join(", ")}, or heldout:FOLDER, a corpus of \`deno task data\``,
     placeholder: "SET",
@@ -95,6 +94,7 @@ const FLAGS = {
   }),
   specialisation: switchFlag({ help: "also tell which experts take which kinds of tokens" }),
   json: textFlag({ help: "a file for the figures and each problem's scores", placeholder: "FILE" }),
+  ...ENGINE_FLAGS,
 };
 
 type Values = FlagValues<typeof FLAGS>;
@@ -248,6 +248,7 @@ function writeJson(path: string, value: unknown): void {
 
 if (import.meta.main) {
   const stop = new AbortController();
-  onInterrupt(() => stop.abort(), { terminate: true });
+  const stopped = new RequestError("stopped before the end, and nothing was written");
+  onInterrupt(() => stop.abort(stopped), { terminate: true });
   await runCommand(() => main(Deno.args, { signal: stop.signal }));
 }
