@@ -51,7 +51,7 @@ export interface EvalSet {
   readonly form: PromptForm;
   /** Always put as a conversation, through the model's template. */
   readonly chatOnly?: boolean;
-  /** What a guess scores, by metric; 0 where a metric is missing. */
+  /** What guessing scores: a share of the choices, 0 for answers in words. */
   readonly chance: number;
 }
 
