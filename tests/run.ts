@@ -17,6 +17,8 @@ const PERMISSIONS = [
 /** Tests whose outcome is the same however busy the machine is, and that share nothing. */
 const SIDE_BY_SIDE = [
   "tests/backend",
+  "tests/convert",
+  "tests/eval",
   "tests/model",
   "tests/quant",
   "tests/training/data",

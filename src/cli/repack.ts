@@ -7,14 +7,14 @@ import { OptionError } from "../errors.ts";
 import { repackMetadata, repackTensors } from "../experts/repack.ts";
 import { baseName } from "../formats/byte_source.ts";
 import type { GgufTensor } from "../formats/gguf/header.ts";
-import { assembleGguf, openGguf, readGgufHeader } from "../formats/gguf/source.ts";
+import { assembleGguf, readGgufHeader } from "../formats/gguf/source.ts";
 import { GgufWriter } from "../formats/gguf/writer.ts";
 import { checkHyperParameters } from "../formats/hyper_parameters.ts";
 import { openGgufFiles } from "../formats/open.ts";
-import { openFile } from "../formats/deno_file.ts";
 import type { ByteSource } from "../formats/tensor_source.ts";
 import { ENGINE_FLAGS } from "./engine_flags.ts";
 import { helpText, parseFlags, textFlag } from "./flags.ts";
+import { writeWholeGguf } from "./gguf_output.ts";
 import {
   type CommandIo,
   formatBytes,
@@ -103,60 +103,26 @@ async function repack(
   const metadata = repackMetadata(parts[0].header.metadata);
   const tensors = repackTensors(sources);
   const totalBytes = tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  const partial = `${out}.partial`;
-  const file = createOutput(partial);
-  try {
-    let loadedBytes = 0;
-    const writer = new GgufWriter({ metadata, tensors }, file);
-    const chunk = new Uint8Array(CHUNK_BYTES);
-    for (const { source, offset, byteLength } of tensors) {
-      for (let done = 0; done < byteLength;) {
-        const piece = chunk.subarray(0, Math.min(CHUNK_BYTES, byteLength - done));
-        await source.file.read(source.start + offset + done, piece);
-        writer.write(piece);
-        done += piece.length;
-        loadedBytes += piece.length;
-        onProgress({ loadedBytes, totalBytes });
+  const bytes = await writeWholeGguf(out, {
+    command: "repack",
+    async write(sink) {
+      let loadedBytes = 0;
+      const writer = new GgufWriter({ metadata, tensors }, sink);
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      for (const { source, offset, byteLength } of tensors) {
+        for (let done = 0; done < byteLength;) {
+          const piece = chunk.subarray(0, Math.min(CHUNK_BYTES, byteLength - done));
+          await source.file.read(source.start + offset + done, piece);
+          writer.write(piece);
+          done += piece.length;
+          loadedBytes += piece.length;
+          onProgress({ loadedBytes, totalBytes });
+        }
       }
-    }
-    writer.finish();
-    file.close();
-    // Whatever is wrong with it is found before it takes the name.
-    const written = await openGguf([openFile(partial)]);
-    const bytes = written.byteLength;
-    written.close();
-    Deno.renameSync(partial, out);
-    return { experts: tensors.filter(({ name, source }) => name !== source.name).length, bytes };
-  } catch (error) {
-    file.close();
-    Deno.removeSync(partial);
-    throw error;
-  }
-}
-
-/** A file to be written in order; it is on the disk when `close` returns. */
-function createOutput(path: string): { write(bytes: Uint8Array): void; close(): void } {
-  let file: Deno.FsFile | undefined;
-  try {
-    file = Deno.openSync(path, { write: true, create: true, truncate: true });
-  } catch (error) {
-    throw new OptionError(
-      `cannot repack: --out cannot be written (${(error as Error).name}), ` +
-        "must be the path of a file in a folder that is there",
-    );
-  }
-  return {
-    write(bytes) {
-      for (let done = 0; done < bytes.length;) {
-        done += (file as Deno.FsFile).writeSync(bytes.subarray(done));
-      }
+      writer.finish();
     },
-    close() {
-      file?.syncSync();
-      file?.close();
-      file = undefined;
-    },
-  };
+  });
+  return { experts: tensors.filter(({ name, source }) => name !== source.name).length, bytes };
 }
 
 if (import.meta.main) await runCommand(() => main(Deno.args));

@@ -25,7 +25,7 @@ import { loadMixture, mixtureSpecs } from "./mixture.ts";
 import { layerOf, ROPE_FACTORS_NAME, tensorName } from "./names.ts";
 import { applyFrequencyFactors } from "./rope.ts";
 import type { ForwardOptions, LoadModelOptions, Model, RopeConfig, RoutedLayer } from "./types.ts";
-import { WeightLoader, type WeightSpec } from "./weights.ts";
+import { type MatchOptions, WeightLoader, type WeightSpec } from "./weights.ts";
 
 /** The weights of a decoder, in the order in which a step reads them. */
 export function decoderSpecs(config: DecoderConfig): WeightSpec[] {
@@ -50,6 +50,22 @@ export function decoderSpecs(config: DecoderConfig): WeightSpec[] {
   return specs;
 }
 
+/** What is to be found in a decoder's checkpoint, and what may be there besides. */
+export function decoderMatch(config: DecoderConfig, source: TensorSource): MatchOptions {
+  checkTensorCount(config, source);
+  const { names } = config;
+  const outputName = tensorName("output", { format: source.format });
+  return {
+    specs: decoderSpecs(config),
+    ...(names && { names }),
+    // Checkpoints with tied embeddings may hold the same matrix twice; layers beyond the last one
+    // predict further tokens (DeepSeek-V3's technical report, section 2.2).
+    ignored: (name) =>
+      (config.tiedEmbeddings && name === outputName) ||
+      isNextTokenLayer(layerOf(name, source.format), config),
+  };
+}
+
 /** Uploads the weights and allocates the workspace of a decoder. */
 export async function loadDecoder(
   config: DecoderConfig,
@@ -62,18 +78,10 @@ export async function loadDecoder(
         `(this one is ${config.architecture})`,
     );
   }
-  checkTensorCount(config, source);
+  const match = decoderMatch(config, source);
   const rope = await loadRopeFactors(config.rope, source);
-  const { names } = config;
-  const outputName = tensorName("output", { format: source.format });
   const loader = new WeightLoader(source, {
-    specs: decoderSpecs(config),
-    ...(names && { names }),
-    // Checkpoints with tied embeddings may hold the same matrix twice; layers beyond the last one
-    // predict further tokens (DeepSeek-V3's technical report, section 2.2).
-    ignored: (name) =>
-      (config.tiedEmbeddings && name === outputName) ||
-      isNextTokenLayer(layerOf(name, source.format), config),
+    ...match,
     backend,
     ...(onProgress && { onProgress }),
   });

@@ -8,7 +8,7 @@ import type { ExpertTensors, TensorData } from "../backend/backend.ts";
 import { TENSOR_TYPES } from "../quant/types.ts";
 import { mxfp4Parts, mxfp4Rows, transposed } from "./interleaved_experts.ts";
 import { rowRange } from "./tensor_data.ts";
-import type { WeightLoader, WeightSpec } from "./weights.ts";
+import type { StoredWeights, WeightSpec } from "./weights.ts";
 
 /** How a file has the matrices of a layer's experts. */
 export type ExpertLayout =
@@ -119,7 +119,7 @@ function interleavedBiases(
 /** The experts of a layer, each matrix and bias by itself. */
 export function expertTensors(
   sizes: ExpertSizes,
-  { layer, hiddenSize, loader }: { layer: number; hiddenSize: number; loader: WeightLoader },
+  { layer, hiddenSize, loader }: { layer: number; hiddenSize: number; loader: StoredWeights },
 ): ExpertTensors {
   const { layout, experts, expertSize, expertBiases } = sizes;
   const each = (make: (expert: number) => TensorData) =>
@@ -203,7 +203,7 @@ export function expertTensors(
 }
 
 function splitBiases(
-  options: { layer: number; loader: WeightLoader; all: (tensor: TensorData) => TensorData[] },
+  options: { layer: number; loader: StoredWeights; all: (tensor: TensorData) => TensorData[] },
 ): NonNullable<ExpertTensors["biases"]> {
   const { layer, loader, all } = options;
   const both = all(loader.tensor("expertsGateUpBias", { layer }));

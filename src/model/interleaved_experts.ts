@@ -6,7 +6,7 @@
 import type { TensorData } from "../backend/backend.ts";
 import { TENSOR_TYPES } from "../quant/types.ts";
 import { isPlain, rowwise, transpose } from "./tensor_data.ts";
-import type { WeightLoader } from "./weights.ts";
+import type { StoredWeights } from "./weights.ts";
 
 const BLOCK = TENSOR_TYPES.MXFP4.blockValues;
 const BLOCK_BYTES = TENSOR_TYPES.MXFP4.blockBytes;
@@ -61,7 +61,7 @@ export interface Mxfp4Parts {
 
 export function mxfp4Parts(
   role: "expertsGateUp" | "expertsDown",
-  { layer, loader, rows }: { layer: number; loader: WeightLoader; rows: number },
+  { layer, loader, rows }: { layer: number; loader: StoredWeights; rows: number },
 ): Mxfp4Parts {
   const blocks = loader.tensor(role, { layer });
   const { read: scales } = loader.tensor(`${role}Scales`, { layer });

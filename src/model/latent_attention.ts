@@ -142,22 +142,34 @@ export function latentUpHalf(name: string, half: LatentUpHalf): string {
  * The up projections by head: `[heads * latent, nope]` takes a query to the latents, `[heads * value,
  * latent]` takes attended latents to values.
  */
-function upProjections(
-  config: LatentAttentionConfig,
-  { layer, loader }: BlockContext,
-): { key: TensorData; value: TensorData } {
-  if (config.split) {
-    const key = loader.tensor("latentKey", { layer });
-    return { key, value: loader.tensor("latentValue", { layer }) };
-  }
+export interface UpProjections {
+  readonly key: TensorData;
+  readonly value: TensorData;
+}
+
+/** Both of them from the one tensor that holds them; keys that have blocks become `otherwise`. */
+export function splitLatentUp(
+  both: TensorData,
+  { config, otherwise }: { config: LatentAttentionConfig; otherwise: "F32" | "F16" },
+): UpProjections {
   const { heads, nopeDim, valueDim } = config;
-  const both = loader.tensor("latentUp", { layer });
   const perHead = nopeDim + valueDim;
-  const otherwise = loader.backend.activations === "f32" ? "F32" : "F16";
   const name = (half: LatentUpHalf) => latentUpHalf(both.name, half);
   const keys = { name: name("keys"), heads, perHead, start: 0, count: nopeDim };
   const values = { name: name("values"), heads, perHead, start: nopeDim, count: valueDim };
   return { key: transposedHeads(both, { ...keys, otherwise }), value: headRows(both, values) };
+}
+
+function upProjections(
+  config: LatentAttentionConfig,
+  { layer, loader }: BlockContext,
+): UpProjections {
+  if (config.split) {
+    const key = loader.tensor("latentKey", { layer });
+    return { key, value: loader.tensor("latentValue", { layer }) };
+  }
+  const otherwise = loader.backend.activations === "f32" ? "F32" : "F16";
+  return splitLatentUp(loader.tensor("latentUp", { layer }), { config, otherwise });
 }
 
 /** Uploads the block's weights and returns what records it. */

@@ -99,7 +99,8 @@ function yarnFrequencies(
   });
 }
 
-function yarnAttentionFactor(scaling: Extract<RopeScaling, { type: "yarn" }>): number {
+/** YaRN's factor on cosines and sines. */
+export function yarnAttentionFactor(scaling: Extract<RopeScaling, { type: "yarn" }>): number {
   const { factor, attentionFactor, mscale, mscaleAllDim } = scaling;
   if (attentionFactor !== undefined) return attentionFactor;
   if (mscale !== 0 && mscaleAllDim !== 0) {
@@ -130,14 +131,15 @@ export function readRope(
   const { headDim, contextLength, pairing, ggufTruncate = true } = options;
   const { theta, dim, scaling } = reader.format === "gguf"
     ? readGgufRope(reader, { headDim, contextLength, truncate: ggufTruncate })
-    : readHuggingFaceRope(reader, { headDim, contextLength });
+    : readRopeParameters(reader, { headDim, contextLength });
   if (dim % 2 !== 0) {
     throw FormatError.of(ACTION, "the number of rotated values of a head", dim, "even");
   }
   return { dim, pairing, ...ropeFrequencies({ dim, theta, scaling }) };
 }
 
-interface RopeParameters {
+/** What frequencies are computed from. */
+export interface RopeParameters {
   readonly theta: number;
   readonly dim: number;
   readonly scaling: RopeScaling;
@@ -216,7 +218,8 @@ export function readYarnTemperature(reader: ConfigReader): number {
   return scaling?.type === "yarn" ? yarnMscale(scaling.factor, scaling.mscaleAllDim) : 1;
 }
 
-function readHuggingFaceRope(
+/** Reads theta and scaling of a config.json. */
+export function readRopeParameters(
   reader: ConfigReader,
   { headDim, contextLength }: { headDim: number; contextLength: number },
 ): RopeParameters {

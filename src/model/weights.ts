@@ -131,23 +131,16 @@ function checkShape(action: string, tensor: StoredTensor, shape: readonly number
   );
 }
 
-/** A checkpoint's matched tensors on their way to a backend, in whatever form a model needs them. */
-export class WeightLoader {
-  readonly backend: Backend;
+/** A checkpoint's tensors, matched with what a model asks for. */
+export class StoredWeights {
   readonly #source: TensorSource;
   readonly #names: NameOverrides | undefined;
   readonly #matches = new Map<string, Match>();
   readonly #quantization: Quantization;
   readonly #progress: Progress;
-  #parameters = 0;
-  #idle = 0;
 
   /** Matches all of `specs`, as `matchWeights`; reads nothing. */
-  constructor(
-    source: TensorSource,
-    options: MatchOptions & { backend: Backend; onProgress?: LoadProgress },
-  ) {
-    this.backend = options.backend;
+  constructor(source: TensorSource, options: MatchOptions & { onProgress?: LoadProgress }) {
     this.#source = source;
     this.#names = options.names;
     this.#quantization = readQuantization(source);
@@ -155,16 +148,6 @@ export class WeightLoader {
     for (const match of matches) this.#matches.set(match.tensor.name, match);
     const tensors = matches.flatMap(({ tensor, scales }) => scales ? [tensor, scales] : [tensor]);
     this.#progress = new Progress(tensors, options.onProgress);
-  }
-
-  /** Values in all weights uploaded so far; a tied embedding counts once. */
-  get parameters(): number {
-    return this.#parameters;
-  }
-
-  /** Those of them that a token reads: of the routed experts only the chosen ones. */
-  get activeParameters(): number {
-    return this.#parameters - this.#idle;
   }
 
   has(role: WeightRole, place: WeightPlace = {}): boolean {
@@ -184,6 +167,50 @@ export class WeightLoader {
       scales: this.#stored(scales),
       tile: this.#quantization.tile,
     });
+  }
+
+  /** Reports that everything is in, what a backend pages in later included. */
+  finish(): void {
+    this.#progress.finish();
+  }
+
+  #find(role: WeightRole, place: WeightPlace): Match | undefined {
+    const name = nameOf({ role, ...place }, { source: this.#source, names: this.#names });
+    return this.#matches.get(name);
+  }
+
+  #stored(tensor: StoredTensor): TensorData {
+    return fileTensor(this.#source, {
+      tensor,
+      // Packed bytes are only read, never uploaded as they are; any type does.
+      type: "type" in tensor ? tensor.type : "F32",
+      onRead: (bytes) => this.#progress.read(tensor.name, bytes),
+    });
+  }
+}
+
+/** A checkpoint's matched tensors on their way to a backend, in whatever form a model needs them. */
+export class WeightLoader extends StoredWeights {
+  readonly backend: Backend;
+  #parameters = 0;
+  #idle = 0;
+
+  constructor(
+    source: TensorSource,
+    options: MatchOptions & { backend: Backend; onProgress?: LoadProgress },
+  ) {
+    super(source, options);
+    this.backend = options.backend;
+  }
+
+  /** Values in all weights uploaded so far; a tied embedding counts once. */
+  get parameters(): number {
+    return this.#parameters;
+  }
+
+  /** Those of them that a token reads: of the routed experts only the chosen ones. */
+  get activeParameters(): number {
+    return this.#parameters - this.#idle;
   }
 
   async upload(
@@ -212,25 +239,6 @@ export class WeightLoader {
     this.#parameters += values;
     this.#idle += values / gate.length * (gate.length - topK);
     return await this.backend.uploadExperts(tensors);
-  }
-
-  /** Reports that everything is in, what a backend pages in later included. */
-  finish(): void {
-    this.#progress.finish();
-  }
-
-  #find(role: WeightRole, place: WeightPlace): Match | undefined {
-    const name = nameOf({ role, ...place }, { source: this.#source, names: this.#names });
-    return this.#matches.get(name);
-  }
-
-  #stored(tensor: StoredTensor): TensorData {
-    return fileTensor(this.#source, {
-      tensor,
-      // Packed bytes are only read, never uploaded as they are; any type does.
-      type: "type" in tensor ? tensor.type : "F32",
-      onRead: (bytes) => this.#progress.read(tensor.name, bytes),
-    });
   }
 }
 

@@ -3,6 +3,7 @@
  * Functions read as many blocks as `out` holds values for.
  */
 
+import { clamp, fitScale } from "./fit.ts";
 import { f16ToF32, f32ToF16 } from "./half.ts";
 
 /** Values per block of every type here. */
@@ -99,6 +100,24 @@ export function quantizeQ8_0(values: Float32Array): Uint8Array<ArrayBuffer> {
       const x = Math.fround(values[i + j] * inverse);
       // Math.trunc(x + 0.5) would be wrong just below a half; the sum is exact in a double.
       bytes[at + 2 + j] = x < 0 ? -Math.floor(0.5 - x) : Math.floor(x + 0.5);
+    }
+  }
+  return bytes;
+}
+
+/** Q5_0 blocks with the scale of least squared error. `values` holds a whole number of blocks. */
+export function quantizeQ5_0(values: Float32Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array((values.length / VALUES) * 22);
+  for (let at = 0, start = 0; start < values.length; at += 22, start += VALUES) {
+    const bits = f32ToF16(fitScale({ values, start, length: VALUES }, 16));
+    const d = f16ToF32(bits);
+    bytes[at] = bits & 255;
+    bytes[at + 1] = bits >> 8;
+    const inverse = d === 0 ? 0 : 1 / d;
+    for (let j = 0; j < VALUES; j++) {
+      const q = clamp(Math.round(values[start + j] * inverse), -16, 15) + 16;
+      bytes[at + 6 + (j & 15)] |= (q & 15) << ((j >> 4) * 4);
+      bytes[at + 2 + (j >> 3)] |= (q >> 4) << (j & 7);
     }
   }
   return bytes;

@@ -112,6 +112,23 @@ export function preTokenizerByName(name: string, options: { action: string }): N
   return found;
 }
 
+/** Scanners of tokenizer.json that differ from those of GGUF in letters outside ASCII's case alone. */
+const UNFOLDED: ReadonlyMap<Scanner, Scanner> = new Map([
+  [llama3Folded, llama3],
+  [qwen2Folded, qwen2],
+]);
+
+/** The name by which GGUF files have a pre-tokeniser; undefined where there is none. */
+export function preTokenizerName(scanners: readonly Scanner[]): string | undefined {
+  const plain = scanners.map((scanner) => UNFOLDED.get(scanner) ?? scanner);
+  for (const [name, entry] of BY_NAME) {
+    const same = entry.scanners.length === plain.length &&
+      entry.scanners.every((scanner, i) => scanner === plain[i]);
+    if (same) return name;
+  }
+  return undefined;
+}
+
 const GPT2_PATTERN =
   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 export const CL100K_PATTERN = (digits: string) =>
@@ -120,6 +137,10 @@ export const CL100K_PATTERN = (digits: string) =>
 export const DEEPSEEK_V3_PATTERN =
   "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+" +
   "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+
+/** The same pattern as files have it whose writer escaped what need not be. */
+const DEEPSEEK_V3_ESCAPED = DEEPSEEK_V3_PATTERN.replaceAll("\r", "\\r").replaceAll("\n", "\\n")
+  .replace('"', '\\"');
 
 /** Scanners of Split steps by their pattern. */
 const BY_PATTERN: ReadonlyMap<string, Scanner> = new Map([
@@ -131,6 +152,7 @@ const BY_PATTERN: ReadonlyMap<string, Scanner> = new Map([
   ["\\p{N}+", digitRuns],
   [`[${HAN_AND_KANA}]+`, hanAndKana],
   [DEEPSEEK_V3_PATTERN, deepseekV3Words],
+  [DEEPSEEK_V3_ESCAPED, deepseekV3Words],
   ["[\r\n]", newlines],
   ["\\s?\\p{L}+", spacedLetters],
   ["\\s?\\p{P}+", spacedPunctuation],

@@ -1,24 +1,13 @@
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { ChatTemplate } from "../../src/chat/mod.ts";
 import { tokenizerFromHuggingFace } from "../../src/tokenizer/mod.ts";
 import { FAMILIES, problemAt } from "../../src/training/data/families/mod.ts";
 import { type Draft, problemDraft, textOf } from "../../src/training/data/rows.ts";
 import { BOS, CHAT_TEMPLATE, EOS } from "../../src/training/data/tokenizer/files.ts";
 import { trainTokenizer } from "../../src/training/data/tokenizer/train.ts";
+import { askPython, pythonHas } from "./_python.ts";
 
-/** A Python that has `tokenizers` (and `transformers`, for the template). */
-const PYTHON = Deno.env.get("SLUICE_PYTHON") ?? "python3";
-const SCRIPT = new URL("tokenizer.py", import.meta.url).pathname;
 const VOCABULARY = 900;
-
-function hasTokenizers(): boolean {
-  try {
-    const args = ["-c", "import tokenizers"];
-    return new Deno.Command(PYTHON, { args, stdout: "null", stderr: "null" }).outputSync().success;
-  } catch {
-    return false;
-  }
-}
 
 interface Answer {
   readonly ids: number[][];
@@ -26,21 +15,6 @@ interface Answer {
   readonly merges: string[][];
   readonly vocab: Record<string, number>;
   readonly chat: string[] | null;
-}
-
-async function ask(job: Record<string, unknown>): Promise<Answer> {
-  const child = new Deno.Command(PYTHON, {
-    args: [SCRIPT],
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(JSON.stringify(job)));
-  await writer.close();
-  const { success, stdout, stderr } = await child.output();
-  assert(success, new TextDecoder().decode(stderr));
-  return JSON.parse(new TextDecoder().decode(stdout));
 }
 
 const MESSAGES = [
@@ -55,7 +29,7 @@ for (const digits of ["single", "triples"] as const) {
     name:
       `Hugging Face's tokenizers learn the same merges and give the same ids (digits: ${digits})`,
     // Skipped where Python has no tokenizers package (SLUICE_PYTHON names one that has).
-    ignore: !hasTokenizers(),
+    ignore: !pythonHas("tokenizers"),
     async fn() {
       const drafts: Draft[] = FAMILIES.flatMap((family) =>
         Array.from({ length: 60 }, (_, index) =>
@@ -78,7 +52,7 @@ for (const digits of ["single", "triples"] as const) {
         // Their trainer would take <think> for a part of the corpus, ours knows it for a token.
         const training = texts.flatMap((text) => text.split(/<\/?think>/));
         const job = { folder, texts, training, messages: MESSAGES, vocabulary: VOCABULARY };
-        const answer = await ask(job);
+        const answer = await askPython<Answer>("tokenizer.py", job);
         const own = JSON.parse(files["tokenizer.json"]);
         assertEquals(own.model.vocab, answer.vocab);
         assertEquals(own.model.merges, answer.merges);

@@ -41,8 +41,20 @@ export async function exportModel(
   writeText(folder, { name: "generation_config.json", text: jsonText(ids) });
   writeText(folder, {
     name: "config.json",
-    text: jsonText({ ...config, ...ids, torch_dtype: "float32" }),
+    text: withFloats(jsonText({ ...config, ...ids, torch_dtype: "float32" })),
   });
+}
+
+/** Fields that transformers refuses as whole numbers. */
+const FLOATS = [
+  ...["rms_norm_eps", "routed_scaling_factor", "rope_theta", "initializer_range"],
+  ...["attention_dropout", "aux_loss_alpha", "factor", "beta_fast", "beta_slow"],
+  ...["mscale", "mscale_all_dim", "attention_factor"],
+];
+
+/** `1` as `1.0`, which is another number to Python. */
+function withFloats(json: string): string {
+  return json.replace(new RegExp(`("(?:${FLOATS.join("|")})": -?\\d+)(?=[,\\s])`, "g"), "$1.0");
 }
 
 function jsonText(value: unknown): string {

@@ -89,6 +89,9 @@ async function checkServed(folder: string): Promise<void> {
   const template = await loadChatTemplate(source, { tokenizer });
   assertEquals(source.metadata.get("architectures"), ["DeepseekV3ForCausalLM"]);
   assert(source.tensors.has("model.layers.1.mlp.experts.3.down_proj.weight"));
+  // transformers takes no whole number for it.
+  const config = Deno.readTextFileSync(`${folder}/state/model/config.json`);
+  assertMatch(config, /"routed_scaling_factor": 1\.0,/);
   source.close();
   const [prompt] = await data.prompts("heldout", 1);
   const rendered = template.render([{ role: "user", content: prompt.text }]);
