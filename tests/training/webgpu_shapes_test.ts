@@ -165,9 +165,9 @@ function latentAttention(): Build {
   };
 }
 
-function experts(rows: number): Build {
+function experts(rows: number, intermediate: number): Build {
   return async (setup) => {
-    const [hidden, intermediate, count, topK] = [20, 10, 5, 2];
+    const [hidden, count, topK] = [20, 5, 2];
     const tensors = (rows: number, cols: number, name: string) =>
       Array.from({ length: count }, (_, e) => {
         const values = normals(setup.random, { length: rows * cols, scale: 0.5 });
@@ -206,10 +206,10 @@ function experts(rows: number): Build {
 
 function rowOps(): Build {
   return async (setup) => {
-    const [rows, width] = [150, 70];
+    const [rows, width] = [400, 70];
     const table = await setup.weight("table", 9, width);
     const weight = await setup.weight("norm", 1, width);
-    const ids = Array.from({ length: rows }, (_, t) => t * t % 9);
+    const ids = Array.from({ length: rows }, (_, t) => t < 210 ? 3 : t * t % 9);
     const sorted = Array.from(ids.keys()).sort((a, b) => ids[a] - ids[b] || a - b);
     const order = setup.integers(sorted);
     const x = setup.floats(rows, width);
@@ -253,13 +253,14 @@ function gate(over: "sequence" | "batch", score: "sigmoid" | "softmax"): Build {
 
 const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "products in tiles of 32 and in several sums": linear(1100, 40, 36),
-  "products in tiles of 64": linear(1030, 7, 1030),
-  "products in tiles of 128": linear(2050, 5, 2050),
-  "a matrix's gradient in tiles of 128": linear(5, 2050, 2050),
+  "products in tiles of 64": linear(2050, 7, 1030),
+  "products in tiles of 128, in vectors of four": linear(16896, 4, 256),
+  "a matrix's gradient in tiles of 128": linear(5, 2816, 1536),
   "attention over more rows than threads": attention(undefined),
   "attention within a window": attention(67),
   "latent attention over more columns than threads": latentAttention(),
-  "experts of more pairs than a run": experts(310),
+  "experts of more pairs than a run": experts(310, 10),
+  "experts in vectors of four": experts(290, 12),
   "a gate that balances sequences": gate("sequence", "sigmoid"),
   "a gate that balances a batch": gate("batch", "softmax"),
   "ids that repeat, and a norm in place": rowOps(),

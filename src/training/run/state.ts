@@ -3,8 +3,7 @@
  * place last, so that a run which is killed at any moment goes on from a whole state.
  */
 
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
+import { createHash } from "node:crypto";
 import { FormatError, OptionError } from "../../errors.ts";
 import type { OutputFolder } from "../data/build/folder.ts";
 import { writeText } from "../data/build/folder.ts";
@@ -65,7 +64,7 @@ export function saveState(
     const { phase, step } = state.position;
     const name = `weights-${digits(phase, 2)}-${digits(step, 7)}.safetensors`;
     folder.write(name, weights);
-    saved = { ...state, weights: name, weightsHash: bytesToHex(sha256(weights)) };
+    saved = { ...state, weights: name, weightsHash: hashOf(weights) };
   }
   writeText(folder, { name: STATE_FILE, text: `${JSON.stringify(saved, null, 1)}\n` });
   if (weights !== undefined) {
@@ -89,7 +88,7 @@ export async function readWeights(
 ): Promise<Uint8Array | null> {
   if (weights === null) return null;
   const bytes = new Uint8Array(await new Response(await folder.stream(weights)).arrayBuffer());
-  const hash = bytesToHex(sha256(bytes));
+  const hash = hashOf(bytes);
   if (hash === weightsHash) return bytes;
   throw FormatError.of("resume", `the hash of ${weights}`, hash, `${weightsHash}`);
 }
@@ -97,5 +96,10 @@ export async function readWeights(
 /** Stands for all of a state but times: two runs of one recipe end with the same. */
 export function stateHash({ position, weightsHash, fingerprint }: RunState): string {
   const text = JSON.stringify({ fingerprint, position, weightsHash });
-  return bytesToHex(sha256(new TextEncoder().encode(text)));
+  return hashOf(new TextEncoder().encode(text));
+}
+
+/** The runtime's own, since files of weights are large. */
+function hashOf(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }

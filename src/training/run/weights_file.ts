@@ -14,6 +14,9 @@ const CLOCK = "clock";
 const referenceName = (index: number) => `reference/${index}`;
 const slotName = (slot: Slot, parameter: Parameter) => `${slot}/${parameter.names[0]}`;
 
+/** Tensors that are read at once. */
+const READS = 32;
+
 interface Kept {
   readonly parameter: Parameter;
   readonly slot: Slot;
@@ -28,8 +31,14 @@ export async function weightsFile(
   const entries: TensorEntry[] = [];
   const add = (name: string, data: Float32Array) =>
     entries.push({ name, dtype: "F32", shape: [data.length], data });
-  for (const { parameter, slot } of keptOf(bench, optimizer)) {
-    add(slotName(slot, parameter), await backend.readParameter(parameter, slot));
+  const kept = keptOf(bench, optimizer);
+  // Some at a time: a GPU is waited for once for all of them, and each takes memory meanwhile.
+  for (let first = 0; first < kept.length; first += READS) {
+    const part = kept.slice(first, first + READS);
+    const values = await Promise.all(
+      part.map(({ parameter, slot }) => backend.readParameter(parameter, slot)),
+    );
+    part.forEach(({ parameter, slot }, i) => add(slotName(slot, parameter), values[i]));
   }
   if (optimizer) {
     add(CLOCK, await backend.read(trainer.buffers.clock));

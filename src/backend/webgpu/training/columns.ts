@@ -4,12 +4,14 @@
  */
 
 import type { OpContext } from "../ops/context.ts";
-import { type Accesses, each, type Kernel, kernel, reads, writes } from "./arrays.ts";
+import { type Accesses, type Kernel, kernel, reads, writes } from "./arrays.ts";
 
 /** Columns of a workgroup, a thread each. */
 const COLUMNS = 64;
 /** Rows that a thread adds. */
 const RUN = 64;
+/** Columns of a workgroup that adds runs, and threads of each. */
+const FEW = 16;
 
 type Names<Name extends string> = Readonly<Record<Name, string>>;
 
@@ -55,14 +57,26 @@ ${value(names)}
   ${names.sums}[run * params.cols + col] = sum;`,
   }));
   if (into === null) return;
-  each(context, {
+  context.run(kernel({
     label: `${label}, sums`,
     arrays: { sums: reads(sums), into: writes(into) },
-    params: { runs },
-    count: cols,
+    params: { runs, cols },
+    workgroups: Math.ceil(cols / FEW),
+    threads: FEW * FEW,
+    declare: () => `var<workgroup> parts: array<f32, ${FEW * FEW}>;`,
     body: (names) => `
+  let col = workgroup * ${FEW}u + lane % ${FEW}u;
+  var part = 0.0;
+  if (col < params.cols) {
+    for (var run = lane / ${FEW}u; run < params.runs; run += ${FEW}u) {
+      part += ${names.sums}[run * params.cols + col];
+    }
+  }
+  parts[lane] = part;
+  workgroupBarrier();
+  if (lane >= ${FEW}u || col >= params.cols) { return; }
   var sum = 0.0;
-  for (var run = 0u; run < params.runs; run++) { sum += ${names.sums}[run * params.count + i]; }
-  ${names.into}[i] += sum;`,
-  });
+  for (var i = 0u; i < ${FEW}u; i++) { sum += parts[i * ${FEW}u + lane]; }
+  ${names.into}[col] += sum;`,
+  }));
 }

@@ -12,11 +12,16 @@ import { type Access, type Accesses, kernel } from "./arrays.ts";
 export type Side = 32 | 64 | 128;
 
 const SIDES: readonly Side[] = [128, 64, 32];
-/** Of each side: tiles that a large GPU has room for at once, and what a result takes there beside others. */
-const SPEEDS: Readonly<Record<Side, { room: number; cost: number }>> = {
-  128: { room: 264, cost: 1 },
-  64: { room: 1056, cost: 1.15 },
-  32: { room: 2112, cost: 2 },
+/** Cores of the GPU that is aimed at. */
+const CORES = 132;
+/**
+ * Of each side: tiles that a core has room for, what a result takes beside others, and the part of a core
+ * that one tile alone can use.
+ */
+const SPEEDS: Readonly<Record<Side, { room: number; cost: number; alone: number }>> = {
+  128: { room: 2, cost: 1, alone: 0.6 },
+  64: { room: 8, cost: 1.15, alone: 0.2 },
+  32: { room: 16, cost: 2, alone: 0.15 },
 };
 /** Values of `k` in workgroup memory at a time. */
 const DEPTH = 16;
@@ -26,11 +31,16 @@ export function sideOf(
   { rows, cols, count = 1 }: { rows: number; cols: number; count?: number },
 ): Side {
   const time = (side: Side) => {
-    const { room, cost } = SPEEDS[side];
-    const rounds = Math.max(1, count * tilesOf(side, { rows, cols }) / room);
-    return rounds * room * side * side * cost;
+    const { cost, alone } = SPEEDS[side];
+    const each = Math.ceil(count * tilesOf(side, { rows, cols }) / CORES);
+    return Math.max(each, 1 / alone) * side * side * cost;
   };
   return SIDES.reduce((best, side) => time(side) < time(best) ? side : best);
+}
+
+/** Tiles that are enough to keep the GPU busy. */
+export function enoughTiles(side: Side): number {
+  return CORES * SPEEDS[side].room;
 }
 
 export function tilesOf(side: Side, { rows, cols }: { rows: number; cols: number }): number {

@@ -7,7 +7,7 @@ import { bufferOf } from "../memory.ts";
 import { each, reads, writes } from "./arrays.ts";
 import { addColumnSums } from "./columns.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
-import { product, sideOf, tilesOf } from "./product.ts";
+import { enoughTiles, product, type Side as TileSide, sideOf, tilesOf } from "./product.ts";
 import { fillValues } from "./rows.ts";
 
 /** Rows of activations: that of `row` and `head` begins at `row * stride + head * each`. */
@@ -29,8 +29,6 @@ interface Shape {
 
 /** Results of which many products are added are cut up, into sums of at least so many. */
 const LEAST_SPLIT = 512;
-/** Workgroups that a product is cut up to reach. */
-const WANTED = 1056;
 
 /** Whether kernels can go through all of them in vectors of four. */
 export function areFours(...numbers: readonly number[]): boolean {
@@ -103,13 +101,11 @@ export function addInputGradient(
 }
 
 /** How many sums a result's products are cut up into, by its shape alone. */
-export function splitsOf(
-  { tiles, terms }: { tiles: number; terms: number },
+function splitsOf(
+  { side, tiles, terms }: { side: TileSide; tiles: number; terms: number },
 ): { splits: number; each: number } {
-  const splits = Math.max(
-    1,
-    Math.min(Math.floor(WANTED / tiles), Math.floor(terms / LEAST_SPLIT)),
-  );
+  const most = Math.floor(enoughTiles(side) / tiles);
+  const splits = Math.max(1, Math.min(most, Math.floor(terms / LEAST_SPLIT)));
   return { splits, each: Math.ceil(terms / splits / 16) * 16 };
 }
 
@@ -126,7 +122,7 @@ export function addWeightGradient(
   const most = Math.max(1, Math.floor(rows / LEAST_SPLIT));
   const side = sideOf({ ...shape, count: heads * most });
   const tiles = tilesOf(side, shape);
-  const { splits, each: terms } = splitsOf({ tiles: tiles * heads, terms: rows });
+  const { splits, each: terms } = splitsOf({ side, tiles: tiles * heads, terms: rows });
   const numbers = heads * outDim * weight.stride;
   const isCut = splits > 1;
   const out = isCut ? context.scratch("sums of products", splits * numbers * 4) : weight.gradient;

@@ -8,6 +8,7 @@ import type * as params from "../../training_params.ts";
 import type { OpContext } from "../ops/context.ts";
 import { GpuRecorder, type RecorderContext } from "../recorder.ts";
 import { attentionBackward, latentAttentionBackward } from "./attention.ts";
+import { embedBackward } from "./embed.ts";
 import { expertsBackward } from "./experts.ts";
 import { expertGates, keepingExperts } from "./kept_experts.ts";
 import { countExperts, gateBackward, replayGate, updateCorrectionBias } from "./gate.ts";
@@ -103,7 +104,7 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
 
   embedBackward(params: params.EmbedBackwardParams): void {
     check.checkEmbedBackward(params);
-    this.#record(rows.embedBackward, params);
+    this.#record(embedBackward, params);
   }
 
   rmsNormBackward(params: params.RmsNormBackwardParams): void {

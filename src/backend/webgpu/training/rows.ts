@@ -4,11 +4,7 @@ import type * as params from "../../training_params.ts";
 import { bufferOf } from "../memory.ts";
 import type { OpContext } from "../ops/context.ts";
 import { SIGMOID } from "../ops/moe_common.ts";
-import { each, kernel, reads, writes } from "./arrays.ts";
-import type { Trained } from "./parameters.ts";
-
-/** Threads of a workgroup that goes along a row. */
-const LANES = 64;
+import { each, reads, writes } from "./arrays.ts";
 
 export function copy(context: OpContext, { from, to, rows }: params.CopyParams): void {
   each(context, {
@@ -97,41 +93,4 @@ export function gatherRowsBackward(
     ${names.out}[row * params.width + i % params.width] += ${names.outGradient}[i];
   }`,
   });
-}
-
-/** The first of the sorted rows with an id adds all of them up. */
-export function embedBackward(
-  context: OpContext,
-  params: params.EmbedBackwardParams,
-  trained: Trained,
-): void {
-  const { ids, order, outGradient, scale = 1, rows } = params;
-  const { gradient, stride, cols, rows: tableRows } = trained.parameterOf(params.table);
-  if (gradient === null) return;
-  const across = Math.ceil(cols / LANES);
-  context.run(kernel({
-    label: "embedBackward",
-    arrays: {
-      ...{ ids: reads(ids), order: reads(order), outGradient: reads(outGradient) },
-      out: writes(gradient),
-    },
-    params: { rows, across, cols, stride, table_rows: tableRows, scale: { f32: scale } },
-    workgroups: rows * across,
-    threads: LANES,
-    body: (names) => `
-  let first = workgroup / params.across;
-  let col = workgroup % params.across * ${LANES}u + lane;
-  if (first >= params.rows || col >= params.cols) { return; }
-  let id = u32(${names.ids}[${names.order}[first]]);
-  if (id >= params.table_rows) { return; }
-  if (first > 0u && u32(${names.ids}[${names.order}[first - 1u]]) == id) { return; }
-  var sum = 0.0;
-  for (var place = first; place < params.rows; place++) {
-    let row = u32(${names.order}[place]);
-    if (u32(${names.ids}[row]) != id) { break; }
-    sum += ${names.outGradient}[row * params.cols + col];
-  }
-  let at = id * params.stride + col;
-  ${names.out}[at] = fma(params.scale, sum, ${names.out}[at]);`,
-  }));
 }
