@@ -128,7 +128,8 @@ Deno.test("the wasm backend's members give its one trainer's gradients", async (
     await t.step(`${config.architectures[0]}, ${gridText(grid)}`, async () => {
       const expected = await alone(config, { steps, open });
       const { trained } = await together(config, { grid, steps, open, like: expected });
-      assertAllClose(trained.gradients, expected.gradients);
+      // Its products are sums in float32, which parts cut elsewhere.
+      assertAllClose(trained.gradients, expected.gradients, 3e-6);
     });
   }
 });
@@ -143,12 +144,16 @@ Deno.test("members hold their own part of the weights only", async (t) => {
     assertEquals(bytes.reduce((sum, each) => sum + each, 0), whole);
     assert(bytes.every((each) => each < 0.6 * whole), `${bytes} of ${whole}`);
   });
-  for (const axis of ["tensor", "expert"] as const) {
-    await t.step(`${axis} parts have what is cut once, and the rest each`, async () => {
-      const bytes = await bytesOf({ replicas: 1, stages: 1, [axis]: 2 });
-      assert(bytes.every((each) => each > 0.5 * whole && each < 0.75 * whole), `${bytes}`);
-    });
-  }
+  await t.step("expert parts have half of the experts, and all of the rest", async () => {
+    const bytes = await bytesOf({ replicas: 1, stages: 1, expert: 2 });
+    const { n_routed_experts: experts, moe_intermediate_size: width, hidden_size } = MIXTURE;
+    const half = whole - 2 * (experts / 2) * 3 * width * hidden_size * 4;
+    assertEquals(bytes, [half, half]);
+  });
+  await t.step("tensor parts have half of what is cut, and all of the rest", async () => {
+    const bytes = await bytesOf({ replicas: 1, stages: 1, tensor: 2 });
+    assert(bytes.every((each) => each > 0.5 * whole && each < 0.65 * whole), `${bytes}`);
+  });
 });
 
 Deno.test("a model that cannot be divided as the grid says is refused with what is in the way", async () => {

@@ -60,6 +60,29 @@ export function batchShareOf(grid: Grid, rank: number): { index: number; count: 
   return { index: place.replica * expert + place.expert, count: replicas * expert };
 }
 
+/** Names of the axes, for people. */
+const NAMES: Readonly<Record<Axis, string>> = Object.freeze({
+  replica: "replica",
+  expert: "expert part",
+  stage: "stage",
+  tensor: "tensor part",
+});
+
+/** "2 replicas, 3 stages": the axes that have more than one place. */
+export function gridText(grid: Grid): string {
+  const extents = extentsOf(grid);
+  const used = AXES.filter((axis) => extents[axis] > 1);
+  if (used.length === 0) return "one member";
+  return used.map((axis) => `${extents[axis]} ${NAMES[axis]}s`).join(", ");
+}
+
+/** "replica 0, stage 1", along those axes. */
+export function placeText(grid: Grid, place: GridPlace): string {
+  const extents = extentsOf(grid);
+  const used = AXES.filter((axis) => extents[axis] > 1);
+  return used.map((axis) => `${NAMES[axis]} ${place[axis]}`).join(", ");
+}
+
 /** Throws OptionError for a grid that is none. */
 export function checkGrid(grid: Grid): void {
   const { replica, expert, stage, tensor } = extentsOf(grid);

@@ -54,7 +54,7 @@ function supervised(
   phase: SupervisedPhase,
   { job, bench }: { job: RunJob; bench: Workbench },
 ): PhaseWork {
-  const { trainer } = bench;
+  const { steps: trainer } = bench;
   const stream = new PackedStream(job.data.packed, { seed: seedOf(job, phase) });
   return new SupervisedWork({ ...phase, trainer, stream });
 }
@@ -63,7 +63,7 @@ function grpo(
   phase: GrpoPhase,
   { job, bench, prompts }: { job: RunJob; bench: Workbench; prompts: readonly Prompt[] },
 ): PhaseWork {
-  const { trainer, engine, reference } = bench;
+  const { steps: trainer, engine, reference } = bench;
   const { endTokens, decode } = job.data;
   return new GrpoWork({
     ...{ phase, trainer, engine, reference, prompts, endTokens, decode },
@@ -135,7 +135,7 @@ async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts
       );
       const read = () => Promise.resolve(sequences);
       const stream = new PackedStream([{ name: "kept", count: sequences.length, read }], { seed });
-      return new SupervisedWork({ ...phase, pretrainSteps: 0, trainer: bench.trainer, stream });
+      return new SupervisedWork({ ...phase, pretrainSteps: 0, trainer: bench.steps, stream });
     },
   };
 }
