@@ -155,8 +155,9 @@ class Run {
       if (bytes !== null) {
         const optimizer = this.#state.position.step > 0;
         restoreWeights(bench, { bytes, name: this.#state.weights!, optimizer });
-      } else await this.#save(bench);
+      }
       await bench.steps.deliver(this.#state.position.step > 0 ? WITH_MOMENTS : ["value"]);
+      if (bytes === null) await this.#save(bench);
       const sampled = await parts.sample?.(bench, {
         sampled: this.#state.position.sampled,
         signal: this.#job.signal,

@@ -50,7 +50,10 @@ Deno.test("a run under one grid, resumed under another, writes the files of a ru
 
     assertEquals(lossesOf(folder).length, losses.length);
     lossesOf(folder).forEach((loss, i) => {
-      assert(Math.abs(loss - losses[i]) < 1e-4 * losses[i], `step ${i + 1}: ${loss}, not ${losses[i]}`);
+      assert(
+        Math.abs(loss - losses[i]) < 1e-4 * losses[i],
+        `step ${i + 1}: ${loss}, not ${losses[i]}`,
+      );
     });
     for (const [i, name] of names.entries()) {
       const actual = arraysOf(`${folder}/state/${name}`);
