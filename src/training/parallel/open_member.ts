@@ -88,7 +88,9 @@ function sumOver(
       await allReduce(group, "sum", all);
       at = 0;
       for (const [i, { buffer }] of values.entries()) {
-        backend.write(buffer, all.subarray(at, at += parts[i].length));
+        const end = at + parts[i].length;
+        backend.write(buffer, all.subarray(at, end));
+        at = end;
       }
     });
 }
@@ -98,6 +100,11 @@ function checkModel({ layers, mixture }: DecoderConfig, grid: Grid): void {
   if (stage > layers) {
     throw new OptionError(
       `cannot train together: stages are ${stage}, must be at most the ${layers} layers`,
+    );
+  }
+  if (mixture && mixture.layout !== "apart") {
+    throw new OptionError(
+      `cannot train together: experts are ${mixture.layout}, must be tensors of their own`,
     );
   }
   const experts = mixture?.experts ?? 1;

@@ -10,8 +10,9 @@ import type { TensorInfo, TensorSource } from "../../formats/tensor_source.ts";
 import { decoderSpecs } from "../../model/decoder.ts";
 import type { DecoderConfig } from "../../model/decoder_config.ts";
 import { latentUpHalf } from "../../model/latent_attention.ts";
-import { tensorName, type WeightRole } from "../../model/names.ts";
+import type { WeightRole } from "../../model/names.ts";
 import { isPlain } from "../../model/tensor_data.ts";
+import { checkpointName } from "../checkpoint_tensors.ts";
 import type { StagePlace } from "../tape/stage.ts";
 
 /** How a matrix is cut: whole rows, or a run of each row. */
@@ -51,7 +52,7 @@ export interface Slices {
   isPartial(name: string): boolean;
 }
 
-/** The part at a place. Throws OptionError where the model cannot be cut like this. */
+/** What each of so many parts is. Throws OptionError where the model cannot be cut like this. */
 export function slicesOf(config: DecoderConfig, { count }: Pick<StagePlace, "count">): Slices {
   if (count === 1) return { config, cutOf: () => undefined, isPartial: () => false };
   checkCut(config, count);
@@ -75,13 +76,9 @@ export function slicesOf(config: DecoderConfig, { count }: Pick<StagePlace, "cou
   };
   const cuts = new Map<string, Cut>();
   const partial = new Set<string>();
-  for (const { role, layer, expert } of decoderSpecs(config)) {
-    const name = tensorName(role, {
-      format: "safetensors",
-      ...(layer !== undefined && { layer }),
-      ...(expert !== undefined && { expert }),
-      ...(config.names && { names: config.names }),
-    });
+  for (const spec of decoderSpecs(config)) {
+    const { role } = spec;
+    const name = checkpointName(spec, config.names);
     const cut = CUTS[role];
     if (PARTIAL.includes(role)) partial.add(name);
     if (cut === undefined) continue;
@@ -114,9 +111,6 @@ function checkCut(config: DecoderConfig, count: number): void {
       refuse(count, "queries are normalised by whole rows", "by heads, or not at all");
     }
     if (attention.outputBias) refuse(count, "attention's output has a bias", "without one");
-  }
-  if (mixture && mixture.layout !== "apart") {
-    refuse(count, `its experts are ${mixture.layout}`, "tensors of their own");
   }
 }
 

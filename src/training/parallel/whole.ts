@@ -1,8 +1,7 @@
 /** Parameters of a whole model from those of its members, and back. */
 
 import type { Parameter } from "../../backend/training.ts";
-import type { Grid } from "./grid.ts";
-import { extentsOf, placeOf } from "./grid.ts";
+import { extentsOf, type Grid, placeOf } from "./grid.ts";
 
 /** What a member holds of a tensor, and where that is. */
 interface Share {
@@ -92,7 +91,7 @@ export class Holdings {
     throw new Error(`no member holds ${name}`);
   }
 
-  /** Of each part the first member that holds it; of tensors that are whole everywhere the first member. */
+  /** Of each part the first member that holds it. */
   #distinct(shares: readonly Share[]): Share[] {
     const first = new Map<number, Share>();
     for (const share of shares) if (!first.has(share.part)) first.set(share.part, share);

@@ -1,7 +1,6 @@
 /** What members of a grid have spent their time on: shares for people, and a trace of the last steps. */
 
-import type { Grid } from "../parallel/grid.ts";
-import { gridText, placeOf, placeText } from "../parallel/grid.ts";
+import { type Grid, gridText, placeOf, placeText } from "../parallel/grid.ts";
 import { idealBubble } from "../parallel/pipeline.ts";
 import { chromeTrace, type Shares, sharesOf, type TimelineEvent } from "../parallel/timeline.ts";
 

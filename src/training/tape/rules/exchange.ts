@@ -6,6 +6,7 @@
 import type { AddParams, Buffer, ExpertsParams } from "../../../backend/backend.ts";
 import type { Contribution, Gradients } from "../gradients.ts";
 import { type Node, type Scope, single } from "../node.ts";
+import { checkActivation } from "./mixture.ts";
 import { type Instruction, madeBy, type Places, type Value } from "../value.ts";
 
 /** Rows of a buffer that the host reads or writes. */
@@ -60,7 +61,8 @@ export function addNode(scope: Scope, { x: from, out, rows }: AddParams): Node {
     const gradient = gradients.of(after);
     if (gradient === undefined) return;
     gradients.set(before, gradient);
-    gradients.set(x, gradient);
+    if (gradients.of(x) === undefined) gradients.set(x, gradient);
+    else deliver(gradients, { from: gradient, to: gradients.contribute(x) });
   });
 }
 
@@ -109,11 +111,9 @@ export function sumGradientsNode(values: readonly Value[], sum: HostSum): Node {
 /** As `expertsNode`, but answers replace `out`, and the experts are the exchange's. */
 export function exchangedExpertsNode(
   scope: Scope,
-  { params, exchange }: {
-    params: Pick<ExpertsParams, "x" | "expertIds" | "weights" | "out" | "rows">;
-    exchange: HostExperts;
-  },
+  { params, exchange }: { params: ExpertsParams; exchange: HostExperts },
 ): Node {
+  checkActivation(params);
   const { rows } = params;
   const [x, expertIds, weights] = [params.x, params.expertIds, params.weights]
     .map((buffer) => scope.read(buffer));
