@@ -12,8 +12,11 @@ import type { Tokenizer } from "../tokenizer/mod.ts";
 import { MANIFEST_FILE } from "../training/data/build/finish.ts";
 import { writeText } from "../training/data/build/folder.ts";
 import { initialWeights } from "../training/initial_weights.ts";
+import { ranksOf } from "../training/parallel/grid.ts";
+import type { TimelineEvent } from "../training/parallel/timeline.ts";
 import { costText } from "../training/run/costs.ts";
 import { openData, type RunData } from "../training/run/data.ts";
+import { GridReport } from "../training/run/grid_report.ts";
 import { runPipeline, type RunProgress, type RunResult } from "../training/run/pipeline.ts";
 import { readTrainRecipe, type TrainRecipe } from "../training/run/recipe.ts";
 import { openScorer } from "../training/run/scoring.ts";
@@ -68,10 +71,23 @@ const FLAGS = {
     fallback: undefined,
     shown: "one for each core",
   }),
+  "data-parallel": placesFlag("copies of the model, each with a share of the batch"),
+  pipeline: placesFlag("stages of layers, each on members of its own"),
+  tensor: placesFlag("parts of each layer's heads and columns"),
+  expert: placesFlag("parts of each layer's experts, each with a share of the batch"),
+  "trace-out": textFlag({
+    help: "writes what members did in each phase's last steps, for chrome://tracing or Perfetto",
+    placeholder: "FILE",
+  }),
 };
 
+function placesFlag(help: string) {
+  return integerFlag({ help, min: 1, max: 64, fallback: 1 });
+}
+
 const USAGE = "deno task train --recipe FILE [--state DIR] [--resume] [--phase NAME] " +
-  "[--backend NAME] [--serve [PORT]]";
+  "[--backend NAME] [--serve [PORT]] [--data-parallel N] " +
+  "[--pipeline N] [--tensor N] [--expert N] [--trace-out FILE]";
 const ABOUT = "Trains a model: cold start, GRPO and rejection sampling, as the recipe says.";
 
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
@@ -95,6 +111,17 @@ export async function main(
       `cannot train: --phase is ${JSON.stringify(values.phase)}, must be one of ${
         names.join(", ")
       }`,
+    );
+  }
+  const grid = {
+    ...{ replicas: values["data-parallel"], stages: values.pipeline },
+    ...{ tensor: values.tensor, expert: values.expert },
+  };
+  const traceOut = values["trace-out"];
+  const report = ranksOf(grid) > 1 ? new GridReport(grid) : null;
+  if (traceOut !== undefined && report === null) {
+    throw new OptionError(
+      "cannot train: --trace-out is given, must be with more than one member (--pipeline 2 for instance)",
     );
   }
   const state = values.state ?? `.state/${recipe.name}`;
@@ -123,6 +150,10 @@ export async function main(
       threads: values.threads ?? navigator.hardwareConcurrency,
       ...(values.phase !== undefined && { until: values.phase }),
       ...(signal && { signal }),
+      ...(report && {
+        grid,
+        onTimeline: (phase: string, events: readonly TimelineEvent[]) => report.add(phase, events),
+      }),
       onStep(progress) {
         bar.onStep(progress);
         page?.onStep(progress);
@@ -141,6 +172,10 @@ export async function main(
   const { outcome, hash, costs, message } = result;
   writeText(folder, { name: "cost.json", text: `${JSON.stringify(costs, null, 1)}\n` });
   write(io.stdout, costText(costs, recipe.watts));
+  if (report !== null) write(io.stdout, report.text());
+  if (report !== null && traceOut !== undefined) {
+    await Deno.writeTextFile(traceOut, report.trace());
+  }
   if (message !== null) write(io.stderr, `${message}\n`);
   write(io.stdout, `state ${hash}\n`);
   return outcome === "done" ? 0 : EXIT_FAILURE;

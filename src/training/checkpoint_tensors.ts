@@ -45,7 +45,7 @@ export function checkpointTensors(
   };
   const { attention, names } = config;
   return decoderSpecs(config).map((spec): CheckpointTensor => {
-    const name = nameOf(spec, names);
+    const name = checkpointName(spec, names);
     const { shape } = spec;
     if (spec.role !== "latentUp" || attention.kind !== "latent") {
       return { name, shape, ...tensorAt(backend, find(name)) };
@@ -67,7 +67,8 @@ function placesOf(backend: TrainingBackend, parameters: ModelParameters): Map<st
   return places;
 }
 
-function nameOf(
+/** A weight's name in a checkpoint of this family. */
+export function checkpointName(
   { role, layer, expert }: WeightSpec,
   names: DecoderConfig["names"],
 ): string {

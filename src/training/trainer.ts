@@ -12,6 +12,7 @@ import { type ModelParameters, modelParameters, type RuleOptions } from "./model
 import { gateTraining, lossOf, type Objective } from "./objective.ts";
 import { type BalanceShare, StepBuffers } from "./step_buffers.ts";
 import { countsBuffer, recordApply, recordBegin } from "./step_plans.ts";
+import type { StepTotals, StepTrainer } from "./step_trainer.ts";
 import type { TapeBackend } from "./tape/mod.ts";
 import type { ActivationUse } from "./tape/program.ts";
 
@@ -34,23 +35,7 @@ export interface TrainerOptions {
   readonly replayRouting?: boolean;
 }
 
-/** What a step has done, all sums over its micro-batches. */
-export interface StepTotals {
-  readonly loss: number;
-  readonly balance: number;
-  readonly tokens: number;
-  /** Of tokens with a target: means of the k3 estimate, of the share that was clipped, and of ratios. */
-  readonly kl: number;
-  readonly clipFraction: number;
-  readonly ratio: number;
-  /** Of the last update. */
-  readonly gradientNorm: number;
-  readonly updates: number;
-  readonly skipped: number;
-  readonly lossScale: number;
-}
-
-export class Trainer {
+export class Trainer implements StepTrainer {
   readonly model: Model;
   readonly parameters: ModelParameters;
   readonly buffers: StepBuffers;
@@ -103,7 +88,10 @@ export class Trainer {
     });
   }
 
-  /** One step: the gradients of all micro-batches, then an update. */
+  get shape(): BatchShape {
+    return this.#options.shape;
+  }
+
   step(
     microBatches: readonly (readonly TrainingSequence[])[],
     options: { rate: number; biasRate?: number },
@@ -143,42 +131,59 @@ export class Trainer {
     this.#backend.submit(this.#apply);
   }
 
-  /** Waits for everything submitted; what the step so far has summed up. */
   async totals(): Promise<StepTotals> {
     const [totals, clock] = await Promise.all([
       this.#backend.read(this.buffers.totals),
       this.#backend.read(this.buffers.clock),
     ]);
-    const tokens = totals[TOTALS.tokens];
-    const mean = (sum: number) => sum / Math.max(tokens, 1);
-    return {
-      loss: totals[TOTALS.loss],
-      balance: totals[TOTALS.balance],
-      tokens,
-      kl: mean(totals[TOTALS.kl]),
-      clipFraction: mean(totals[TOTALS.clipped]),
-      ratio: mean(totals[TOTALS.ratio]),
-      gradientNorm: clock[CLOCK.norm],
-      updates: clock[CLOCK.updates],
-      skipped: clock[CLOCK.skipped],
-      lossScale: clock[CLOCK.lossScale],
-    };
+    return stepTotals(totals, clock);
   }
 
-  /** Waits for everything submitted; how many tokens of the step chose each expert, gate by gate. */
   async expertCounts(): Promise<Float32Array[]> {
     if (this.#counts === null) return [];
-    const counts = await this.#backend.read(this.#counts);
-    const { width } = this.#counts;
-    return this.parameters.gates.map(({ experts }, gate) =>
-      counts.slice(gate * width, gate * width + experts)
-    );
+    return countsByGate(await this.#backend.read(this.#counts), this.parameters);
+  }
+
+  /** Nothing: it is there. */
+  collect(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  deliver(): Promise<void> {
+    return Promise.resolve();
   }
 
   /** Bytes of parameters' gradients and moments, and of masters. */
   get stateBytes(): number {
     return this.#backend.trainingBytes();
   }
+}
+
+/** `TOTALS` and `CLOCK` by their names. */
+export function stepTotals(totals: Float32Array, clock: Float32Array): StepTotals {
+  const tokens = totals[TOTALS.tokens];
+  const mean = (sum: number) => sum / Math.max(tokens, 1);
+  return {
+    loss: totals[TOTALS.loss],
+    balance: totals[TOTALS.balance],
+    tokens,
+    kl: mean(totals[TOTALS.kl]),
+    clipFraction: mean(totals[TOTALS.clipped]),
+    ratio: mean(totals[TOTALS.ratio]),
+    gradientNorm: clock[CLOCK.norm],
+    updates: clock[CLOCK.updates],
+    skipped: clock[CLOCK.skipped],
+    lossScale: clock[CLOCK.lossScale],
+  };
+}
+
+/** Counts [gates, most experts] as those of each gate. */
+export function countsByGate(
+  counts: Float32Array,
+  { gates }: Pick<ModelParameters, "gates">,
+): Float32Array[] {
+  const width = counts.length / Math.max(1, gates.length);
+  return gates.map(({ experts }, gate) => counts.slice(gate * width, gate * width + experts));
 }
 
 /** What all sequences of a step share. */

@@ -124,7 +124,7 @@ export async function allReduce(
   const sums = rank === 0 ? own.slice() : await group.receive(0, `${tag} part`);
   for (let from = 1; from < size; from++) {
     const part = from === rank ? own : await group.receive(from, `${tag} part`);
-    for (const [i, value] of part.entries()) sums[i] += value;
+    for (let i = 0; i < sums.length; i++) sums[i] += part[i];
   }
   own.set(sums);
   for (let to = 0; to < size; to++) {

@@ -4,27 +4,31 @@
  */
 
 import { BackendLostError } from "../../errors.ts";
-import { type Slot, TOTALS } from "../../backend/training.ts";
+import type { Parameter, Slot } from "../../backend/training.ts";
 import type { TrainingSequence } from "../batch.ts";
 import { shareOf } from "../trainer.ts";
 import { connect } from "./communicator.ts";
-import { checkGrid, placeOf } from "./grid.ts";
+import { batchShareOf, checkGrid, type Grid, groupOf, placeOf, ranksOf } from "./grid.ts";
 import type { TimelineEvent } from "./timeline.ts";
+import { Holdings } from "./whole.ts";
 import type { Answer, CrewOptions, Order } from "./wire.ts";
 
 /** What a step has added up over all members. */
-export interface CrewTotals {
-  readonly loss: number;
-  readonly balance: number;
-  readonly tokens: number;
+export interface CrewSums {
+  /** `TOTALS` of all stages, and the clock. */
+  readonly totals: Float32Array;
+  readonly clock: Float32Array;
+  /** [gates, most experts]; empty without gates. */
+  readonly counts: Float32Array;
 }
 
 export class Crew {
-  readonly #options: CrewOptions;
+  readonly grid: Grid;
   readonly #threads: readonly Thread[];
+  #holdings: Holdings | null = null;
 
-  private constructor(options: CrewOptions, threads: readonly Thread[]) {
-    this.#options = options;
+  private constructor(grid: Grid, threads: readonly Thread[]) {
+    this.grid = grid;
     this.#threads = threads;
   }
 
@@ -32,16 +36,17 @@ export class Crew {
   static async start(options: CrewOptions): Promise<Crew> {
     const { grid } = options;
     checkGrid(grid);
-    const ranks = grid.replicas * grid.stages;
+    const ranks = ranksOf(grid);
     const ports = connect(ranks);
     const threads = Array.from({ length: ranks }, () => new Thread());
-    const crew = new Crew(options, threads);
+    const crew = new Crew(grid, threads);
     try {
       await Promise.all(threads.map((thread) => thread.next("up")));
-      await Promise.all(threads.map((thread, rank) => {
+      const answers = await Promise.all(threads.map((thread, rank) => {
         const order = { kind: "start", ...options, rank, ports: ports[rank] } as const;
         return thread.ask(order, "started", ports[rank].filter((port) => port !== null));
       }));
+      crew.#holdings = new Holdings(grid, answers.map(({ parameters }) => parameters));
     } catch (error) {
       crew.close();
       throw error;
@@ -49,33 +54,58 @@ export class Crew {
     return crew;
   }
 
-  /** One step over the micro-batches of all replicas, shared out evenly. */
+  /** One step over the micro-batches of all members, dealt out evenly; some may get empty ones. */
   async step(
     microBatches: readonly (readonly TrainingSequence[])[],
     { rate, biasRate = 0 }: { rate: number; biasRate?: number },
-  ): Promise<CrewTotals> {
-    const { grid, microBatches: each } = this.#options;
+  ): Promise<CrewSums> {
+    const { grid } = this;
     const whole = shareOf(microBatches.flat());
     const answers = await Promise.all(this.#threads.map((thread, rank) => {
-      const { replica } = placeOf(grid, rank);
-      const own = microBatches.slice(replica * each, (replica + 1) * each);
+      const own = dealt(microBatches, batchShareOf(grid, rank));
       return thread.ask({ kind: "step", microBatches: own, whole, rate, biasRate }, "stepped");
     }));
-    // Replicas have the same sums; stages have each its own part.
-    const stages = answers.slice(0, grid.stages).map(({ totals }) => totals);
-    const sum = (place: number) => stages.reduce((all, totals) => all + totals[place], 0);
-    return { loss: sum(TOTALS.loss), balance: sum(TOTALS.balance), tokens: sum(TOTALS.tokens) };
+    // Those of one stage have the same sums; stages have each its own part.
+    const stages = groupOf(grid, placeOf(grid, 0), ["stage"]).map((rank) => answers[rank]);
+    const sum = (of: (answer: typeof stages[number]) => Float32Array) =>
+      of(stages[0]).map((_, i) => stages.reduce((all, answer) => all + of(answer)[i], 0));
+    return {
+      totals: sum(({ totals }) => totals),
+      clock: answers[0].clock,
+      counts: sum(({ counts }) => counts),
+    };
   }
 
-  /** A slot of all parameters, by the name of each one's first tensor. */
-  async read(slot: Slot): Promise<Map<string, Float32Array>> {
-    const { stages } = this.#options.grid;
-    const first = this.#threads.slice(0, stages);
-    const answers = await Promise.all(
-      first.map((thread) => thread.ask({ kind: "read", slot }, "read")),
+  /** A slot of a whole model's parameters, in their order. */
+  async read(slot: Slot, parameters: readonly Parameter[]): Promise<Float32Array<ArrayBuffer>[]> {
+    const holdings = this.#holdings!;
+    const values = new Map(
+      await Promise.all(holdings.holders.map(async (rank) => {
+        const answer = await this.#threads[rank].ask({ kind: "read", slot }, "read");
+        return [rank, answer.values] as const;
+      })),
     );
-    const all = answers.flatMap(({ parameters }) => parameters);
-    return new Map(all.map(({ name, values }) => [name, values]));
+    return parameters.map((parameter) => holdings.gather(parameter, values));
+  }
+
+  /** The reverse; the parameters must be all that have such a slot. */
+  async write(
+    slot: Slot,
+    wholes: readonly { parameter: Parameter; values: Float32Array }[],
+  ): Promise<void> {
+    const parts = this.#holdings!.scatter(wholes);
+    await Promise.all(
+      this.#threads.map((thread, rank) =>
+        thread.ask({ kind: "write", slot, values: parts[rank] }, "written")
+      ),
+    );
+  }
+
+  /** Goes on from a clock. */
+  async setClock(values: Float32Array): Promise<void> {
+    await Promise.all(
+      this.#threads.map((thread) => thread.ask({ kind: "clock", values }, "written")),
+    );
   }
 
   /** What the members have done since the last call. */
@@ -89,6 +119,16 @@ export class Crew {
   close(): void {
     for (const thread of this.#threads) thread.close();
   }
+}
+
+/** A member's share of a step's micro-batches: as many for each, empty ones where they don't go round. */
+function dealt(
+  microBatches: readonly (readonly TrainingSequence[])[],
+  { index, count }: { index: number; count: number },
+): readonly (readonly TrainingSequence[])[] {
+  const each = Math.ceil(microBatches.length / count);
+  const own = microBatches.slice(index * each, (index + 1) * each);
+  return [...own, ...Array.from({ length: each - own.length }, () => [])];
 }
 
 /** A member's thread, which answers each order once and in order. */

@@ -1,16 +1,12 @@
 /** A thread of a crew: opens its part of the model in a memory of its own, and does what it is told. */
 
-import type { TrainingBackend } from "../../backend/training.ts";
+import type { Parameter, Slot, TrainingBackend } from "../../backend/training.ts";
 import { openCheckpoint } from "../../formats/open.ts";
 import type { TensorSource } from "../../formats/tensor_source.ts";
-import type { DecoderConfig } from "../../model/decoder_config.ts";
-import { loadModel, readModelConfig } from "../../model/registry.ts";
 import { initialWeights } from "../initial_weights.ts";
-import { TapeBackend } from "../tape/mod.ts";
+import { correctionBiases } from "../model_parameters.ts";
 import { PortCommunicator } from "./communicator.ts";
-import { placeOf } from "./grid.ts";
-import { holds } from "./holding.ts";
-import { Member } from "./member.ts";
+import { type OpenedMember, openMember } from "./open_member.ts";
 import type { Answer, MemberBackend, ModelOrigin, Order } from "./wire.ts";
 
 const scope = self as unknown as {
@@ -18,8 +14,13 @@ const scope = self as unknown as {
   postMessage(answer: Answer): void;
 };
 
-/** The member once it has started, and its backend. */
-let started: { member: Member; backend: TrainingBackend } | null = null;
+interface Started extends OpenedMember {
+  readonly backend: TrainingBackend;
+  /** All that a step changes, those without a gradient last. */
+  readonly parameters: readonly Parameter[];
+}
+
+let started: Started | null = null;
 
 scope.onmessage = async ({ data }) => {
   try {
@@ -32,47 +33,51 @@ scope.onmessage = async ({ data }) => {
 async function obey(order: Order): Promise<Answer> {
   if (order.kind === "start") {
     started = await start(order);
-    return { kind: "started" };
+    const parameters = started.parameters.map(({ names, rows, cols }) => ({ names, rows, cols }));
+    return { kind: "started", parameters };
   }
   if (started === null) throw new Error("a member was told to work before it was told to start");
-  const { member, backend } = started;
+  const { member, backend, timeline } = started;
   switch (order.kind) {
     case "step":
       await member.step(order.microBatches, order);
-      return { kind: "stepped", totals: await member.totals() };
+      return { kind: "stepped", ...await member.sums() };
     case "read": {
-      const parameters = [];
-      for (const parameter of member.parameters.trained) {
-        const values = await backend.readParameter(parameter, order.slot);
-        parameters.push({ name: parameter.names[0], values });
+      const values = [];
+      for (const parameter of withSlot(started, order.slot)) {
+        values.push(await backend.readParameter(parameter, order.slot));
       }
-      return { kind: "read", parameters };
+      return { kind: "read", values };
     }
+    case "write":
+      withSlot(started, order.slot).forEach((parameter, i) =>
+        backend.writeParameter(parameter, order.slot, order.values[i])
+      );
+      return { kind: "written" };
+    case "clock":
+      member.clock = order.values;
+      return { kind: "written" };
     case "timeline":
-      return { kind: "timeline", events: member.timeline.take() };
+      return { kind: "timeline", events: timeline.take() };
   }
 }
 
+/** The parameters that have such a slot. */
+function withSlot({ member, parameters }: Started, slot: Slot): readonly Parameter[] {
+  return slot === "value" ? parameters : parameters.slice(0, member.parameters.trained.length);
+}
+
 async function start(
-  { rank, ports, grid, model: origin, backend: kind, trainer, microBatches }: Extract<
-    Order,
-    { kind: "start" }
-  >,
-) {
-  const source = await open(origin);
+  { rank, ports, grid, model, backend: kind, trainer }: Extract<Order, { kind: "start" }>,
+): Promise<Started> {
+  const source = await open(model);
   const backend = await openBackend(kind);
-  const config = readModelConfig(source) as DecoderConfig;
-  const { stage } = placeOf(grid, rank);
-  const own = holds(config, { index: stage, count: grid.stages });
-  const tape = new TapeBackend(backend, { holds: own });
-  const { rows, logitRows } = trainer.shape;
-  const model = await loadModel({
-    ...{ source, backend: tape, maxRows: rows, maxLogitRows: logitRows },
-  });
-  source.close();
   const communicator = new PortCommunicator({ rank, ports });
-  const member = new Member({ tape, model, communicator, grid, trainer, microBatches });
-  return { member, backend };
+  const opened = await openMember({ backend, source, communicator, grid, trainer });
+  source.close();
+  const own = opened.member.parameters;
+  const biases = correctionBiases(own).map(({ bias }) => backend.parameterOf(bias));
+  return { ...opened, backend, parameters: [...own.trained, ...biases] };
 }
 
 async function open(origin: ModelOrigin): Promise<TensorSource> {

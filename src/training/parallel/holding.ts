@@ -2,14 +2,14 @@
 
 import type { DecoderConfig } from "../../model/decoder_config.ts";
 import { layerOf, tensorName } from "../../model/names.ts";
-import type { StagePlace } from "../tape/stage.ts";
+import { partOf, type StagePlace } from "../tape/stage.ts";
 
 /** Tells by a tensor's name whether this stage reads it. */
 export function holds(
   { layers, tiedEmbeddings }: Pick<DecoderConfig, "layers" | "tiedEmbeddings">,
   { index, count }: StagePlace,
 ): (name: string) => boolean {
-  const [from, to] = [index, index + 1].map((i) => Math.floor(i * layers / count));
+  const [from, to] = partOf(layers, { index, count });
   const embedding = tensorName("tokenEmbedding", { format: "safetensors" });
   const [isFirst, isLast] = [index === 0, index === count - 1];
   return (name) => {

@@ -17,6 +17,14 @@ export function slotsOf(
   return Math.min(stages - stage, microBatches);
 }
 
+/**
+ * Part of a step in which stages have nothing to do, were all passes of all stages equally long and nothing
+ * else took time (Narayanan et al. 2021, section 2.2.1, over the whole step).
+ */
+export function idealBubble({ stages }: { stages: number }, microBatches: number): number {
+  return (stages - 1) / (microBatches + stages - 1);
+}
+
 /** The stage's passes in order. */
 export function schedule1F1B(
   place: { stage: number; stages: number },

@@ -54,8 +54,8 @@ export interface Shares {
 export function sharesOf(events: readonly TimelineEvent[]): Shares {
   const ranks = new Set(events.map(({ rank }) => rank)).size;
   if (ranks === 0) return { computing: 0, exchanging: 0, idle: 0 };
-  const start = Math.min(...events.map((event) => event.start));
-  const end = Math.max(...events.map((event) => event.end));
+  const start = events.reduce((least, event) => Math.min(least, event.start), Infinity);
+  const end = events.reduce((most, event) => Math.max(most, event.end), -Infinity);
   const whole = ranks * (end - start) || 1;
   const spent = (...activities: Activity[]) =>
     events.filter(({ activity }) => activities.includes(activity))
@@ -65,16 +65,19 @@ export function sharesOf(events: readonly TimelineEvent[]): Shares {
   return { computing, exchanging, idle: Math.max(0, 1 - computing - exchanging) };
 }
 
-/** A trace that chrome://tracing and Perfetto show: a line for each rank. */
-export function chromeTrace(events: readonly TimelineEvent[]): string {
-  const first = Math.min(...events.map(({ start }) => start));
+/** A trace that chrome://tracing and Perfetto show: a line for each rank, times in microseconds. */
+export function chromeTrace(
+  events: readonly TimelineEvent[],
+  nameOf: (rank: number) => string = (rank) => `rank ${rank}`,
+): string {
+  const first = events.reduce((least, { start }) => Math.min(least, start), Infinity);
   const traceEvents = events.map(({ rank, activity, name, start, end }) => ({
     ...{ name: `${activity} ${name}`.trim(), cat: activity, ph: "X", pid: 0, tid: rank },
     ...{ ts: (start - first) * 1000, dur: (end - start) * 1000 },
   }));
   const ranks = [...new Set(events.map(({ rank }) => rank))].sort((a, b) => a - b);
   const names = ranks.map((rank) => ({
-    ...{ name: "thread_name", ph: "M", pid: 0, tid: rank, args: { name: `rank ${rank}` } },
+    ...{ name: "thread_name", ph: "M", pid: 0, tid: rank, args: { name: nameOf(rank) } },
   }));
   return JSON.stringify({ traceEvents: [...names, ...traceEvents] });
 }

@@ -1,11 +1,12 @@
 /** What a crew's threads are told and answer: plain data, so that they might as well be elsewhere. */
 
 import type { MetadataValue } from "../../formats/tensor_source.ts";
-import type { Slot } from "../../backend/training.ts";
+import type { Parameter, Slot } from "../../backend/training.ts";
 import type { TrainingSequence } from "../batch.ts";
 import type { TrainerOptions } from "../trainer.ts";
 import type { Ports } from "./communicator.ts";
 import type { Grid } from "./grid.ts";
+import type { MemberSums } from "./member.ts";
 import type { TimelineEvent } from "./timeline.ts";
 
 /** Where each member finds the model. */
@@ -33,8 +34,6 @@ export interface CrewOptions {
   readonly model: ModelOrigin;
   readonly backend: MemberBackend;
   readonly trainer: MemberTrainer;
-  /** Of a step, for each replica. */
-  readonly microBatches: number;
 }
 
 export type Order =
@@ -47,19 +46,21 @@ export type Order =
     readonly biasRate: number;
   }
   | { readonly kind: "read"; readonly slot: Slot }
+  | {
+    readonly kind: "write";
+    readonly slot: Slot;
+    /** In the order in which the member has named its parameters. */
+    readonly values: readonly Float32Array[];
+  }
+  | { readonly kind: "clock"; readonly values: Float32Array }
   | { readonly kind: "timeline" };
-
-/** A parameter's numbers, by the name of its first tensor. */
-export interface ReadParameter {
-  readonly name: string;
-  readonly values: Float32Array;
-}
 
 export type Answer =
   | { readonly kind: "up" }
-  | { readonly kind: "started" }
-  /** `TOTALS` of the member's stage, of all replicas. */
-  | { readonly kind: "stepped"; readonly totals: Float32Array }
-  | { readonly kind: "read"; readonly parameters: readonly ReadParameter[] }
+  /** The member's parameters, those that change without a gradient included, each by its own shape. */
+  | { readonly kind: "started"; readonly parameters: readonly Parameter[] }
+  | ({ readonly kind: "stepped" } & MemberSums)
+  | { readonly kind: "read"; readonly values: readonly Float32Array[] }
+  | { readonly kind: "written" }
   | { readonly kind: "timeline"; readonly events: readonly TimelineEvent[] }
   | { readonly kind: "failed"; readonly message: string };

@@ -8,7 +8,7 @@ import { hashText } from "../data/hash.ts";
 import { groupAdvantages, tokenShares } from "../policy.ts";
 import type { GrpoPhase } from "../run/phase_recipe.ts";
 import { rateAt } from "../schedule.ts";
-import type { StepTotals, Trainer } from "../trainer.ts";
+import type { StepTotals, StepTrainer } from "../step_trainer.ts";
 import { answerMetrics, rewardMetrics } from "./answer_metrics.ts";
 import { microBatches } from "./micro_batches.ts";
 import { type Prompt, sampleOf, shuffled } from "./prompts.ts";
@@ -18,7 +18,7 @@ import { expertLoad, type PhaseWork, type StepReport } from "./work.ts";
 
 export interface GrpoOptions {
   readonly phase: GrpoPhase;
-  readonly trainer: Trainer;
+  readonly trainer: StepTrainer;
   readonly engine: RolloutEngine;
   /** The model that the policy is kept near to; null where `kl` is 0. */
   readonly reference: ReferencePolicy | null;
@@ -55,6 +55,7 @@ export class GrpoWork implements PhaseWork {
   async step(step: number): Promise<StepReport> {
     const { phase, trainer, reference } = this.#options;
     const { group, referenceEvery } = phase;
+    await trainer.collect(["value"]);
     if (reference !== null && referenceEvery > 0 && step > 0 && step % referenceEvery === 0) {
       await reference.follow();
     }
@@ -145,9 +146,9 @@ export class GrpoWork implements PhaseWork {
     if (kept.length === 0) return { trainedTokens: 0, totals: null };
     const graded = await this.#referenced(kept);
     const sequences = policySequences(graded, phase);
-    const batches = microBatches(sequences, trainer.buffers.shape);
+    const batches = microBatches(sequences, trainer.shape);
     for (let update = 0; update < phase.updates; update++) {
-      trainer.step(batches, { rate, biasRate: phase.update.biasRate });
+      await trainer.step(batches, { rate, biasRate: phase.update.biasRate });
     }
     const tokens = sequences.reduce((sum, { inputs }) => sum + inputs.length, 0);
     return { trainedTokens: phase.updates * tokens, totals: await trainer.totals() };

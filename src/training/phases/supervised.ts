@@ -6,14 +6,14 @@
 import { type PackedSequence, samplesOf } from "../data/packing/packer.ts";
 import { nextTokens, type TrainingSequence } from "../batch.ts";
 import { rateAt } from "../schedule.ts";
-import type { Trainer } from "../trainer.ts";
+import type { StepTrainer } from "../step_trainer.ts";
 import type { UpdateRecipe } from "../run/phase_recipe.ts";
 import { microBatches } from "./micro_batches.ts";
 import type { PackedStream } from "./packed_stream.ts";
 import { expertLoad, type PhaseWork, type StepReport } from "./work.ts";
 
 export interface SupervisedOptions {
-  readonly trainer: Trainer;
+  readonly trainer: StepTrainer;
   readonly stream: PackedStream;
   readonly update: UpdateRecipe;
   /** Updates that are planned, which the learning rate goes by. */
@@ -41,7 +41,7 @@ export class SupervisedWork implements PhaseWork {
     for (let i = 0; i < perStep; i++) packed.push(await stream.at(step * perStep + i));
     const sequences = trainingSequences(packed, { everyToken: step < pretrainSteps });
     const rate = rateAt({ ...update, peak: update.rate, steps }, step);
-    trainer.step(microBatches(sequences, trainer.buffers.shape), {
+    await trainer.step(microBatches(sequences, trainer.shape), {
       rate,
       biasRate: update.biasRate,
     });

@@ -1,6 +1,6 @@
 /** What a phase does again and again. */
 
-import type { StepTotals, Trainer } from "../trainer.ts";
+import type { StepTotals, StepTrainer } from "../step_trainer.ts";
 
 export interface StepReport {
   /** By the names that TRL gives them, where it has them; null where nothing was read of the step. */
@@ -18,7 +18,9 @@ export interface PhaseWork {
 }
 
 /** How unevenly the step's tokens chose experts: the most loaded one over the mean, in the worst layer. */
-export async function expertLoad(trainer: Trainer): Promise<{ expert_load?: number }> {
+export async function expertLoad(
+  trainer: Pick<StepTrainer, "expertCounts">,
+): Promise<{ expert_load?: number }> {
   const loads = (await trainer.expertCounts()).map((counts) => {
     const sum = counts.reduce((total, count) => total + count, 0);
     return sum === 0 ? 1 : Math.max(...counts) * counts.length / sum;

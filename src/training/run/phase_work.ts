@@ -54,7 +54,7 @@ function supervised(
   phase: SupervisedPhase,
   { job, bench }: { job: RunJob; bench: Workbench },
 ): PhaseWork {
-  const { trainer } = bench;
+  const { steps: trainer } = bench;
   const { packed } = job.data;
   const files = phase.sequences === null ? packed : firstOf(packed, phase.sequences);
   const stream = new PackedStream(files, { seed: seedOf(job, phase) });
@@ -66,7 +66,7 @@ function grpo(
   phase: GrpoPhase,
   { job, bench, prompts }: { job: RunJob; bench: Workbench; prompts: readonly Prompt[] },
 ): PhaseWork {
-  const { trainer, engine, reference } = bench;
+  const { steps: trainer, engine, reference } = bench;
   const { endTokens, decode } = job.data;
   return new GrpoWork({
     ...{ phase, trainer, engine, reference, prompts, endTokens, decode },
@@ -140,7 +140,7 @@ async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts
       const stream = new PackedStream([{ name: "kept", count: sequences.length, read }], { seed });
       const { metricsEvery } = job.recipe;
       return new SupervisedWork({
-        ...{ ...phase, pretrainSteps: 0, metricsEvery, trainer: bench.trainer, stream },
+        ...{ ...phase, pretrainSteps: 0, metricsEvery, trainer: bench.steps, stream },
       });
     },
   };

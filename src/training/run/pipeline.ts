@@ -8,6 +8,8 @@ import { TrainingError } from "../../errors.ts";
 import type { MetadataValue, TensorSource } from "../../formats/tensor_source.ts";
 import type { OutputFolder } from "../data/build/folder.ts";
 import { evaluate } from "../phases/evaluation.ts";
+import type { Grid } from "../parallel/grid.ts";
+import type { TimelineEvent } from "../parallel/timeline.ts";
 import type { Prompt } from "../phases/prompts.ts";
 import type { Scorer } from "../phases/scorer.ts";
 import type { PhaseWork, StepReport } from "../phases/work.ts";
@@ -52,6 +54,10 @@ export interface RunJob {
   readonly folder: OutputFolder;
   readonly subfolder: (name: string) => OutputFolder;
   readonly threads: number;
+  /** Members that train together. What is learnt is the same but for rounding, and so is every file's form. */
+  readonly grid?: Grid;
+  /** Told after each of a grid's steps what its members have done. */
+  readonly onTimeline?: (phase: string, events: readonly TimelineEvent[]) => void;
   /** The phase after which to stop; all of them by default. */
   readonly until?: string;
   readonly signal?: AbortSignal;
@@ -81,6 +87,9 @@ export async function runPipeline(job: RunJob): Promise<RunResult> {
 const NONE_UNREAD = Object.freeze<Record<"tokens" | "seconds" | "steps", number>>({
   ...{ tokens: 0, seconds: 0, steps: 0 },
 });
+
+/** What steps go on from. */
+const WITH_MOMENTS = ["value", "first", "second"] as const;
 
 class Run {
   readonly #job: RunJob;
@@ -135,19 +144,26 @@ class Run {
     phase: PhaseRecipe,
     heldout: readonly Prompt[],
   ): Promise<{ outcome: RunResult["outcome"]; message: string | null } | null> {
-    const { recipe, source, threads } = this.#job;
+    const { recipe, source, config, threads, grid, onTimeline } = this.#job;
     const parts = await openPhase(phase, this.#job);
     const promptTokens = [...heldout, ...parts.prompts].reduce(
       (most, { ids }) => Math.max(most, ids.length),
       1,
     );
-    const bench = await openWorkbench({ recipe, phase, source, threads, promptTokens });
+    const bench = await openWorkbench({
+      ...{ recipe, phase, source, threads, promptTokens },
+      ...(grid && {
+        crew: { grid, config, onStep: (events) => onTimeline?.(phase.name, events) },
+      }),
+    });
     try {
       const bytes = await readWeights(this.#job.folder, this.#state);
       if (bytes !== null) {
         const optimizer = this.#state.position.step > 0;
         restoreWeights(bench, { bytes, name: this.#state.weights!, optimizer });
-      } else await this.#save(bench);
+      }
+      await bench.steps.deliver(this.#state.position.step > 0 ? WITH_MOMENTS : ["value"]);
+      if (bytes === null) await this.#save(bench);
       const sampled = await parts.sample?.(bench, {
         sampled: this.#state.position.sampled,
         signal: this.#job.signal,
@@ -269,6 +285,7 @@ class Run {
       (totals === null || (Number.isFinite(totals.loss) &&
         (Number.isFinite(totals.gradientNorm) || this.#job.recipe.backend.storage === "f16")));
     if (isFine) return report!;
+    await bench.steps.collect(["value", "gradient"]);
     const found = await notFinite(bench);
     const what = found === null
       ? `the loss is ${totals?.loss}, its gradients' norm ${totals?.gradientNorm}`
@@ -293,6 +310,7 @@ class Run {
     // Resumed behind it.
     if (known?.phase === phase.name && known.step === step) return known.accuracy;
     const started = performance.now();
+    await bench.steps.collect(["value"]);
     const { maxTokens } = recipe.evaluation;
     const { endTokens, decode } = data;
     const result = await evaluate(bench.engine, { prompts: heldout, maxTokens, endTokens, decode });
@@ -333,6 +351,7 @@ class Run {
   async #finish({ phase, bench }: { phase: PhaseRecipe; bench: Workbench }): Promise<void> {
     const { data, config, subfolder, recipe } = this.#job;
     const { tokenizer, tokenizerFiles } = data;
+    await bench.steps.collect(["value"]);
     const next = this.#state.position.phase + 1;
     const names = [`models/${phase.name}`, ...(next === recipe.phases.length ? ["model"] : [])];
     for (const name of names) {
@@ -346,6 +365,7 @@ class Run {
 
   async #save(bench: Workbench): Promise<void> {
     const optimizer = this.#state.position.step > 0;
+    await bench.steps.collect(optimizer ? WITH_MOMENTS : ["value"]);
     await this.#put(await weightsFile(bench, { optimizer }));
   }
 

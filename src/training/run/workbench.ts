@@ -4,12 +4,18 @@ import { createReferenceTrainingBackend } from "../../backend/reference/training
 import type { TrainingBackend } from "../../backend/training.ts";
 import { createWasmTrainingBackend } from "../../backend/wasm/training/mod.ts";
 import { OptionError } from "../../errors.ts";
-import type { TensorSource } from "../../formats/tensor_source.ts";
+import type { MetadataValue, TensorSource } from "../../formats/tensor_source.ts";
 import { loadModel } from "../../model/registry.ts";
 import type { Model } from "../../model/types.ts";
 import type { ReferencePolicy } from "../phases/grpo.ts";
 import { RolloutEngine } from "../phases/rollout.ts";
 import { correctionBiases, modelParameters } from "../model_parameters.ts";
+import { Crew } from "../parallel/crew.ts";
+import { CrewTrainer } from "../parallel/crew_trainer.ts";
+import { type Grid, ranksOf } from "../parallel/grid.ts";
+import type { TimelineEvent } from "../parallel/timeline.ts";
+import type { MemberTrainer } from "../parallel/wire.ts";
+import type { StepTrainer } from "../step_trainer.ts";
 import { TapeBackend } from "../tape/mod.ts";
 import { type Objective, Trainer } from "../trainer.ts";
 import type { PhaseRecipe } from "./phase_recipe.ts";
@@ -18,7 +24,10 @@ import type { TrainRecipe } from "./recipe.ts";
 export interface Workbench {
   readonly backend: TrainingBackend;
   readonly model: Model;
+  /** Holds the phase's state. */
   readonly trainer: Trainer;
+  /** Makes the phase's steps: the trainer, or a crew. */
+  readonly steps: StepTrainer;
   readonly engine: RolloutEngine;
   /** Only where the phase keeps near to a reference. */
   readonly reference: (ReferencePolicy & { readonly weights: WeightCopies }) | null;
@@ -31,12 +40,22 @@ export interface WeightCopies {
   write(values: readonly Float32Array[]): void;
 }
 
+export interface CrewRecipe {
+  readonly grid: Grid;
+  /** The model's config.json. */
+  readonly config: Readonly<Record<string, MetadataValue>>;
+  /** Told after each step what members have done in it. */
+  readonly onStep?: (events: readonly TimelineEvent[]) => void;
+}
+
 export interface WorkbenchOptions {
   readonly recipe: TrainRecipe;
   readonly phase: PhaseRecipe;
   /** The weights to begin with, in a model's checkpoint. */
   readonly source: TensorSource;
   readonly threads: number;
+  /** Members that make the steps together; without them the trainer does. */
+  readonly crew?: CrewRecipe;
   /** Tokens of the longest prompt. */
   readonly promptTokens: number;
 }
@@ -44,13 +63,14 @@ export interface WorkbenchOptions {
 export async function openWorkbench(options: WorkbenchOptions): Promise<Workbench> {
   const { recipe, phase, source, promptTokens } = options;
   const backend = await openBackend(options);
+  let crew: Crew | null = null;
   try {
     const tape = new TapeBackend(backend);
     const { rows } = recipe.batch;
     const maxRows = Math.max(rows, recipe.evaluation.sequences, promptTokens);
     const load = () => loadModel({ source, backend: tape, maxRows, maxLogitRows: maxRows });
     const model = await load();
-    const trainer = new Trainer({ tape, model }, {
+    const trainerOptions = {
       shape: { rows, logitRows: rows, sequences: recipe.batch.sequences },
       objective: objectiveOf(phase),
       rule: ruleOf(phase),
@@ -61,10 +81,15 @@ export async function openWorkbench(options: WorkbenchOptions): Promise<Workbenc
         ...{ lossScale: 65536, scaling: { growth: 2, backoff: 0.5, interval: 2000 } },
       }),
       ...(phase.update.balance > 0 && {
-        balance: { over: "sequence", alpha: phase.update.balance },
+        balance: { over: "sequence" as const, alpha: phase.update.balance },
       }),
       replayRouting: phase.kind === "grpo" && phase.replayRouting,
-    });
+    };
+    const trainer = new Trainer({ tape, model }, trainerOptions);
+    crew = options.crew === undefined
+      ? null
+      : await startCrew(options.crew, { ...options, trainer: trainerOptions });
+    const steps = crew && new CrewTrainer({ ...options.crew, crew, trainer, backend });
     const answerTokens = phase.kind === "cold_start" ? 0 : phase.sampling.maxTokens;
     const shape = {
       sequences: recipe.evaluation.sequences,
@@ -75,11 +100,39 @@ export async function openWorkbench(options: WorkbenchOptions): Promise<Workbenc
     const reference = phase.kind === "grpo" && phase.kl !== 0
       ? referenceOf({ tape, model: await load() }, { trainer, shape })
       : null;
-    return { backend, model, trainer, engine, reference, close: () => backend.close() };
+    return {
+      ...{ backend, model, trainer, steps: steps ?? trainer, engine, reference },
+      close() {
+        crew?.close();
+        backend.close();
+      },
+    };
   } catch (error) {
+    crew?.close();
     backend.close();
     throw error;
   }
+}
+
+/** Members begin with any weights: those that count are delivered. */
+async function startCrew(
+  { grid, config }: CrewRecipe,
+  { recipe, threads, trainer }: WorkbenchOptions & { trainer: MemberTrainer },
+): Promise<Crew> {
+  const { name, storage } = recipe.backend;
+  if (name === "webgpu") {
+    throw new OptionError(
+      "cannot train together: backend.name is webgpu, must be wasm or reference",
+    );
+  }
+  if (storage !== "f32") {
+    throw new OptionError(`cannot train together: backend.storage is ${storage}, must be f32`);
+  }
+  const each = Math.max(1, Math.floor(threads / ranksOf(grid)));
+  return await Crew.start({
+    ...{ grid, trainer, model: { kind: "initial", config, seed: 0 } },
+    backend: name === "wasm" ? { kind: "wasm", threads: each } : { kind: "reference" },
+  });
 }
 
 async function openBackend({ recipe, threads }: WorkbenchOptions): Promise<TrainingBackend> {

@@ -25,6 +25,7 @@ import type {
   Weight,
 } from "../../backend/backend.ts";
 import { foreign } from "../../backend/op_checks.ts";
+import { UnsupportedOpError } from "../../errors.ts";
 import type { TrainingBackend } from "../../backend/training.ts";
 import { Gradients } from "./gradients.ts";
 import { located, TapeBuffer, TapeKvCache, TapeLatentCache } from "./handles.ts";
@@ -34,7 +35,7 @@ import type { Node, TracedGate, Uses } from "./node.ts";
 import { BufferPool } from "./pool.ts";
 import { type ActivationUse, recordProgram } from "./program.ts";
 import type { GateTraining } from "./rules/mixture.ts";
-import { type RecordedStage, recordStage, type StagePlace, stageRange } from "./stage.ts";
+import { partOf, type RecordedStage, recordStage, type StagePlace, stageRange } from "./stage.ts";
 import { Trace } from "./trace.ts";
 import { TracingOps } from "./tracing_ops.ts";
 import type { Step, Value } from "./value.ts";
@@ -76,6 +77,16 @@ export interface Survey {
   readonly gates: readonly TracedGate[];
 }
 
+/** What of a model a tape has, and how it takes part in the rest; all of it by default. */
+export interface TapeBackendOptions {
+  /** Of which tensors, by name, the inner backend gets the numbers. */
+  readonly holds?: (name: string) => boolean;
+  /** Which of so many equal parts of each layer's experts it gets. */
+  readonly experts?: StagePlace;
+  /** Stands before the tape's ops, and has them exchange what they compute with others. */
+  readonly share?: (ops: TracingOps) => Ops;
+}
+
 export class TapeBackend implements Backend {
   readonly inner: TrainingBackend;
   readonly name: string;
@@ -83,18 +94,14 @@ export class TapeBackend implements Backend {
   readonly activations: ActivationPrecision;
   readonly chooses: boolean;
   readonly numerics: string;
-  readonly #holds: (name: string) => boolean;
+  readonly #options: TapeBackendOptions;
   readonly #pool: BufferPool;
   /** For each buffer of ids, its rows sorted by id. */
   readonly #orders = new Map<Buffer, Buffer>();
 
-  /** `holds`: of which tensors, by name, the inner backend gets the numbers; all by default. */
-  constructor(
-    inner: TrainingBackend,
-    { holds = () => true }: { holds?: (name: string) => boolean } = {},
-  ) {
+  constructor(inner: TrainingBackend, options: TapeBackendOptions = {}) {
     this.inner = inner;
-    this.#holds = holds;
+    this.#options = options;
     this.name = inner.name;
     this.threads = inner.threads;
     this.activations = inner.activations;
@@ -162,9 +169,17 @@ export class TapeBackend implements Backend {
   }
 
   uploadExperts(tensors: ExpertTensors): Promise<Experts> {
-    const { layer, gate } = tensors;
+    const { layer, gate, up, down } = tensors;
     const [{ name, rows: intermediate, cols: hidden }] = gate;
-    if (this.#holds(name)) return this.inner.uploadExperts(tensors);
+    if (this.#holds(name)) {
+      const { experts } = this.#options;
+      if (experts === undefined) return this.inner.uploadExperts(tensors);
+      const [from, to] = partOf(gate.length, experts);
+      const own = <T>(list: readonly T[]) => list.slice(from, to);
+      return this.inner.uploadExperts({
+        ...{ ...tensors, gate: own(gate), up: own(up), down: own(down) },
+      });
+    }
     return Promise.resolve({ layer, count: gate.length, hidden, intermediate, byteLength: 0 });
   }
 
@@ -213,6 +228,11 @@ export class TapeBackend implements Backend {
   }
 
   record(build: (ops: Ops) => void): Plan {
+    if (this.#options.share !== undefined) {
+      throw new UnsupportedOpError(
+        "cannot record a plan of a part of a model: it must be a training step, or the whole model",
+      );
+    }
     return this.inner.record((ops) => build(new LocatedOps(ops)));
   }
 
@@ -254,8 +274,13 @@ export class TapeBackend implements Backend {
       latentCache: (cache) => tapeCache(cache, TapeLatentCache).single,
       gate,
     });
-    forward(new TracingOps(trace));
+    const ops = new TracingOps(trace);
+    forward(this.#options.share?.(ops) ?? ops);
     return trace;
+  }
+
+  #holds(name: string): boolean {
+    return this.#options.holds?.(name) ?? true;
   }
 
   #orderOf(ids: Buffer): Buffer {

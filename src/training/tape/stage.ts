@@ -1,5 +1,5 @@
 /**
- * A part of a model's layers as two plans: one for what comes in from the layers before, one for the
+ * A part of a model's layers as two programs: one for what comes in from the layers before, one for the
  * gradients that come back from the layers behind. Pipelines are made of such stages.
  */
 
@@ -11,12 +11,17 @@ import type { Loss } from "./mod.ts";
 import type { Node } from "./node.ts";
 import { BufferPool } from "./pool.ts";
 import { type ActivationUse, recordProgram } from "./program.ts";
-import { type Instruction, renamed, type Step, Value } from "./value.ts";
+import { type HostWork, type Instruction, renamed, type Step, Value } from "./value.ts";
 
-/** Which of so many equal parts of the layers. */
+/** Which of so many equal parts, of the layers for instance. */
 export interface StagePlace {
   readonly index: number;
   readonly count: number;
+}
+
+/** Where a part of so many things begins and ends. */
+export function partOf(all: number, { index, count }: StagePlace): [from: number, to: number] {
+  return [Math.floor(index * all / count), Math.floor((index + 1) * all / count)];
 }
 
 export interface StageOptions {
@@ -29,10 +34,10 @@ export interface StageOptions {
   readonly checkpoint: boolean;
 }
 
-/** The plans of a stage for one micro-batch at a time, and the buffers at its ends. */
+/** What a stage runs for one micro-batch at a time, in order, and the buffers at its ends. */
 export interface RecordedStage {
-  readonly forward: Plan;
-  readonly backward: Plan;
+  readonly forward: readonly (Plan | HostWork)[];
+  readonly backward: readonly (Plan | HostWork)[];
   /** f32 [rows, hidden]: the residual stream from the stage before; absent in the first one. */
   readonly received?: Buffer;
   /** The gradient of that, for the stage before. */
@@ -55,7 +60,7 @@ export function stageRange(
       `cannot cut ${all.length} layers into ${count} stages: must be at most ${all.length}`,
     );
   }
-  const [from, to] = [index, index + 1].map((i) => Math.floor(i * all.length / count));
+  const [from, to] = partOf(all.length, { index, count });
   const layers = all.slice(from, to);
   const [first, last] = [layers[0], layers[layers.length - 1]];
   const start = index === 0 ? 0 : first.start;
@@ -103,12 +108,12 @@ export function recordStage(options: StageOptions): RecordedStage {
   steps.push(...gradients.steps);
   const gradient = isFirst ? undefined : gradients.of(first.input);
   if (gradient !== undefined) steps.push([copyTo(gradient, returned!)]);
-  const { forward: [forward], backward: [backward], use } = recordProgram(
+  const { forward, backward, use } = recordProgram(
     { steps, backwardFrom, apart: true },
     { pool: new BufferPool(backend), backend },
   );
   return {
-    ...{ forward: forward as Plan, backward: backward as Plan, activations: use },
+    ...{ forward, backward, activations: use },
     ...(received && { received, returned }),
     ...(sent && { sent, answered }),
   };

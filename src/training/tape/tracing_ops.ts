@@ -1,7 +1,9 @@
 /** The ops that a model's forward pass is given while it is traced. */
 
 import type {
+  AddParams,
   AttentionParams,
+  Buffer,
   EmbedParams,
   ExpertsParams,
   GatedLinearParams,
@@ -17,6 +19,15 @@ import type {
 } from "../../backend/backend.ts";
 import { UnsupportedOpError } from "../../errors.ts";
 import { attentionNode, type CachedRows, rotateAndCacheNode } from "./rules/attention.ts";
+import {
+  addNode,
+  exchangedExpertsNode,
+  type HostExperts,
+  type HostSum,
+  sumGradientsNode,
+  sumNode,
+  zeroNode,
+} from "./rules/exchange.ts";
 import {
   type CachedTokens,
   latentAttentionNode,
@@ -102,11 +113,39 @@ export class TracingOps implements Ops {
     this.#trace.add(node, { weights: [], experts: params.experts });
   }
 
-  add(): void {
-    throw new UnsupportedOpError("cannot train through add: models join rows by their products");
+  add(params: AddParams): void {
+    this.#trace.add(addNode(this.#trace, params));
   }
 
   choose(): void {
     throw new UnsupportedOpError("cannot train through choose: a choice has no gradient");
+  }
+
+  /** The buffer holds zeros. */
+  zero(out: Buffer, rows: number): void {
+    this.#trace.add(zeroNode(this.#trace, { out, rows }));
+  }
+
+  /** Adds the buffer's numbers up over all who take part. */
+  sum(buffer: Buffer, sum: HostSum): void {
+    this.#trace.add(sumNode(this.#trace, { buffer, sum }));
+  }
+
+  /** Adds up, over all who take part, the gradients of what these buffers hold from here on. */
+  sumGradients(buffers: readonly Buffer[], sum: HostSum): void {
+    const values = buffers.map((buffer) => this.#trace.read(buffer));
+    this.#trace.add(sumGradientsNode(values, sum));
+  }
+
+  /** The same for the latents that were cached last. */
+  sumCachedGradients(sum: HostSum): void {
+    if (this.#cachedTokens === null) throw new Error("no latents have been cached");
+    this.#trace.add(sumGradientsNode([this.#cachedTokens.tokens], sum));
+  }
+
+  /** Experts of which others hold some; `experts` are the own ones, and answers replace `out`. */
+  exchangedExperts(params: ExpertsParams, exchange: HostExperts): void {
+    const node = exchangedExpertsNode(this.#trace, { params, exchange });
+    this.#trace.add(node, { weights: [], experts: params.experts });
   }
 }

@@ -70,7 +70,9 @@ export type HostWork = () => Promise<void>;
 export type Step = readonly Instruction[];
 
 /** What an instruction makes. */
-export function madeBy({ writes = [], changes = [] }: Instruction): Value[] {
+export function madeBy(
+  { writes = [], changes = [] }: Pick<Instruction, "writes" | "changes">,
+): Value[] {
   return [...writes, ...changes.map(({ to }) => to)];
 }
 

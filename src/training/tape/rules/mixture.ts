@@ -81,13 +81,17 @@ export function gateNode(
   };
 }
 
+/** Throws UnsupportedOpError for an activation that has no backward pass. */
+export function checkActivation({ activation }: Pick<ExpertsParams, "activation">): void {
+  if (activation === "silu") return;
+  throw new UnsupportedOpError(
+    `cannot train experts: their activation is ${activation}, must be silu`,
+  );
+}
+
 export function expertsNode(scope: Scope, params: ExpertsParams): Node {
+  checkActivation(params);
   const { experts, topK, activation, scale = 1, rows } = params;
-  if (activation !== "silu") {
-    throw new UnsupportedOpError(
-      `cannot train experts: their activation is ${activation}, must be silu`,
-    );
-  }
   const [x, expertIds, weights] = [params.x, params.expertIds, params.weights]
     .map((buffer) => scope.read(buffer));
   const out = scope.change(params.out);
