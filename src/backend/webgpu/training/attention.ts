@@ -13,8 +13,10 @@ import type {
 } from "../../training_params.ts";
 import { bufferOf } from "../memory.ts";
 import type { OpContext } from "../ops/context.ts";
-import { type Attention, gradientTiles, outProducts, type Vectors } from "./attention_tiles.ts";
+import type { Attention } from "./attention_layout.ts";
+import { gradientTiles, outProducts } from "./attention_tiles.ts";
 import { fillValues } from "./rows.ts";
+import type { Vectors } from "./vectors.ts";
 
 export function attentionBackward(context: OpContext, params: AttentionBackwardParams): void {
   const { heads, kvHeads, scale, window, positions, rows } = params;

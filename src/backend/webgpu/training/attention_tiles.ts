@@ -5,89 +5,31 @@
  * some columns.
  */
 
-import type { Buffer } from "../../backend.ts";
 import { type Dispatch, unrolled } from "../kernel.ts";
 import { type Access, type Accesses, kernel, reads, writes } from "./arrays.ts";
 import {
-  isAligned,
-  type Names,
-  readFour,
-  sameVectors,
-  type Vectors,
-  writeFour,
-} from "./vectors.ts";
-
-export type { Vectors };
-
-const MINE = 32;
-const OTHERS = 64;
-const COLUMNS = 16;
-const QUADS = MINE / 4;
-const THREADS = QUADS * COLUMNS;
-/** Others of a thread. */
-const EACH = OTHERS / COLUMNS;
-/** Vectors of four columns that lie in workgroup memory at a time, and from one row of them to the next. */
-const STAGED = 8;
-const STRIDE = STAGED + 1;
-/** Workgroup memory, in vectors of four: staged columns; later ds, p and largest scores by column. */
-const ROOM = 2 * OTHERS * QUADS;
-const SECOND = OTHERS * QUADS;
-/** Others whose vectors a thread has under way at once. */
-const AHEAD = 4;
-/** A score that no key has. */
-const LOWEST = "-3e38";
-
-/** Vectors whose products add up: to scores (of queries and keys), or to dp (of gradients and values). */
-export interface Pair {
-  readonly dim: number;
-  readonly query: Vectors;
-  readonly key: Vectors;
-}
-
-export interface Attention {
-  /** Parts of the scores. */
-  readonly parts: readonly Pair[];
-  /** The gradient of the output, and the values. */
-  readonly value: Pair;
-  readonly out: Vectors;
-  /** Of each part: where gradients of queries go. */
-  readonly queryGradients: readonly Vectors[];
-  /** Of each part, then of the value: where those of keys go; what has one place is added up there. */
-  readonly keyGradients: readonly Vectors[];
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly scale: number;
-  readonly window: number | undefined;
-  readonly positions: Buffer;
-  readonly rows: number;
-}
+  type Attention,
+  COLUMNS,
+  EACH,
+  LOWEST,
+  MINE,
+  OTHERS,
+  type Out,
+  outsOf,
+  type Pair,
+  pairsOf,
+  QUADS,
+  ROOM,
+  SECOND,
+  THREADS,
+} from "./attention_layout.ts";
+import { accumulate, declareSums, eachSum, products, queryAt, store } from "./attention_loops.ts";
+import { isAligned, type Names, readFour, writeFour } from "./vectors.ts";
 
 interface Options {
   /** Of each row and head: the logarithm of the sum of its powers, and dout out. */
   readonly stats: GPUBuffer;
   readonly of: "queries" | "keys";
-}
-
-/** A sum of the others' vectors, each times its ds or its p. */
-interface Sum {
-  readonly name: string;
-  readonly pair: Pair;
-  readonly factor: "slope" | "weight";
-}
-
-/** Sums that go to one place. */
-interface Out {
-  readonly to: Vectors;
-  readonly dim: number;
-  readonly sums: readonly Sum[];
-}
-
-/** Vectors of a kernel by their names: `q0`, `k0`, .. of scores, `q_value`, `k_value`. */
-function pairsOf({ parts, value }: Attention): { name: string; pair: Pair }[] {
-  return [
-    ...parts.map((pair, i) => ({ name: String(i), pair })),
-    { name: "_value", pair: value },
-  ];
 }
 
 /** dout out of each row and head, into the second numbers of `stats`. */
@@ -181,21 +123,6 @@ ${isQueries ? overKeys(names, { attention, outs }) : overQueries(names, { attent
   });
 }
 
-/** What is added up, by where it goes. */
-function outsOf(attention: Attention, of: "queries" | "keys"): Out[] {
-  const pairs = pairsOf(attention);
-  const all = of === "queries" ? pairs.slice(0, -1) : pairs;
-  const places = of === "queries" ? attention.queryGradients : attention.keyGradients;
-  const outs: { to: Vectors; dim: number; sums: Sum[] }[] = [];
-  for (const [i, { name, pair }] of all.entries()) {
-    const factor = name === "_value" ? "weight" : "slope";
-    const same = outs.find(({ to }) => sameVectors(to, places[i]));
-    if (same !== undefined) same.sums.push({ name, pair, factor });
-    else outs.push({ to: places[i], dim: pair.dim, sums: [{ name, pair, factor }] });
-  }
-  return outs;
-}
-
 /** WGSL of `qNAME_4(row, head, c)` and `kNAME_4`: columns 4 c .. 4 c + 3. */
 function readers(
   names: Names,
@@ -216,107 +143,6 @@ fn first_of(row: u32) -> u32 {
     window === undefined ? "start" : `max(start, max(row, ${window - 1}u) - ${window - 1}u)`
   };
 }`;
-}
-
-const fours = (dim: number) => Math.ceil(dim / 4);
-/** Rounds in which the threads of four have all columns. */
-const roundsOf = (dim: number) => Math.ceil(fours(dim) / COLUMNS);
-
-function declareSums(o: number, dim: number): string {
-  return unrolled(
-    roundsOf(dim),
-    (r) => unrolled(4, (i) => `  var sum${o}_${r}_${i} = vec4<f32>();`),
-  );
-}
-
-/** WGSL for each sum of a thread: of round r, own i. */
-function eachSum(outs: readonly Out[], text: (o: number, r: number, i: number) => string): string {
-  return outs.map(({ dim }, o) => unrolled(roundsOf(dim), (r) => unrolled(4, (i) => text(o, r, i))))
-    .join("\n");
-}
-
-/** WGSL of where query `n` of the head of keys lies, as arguments. */
-function queryAt(n: string, { heads, kvHeads }: Attention): string {
-  const group = heads / kvHeads;
-  return group === 1 ? `${n}, kv_head` : `${n} / ${group}u, kv_head * ${group}u + ${n} % ${group}u`;
-}
-
-/** WGSL that leaves `TO0` .. of the thread's own with the others: `TOj` is of other `column + COLUMNS j`. */
-function products(
-  to: string,
-  { dim, mine, other }: {
-    dim: number;
-    /** WGSL of columns 4 c .. of one's own `m` of the tile, and of other `o`. */
-    mine: (m: string, c: string) => string;
-    other: (o: string, c: string) => string;
-  },
-): string {
-  return `
-    for (var c0 = 0u; c0 < ${fours(dim)}u; c0 += ${STAGED}u) {
-      for (var i = lane; i < ${MINE * STAGED}u; i += ${THREADS}u) {
-        let c = c0 + i % ${STAGED}u;
-        var four = vec4<f32>();
-        if (c < ${fours(dim)}u) { four = ${mine(`(i / ${STAGED}u)`, "c")}; }
-        room[i / ${STAGED}u * ${STRIDE}u + i % ${STAGED}u] = four;
-      }
-      for (var i = lane; i < ${OTHERS * STAGED}u; i += ${THREADS}u) {
-        let c = c0 + i % ${STAGED}u;
-        var four = vec4<f32>();
-        if (c < ${fours(dim)}u) { four = ${other(`(i / ${STAGED}u)`, "c")}; }
-        room[${MINE * STRIDE}u + i / ${STAGED}u * ${STRIDE}u + i % ${STAGED}u] = four;
-      }
-      workgroupBarrier();
-      for (var c = 0u; c < ${STAGED}u; c++) {
-${unrolled(4, (i) => `        let m${i} = room[(quad * 4u + ${i}u) * ${STRIDE}u + c];`)}
-${
-    unrolled(EACH, (j) =>
-      `        let o${j} = room[(${MINE + j * COLUMNS}u + column) * ${STRIDE}u + c];`)
-  }
-${
-    [..."xyzw"].map((x) =>
-      `        let of_${x} = vec4<f32>(m0.${x}, m1.${x}, m2.${x}, m3.${x});
-${unrolled(EACH, (j) => `        ${to}${j} = fma(of_${x}, vec4<f32>(o${j}.${x}), ${to}${j});`)}`
-    ).join("\n")
-  }
-      }
-      workgroupBarrier();
-    }`;
-}
-
-/** WGSL that adds the others' vectors, times what `room` has of them, to the sums; others up to `there`. */
-function accumulate(
-  outs: readonly Out[],
-  vector: (sum: Sum, o: string, c: string) => string,
-): string {
-  const one = (o: string) =>
-    outs.map(({ dim, sums }, out) =>
-      sums.map((sum) =>
-        unrolled(roundsOf(dim), (r) =>
-          `        {
-          let four = ${vector(sum, o, `min(column + ${r * COLUMNS}u, ${fours(dim) - 1}u)`)};
-${
-            unrolled(4, (i) =>
-              `          sum${out}_${r}_${i} = fma(vec4<f32>(${sum.factor}.${
-                "xyzw"[i]
-              }), four, sum${out}_${r}_${i});`)
-          }
-        }`)
-      ).join("\n")
-    ).join("\n");
-  const hasWeights = outs.some(({ sums }) => sums.some(({ factor }) => factor === "weight"));
-  return `
-    for (var o0 = 0u; o0 < there; o0 += ${AHEAD}u) {
-${
-    unrolled(AHEAD, (a) =>
-      `      {
-        let o = o0 + ${a}u;
-        let slope = room[o * ${QUADS}u + quad];
-        ${hasWeights ? `let weight = room[${SECOND}u + o * ${QUADS}u + quad];` : ""}
-${one("o")}
-      }`)
-  }
-    }
-    workgroupBarrier();`;
 }
 
 /** WGSL of the tile of queries: the softmax goes along, and sums are made smaller where it grows. */
@@ -466,20 +292,4 @@ ${
 ${store(outs, i, { place: `keys.${"xyzw"[i]}, kv_head` })}
   }`)
   }`;
-}
-
-/** WGSL that writes what a thread has of its own i. */
-function store(
-  outs: readonly Out[],
-  i: number,
-  { place, factor }: { place: string; factor?: string },
-): string {
-  return outs.map(({ dim }, o) =>
-    unrolled(roundsOf(dim), (r) =>
-      `      if (column + ${r * COLUMNS}u < ${fours(dim)}u) {
-        write_out${o}(${place}, column + ${r * COLUMNS}u, ${
-        factor === undefined ? "" : `${factor} * `
-      }sum${o}_${r}_${i});
-      }`)
-  ).join("\n");
 }

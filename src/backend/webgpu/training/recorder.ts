@@ -11,13 +11,15 @@ import { attentionBackward, latentAttentionBackward } from "./attention.ts";
 import { embedBackward } from "./embed.ts";
 import { expertsBackward } from "./experts.ts";
 import { expertGates, keepingExperts } from "./kept_experts.ts";
-import { countExperts, gateBackward, replayGate, updateCorrectionBias } from "./gate.ts";
+import { countExperts, updateCorrectionBias } from "./expert_counts.ts";
+import { gateBackward, replayGate } from "./gate.ts";
 import { latentTokens } from "./latent_tokens.ts";
 import * as losses from "./losses.ts";
 import { rmsNormBackward, rotateAndCacheBackward, rotateAndCacheLatentBackward } from "./norm.ts";
 import type { Trained } from "./parameters.ts";
 import { headLinearBackward, linearBackward } from "./products.ts";
 import * as rows from "./rows.ts";
+import { update } from "./optimizers.ts";
 import * as updates from "./updates.ts";
 
 type TrainedOp<P> = (context: OpContext, params: P, trained: Trained) => void;
@@ -173,7 +175,7 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
 
   update(params: params.UpdateParams): void {
     check.checkClock("update", params.clock);
-    this.#record(updates.update, params);
+    this.#record(update, params);
   }
 
   countExperts(params: params.CountExpertsParams): void {
