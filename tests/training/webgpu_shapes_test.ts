@@ -260,6 +260,7 @@ const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "attention within a window": attention(67),
   "latent attention over more columns than threads": latentAttention(),
   "experts of more pairs than a run": experts(310, 10),
+  "experts whose pairs are cut up into several sums": experts(2700, 10),
   "experts in vectors of four, and other workgroups": experts(290, 152),
   "a gate that balances sequences": gate("sequence", "sigmoid"),
   "a gate that balances a batch": gate("batch", "softmax"),
