@@ -16,7 +16,6 @@ import {
   switchFlag,
 } from "../cli/flags.ts";
 import { loadModel } from "../model/registry.ts";
-import type { Model } from "../model/types.ts";
 import { initialWeights } from "../training/initial_weights.ts";
 import { microBatches } from "../training/phases/micro_batches.ts";
 import { TapeBackend } from "../training/tape/mod.ts";
@@ -126,7 +125,7 @@ export async function benchTraining(options: TrainingBench): Promise<TrainingFig
     const kernels = options.kernels ? await timeKernels(trainer, { profiler, step }) : [];
     const used = samples.reduce((sum, { inputs }) => sum + inputs.length, 0);
     return {
-      parameters: parametersOf(model, trainer),
+      parameters: parametersOf(trainer),
       activeParameters: model.activeParameters,
       ...{ firstSeconds, stepSeconds, hostSeconds: host / 1000 / steps, loss, kernels },
       tokensPerSecond: used / stepSeconds,
@@ -162,7 +161,7 @@ async function timeKernels(
   return times;
 }
 
-function parametersOf(_model: Model, { parameters }: Trainer): number {
+function parametersOf({ parameters }: Trainer): number {
   return parameters.trained.reduce(
     (sum, { names, rows, cols }) => sum + names.length * rows * cols,
     0,

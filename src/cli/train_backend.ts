@@ -21,7 +21,9 @@ export async function backendOf(
     return { backend: { ...recipe, name: "wasm" }, text: `wasm, ${recipe.storage} (no GPU)` };
   }
   if (adapter === null) {
-    throw new OptionError("cannot train: the backend is webgpu, but no adapter is there");
+    throw new OptionError(
+      "cannot train: the backend is webgpu, must be wasm or auto where no adapter is there",
+    );
   }
   const text = `webgpu, ${recipe.storage}, on ${nameOf(adapter)}`;
   return { backend: { ...recipe, name: "webgpu" }, text };

@@ -15,6 +15,9 @@ import { CapacityError, RequestError } from "../errors.ts";
 import { fillCosSin } from "./rope.ts";
 import type { Model, StepInputs } from "./types.ts";
 
+/** Recorded steps that are kept, by their shapes. */
+const MAX_PLANS = 64;
+
 export interface EvaluatorOptions {
   readonly model: Model;
   readonly backend: Backend;
@@ -62,6 +65,7 @@ export class Evaluator {
   readonly #capacity: number;
   readonly #cache: ModelCache;
   readonly #inputs: StepInputs;
+  /** The least recently used first. */
   readonly #plans = new Map<string, Plan>();
   /** Tokens in each sequence so far. */
   readonly #lengths: number[];
@@ -287,11 +291,15 @@ export class Evaluator {
 
   #plan(rows: number, logitRowCount: number): Plan {
     const shape = `${rows} ${logitRowCount}`;
-    const known = this.#plans.get(shape);
-    if (known !== undefined) return known;
     const step = { inputs: this.#inputs, cache: this.#cache, rows, logitRowCount };
-    const plan = this.#backend.record((ops) => this.#model.forward(ops, step));
+    const plan = this.#plans.get(shape) ??
+      this.#backend.record((ops) => this.#model.forward(ops, step));
+    this.#plans.delete(shape);
     this.#plans.set(shape, plan);
+    if (this.#plans.size > MAX_PLANS) {
+      const [oldest] = this.#plans.keys();
+      this.#plans.delete(oldest);
+    }
     return plan;
   }
 }

@@ -251,6 +251,19 @@ function gate(over: "sequence" | "batch", score: "sigmoid" | "softmax"): Build {
   };
 }
 
+function counts(): Build {
+  return (setup) => {
+    const [rows, width, topK] = [3000, 70, 2];
+    const params = {
+      ...{ topK, rows, row: 1, counts: setup.result("the counts", 2, width) },
+      expertIds: setup.integers(positionsOf([rows]).flatMap((t) => [t % 70, t * t % 69]), topK),
+      counted: setup.floats(rows, 1),
+    };
+    setup.backend.write(params.counted, new Float32Array(500), 40);
+    return Promise.resolve((ops) => ops.countExperts(params));
+  };
+}
+
 const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "products in tiles of 32 and in several sums": linear(1100, 40, 36),
   "products in tiles of 64": linear(2050, 7, 1030),
@@ -260,10 +273,12 @@ const CASES: Readonly<Record<string, Build>> = Object.freeze({
   "attention within a window": attention(67),
   "latent attention over more columns than threads": latentAttention(),
   "experts of more pairs than a run": experts(310, 10),
-  "experts in vectors of four": experts(290, 12),
+  "experts whose pairs are cut up into several sums": experts(2700, 10),
+  "experts in vectors of four, and other workgroups": experts(290, 152),
   "a gate that balances sequences": gate("sequence", "sigmoid"),
   "a gate that balances a batch": gate("batch", "softmax"),
   "ids that repeat, and a norm in place": rowOps(),
+  "choices of more pairs than are counted at once": counts(),
 });
 
 for (const [name, build] of Object.entries(CASES)) {

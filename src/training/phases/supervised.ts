@@ -28,15 +28,23 @@ export interface SupervisedOptions {
 
 export class SupervisedWork implements PhaseWork {
   readonly #options: SupervisedOptions;
+  /** Tokens of a packed sequence, once one has been read. */
+  #length: number | undefined;
 
   constructor(options: SupervisedOptions) {
     this.#options = options;
   }
 
+  /** Sequences of a step; all of a stream are equally long. */
+  async #sequencesOfStep(): Promise<number> {
+    // Asked for once: it may lie in another file than the step's, of which one is in memory at a time.
+    this.#length ??= (await this.#options.stream.at(0)).ids.length;
+    return Math.ceil(this.#options.tokens / this.#length);
+  }
+
   async step(step: number): Promise<StepReport> {
     const { trainer, stream, update, steps, pretrainSteps, metricsEvery } = this.#options;
-    const first = await stream.at(0);
-    const perStep = Math.ceil(this.#options.tokens / first.ids.length);
+    const perStep = await this.#sequencesOfStep();
     const packed: PackedSequence[] = [];
     for (let i = 0; i < perStep; i++) packed.push(await stream.at(step * perStep + i));
     const sequences = trainingSequences(packed, { everyToken: step < pretrainSteps });

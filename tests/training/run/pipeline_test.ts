@@ -161,6 +161,29 @@ Deno.test("a phase below its gate goes on within its compute, then stops, ships 
   });
 });
 
+Deno.test("steps that are not read are learnt from all the same, and the next line is about all of them", async () => {
+  await withFolder(async (folder) => {
+    await makeCorpus(folder);
+    const recipe = shortRecipe();
+    recipe.phases = [{ ...recipe.phases[0], steps: 7, evaluateEvery: 7, share: 1 }];
+    const each = await trainIn(folder, { recipe });
+    assertMatch(each.out, /^backend wasm, f32$/m);
+    const lines = metricsOf(folder).filter((line) => "loss" in line);
+    await Deno.rename(`${folder}/state`, `${folder}/each`);
+    recipe.metrics = { every: 3 };
+    const some = await trainIn(folder, { recipe });
+    const read = metricsOf(folder).filter((line) => "loss" in line);
+    assertEquals([each.code, some.code, lines.length], [0, 0, 7]);
+    assertEquals(read.map(({ step }) => step), [3, 6]);
+    for (const { step, loss, num_tokens } of read) {
+      const { loss: expected, num_tokens: tokens } = lines[step - 1];
+      assertEquals([loss, num_tokens], [expected, tokens]);
+    }
+    const hash = (out: string) => out.trimEnd().split("\n").at(-1);
+    assertEquals(hash(some.out), hash(each.out));
+  });
+});
+
 Deno.test("phase by phase a run ends like one in a single go", async () => {
   await withFolder(async (folder) => {
     await makeCorpus(folder);

@@ -13,7 +13,6 @@ import {
   type ExpertRange,
   expertRanges,
   expertsBefore,
-  placeOf,
   wholeRows,
 } from "./expert_ranges.ts";
 import { type Schedule, TILE_WORDS } from "./expert_sort.ts";
@@ -21,11 +20,18 @@ import type { ExpertRows } from "./experts.ts";
 import { blockOrder, loadEight } from "./products.ts";
 import { partBindings } from "./weights.ts";
 
-const THREADS = 128;
+/** Threads of a workgroup: those of which the fewest are idle, the first of equals. */
+const THREADS: readonly number[] = [128, 160, 192];
 /** Activations that lie in workgroup memory at a time. */
 const STAGED = 2048;
 /** The members of an `Eight`. */
 const EIGHT = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
+
+/** Threads of workgroups that share so many rows, a thread each. */
+function threadsFor(rows: number): number {
+  const taken = (threads: number) => Math.ceil(rows / threads) * threads;
+  return THREADS.reduce((best, threads) => taken(threads) < taken(best) ? threads : best);
+}
 
 type ActivatedRows = Pick<
   ExpertRows,
@@ -43,6 +49,7 @@ export function activatedTiles(
 ): Dispatch[] {
   const { count, hidden, intermediate, gate, up, biases } = expertsOf(step.experts);
   const bias = biasOf("bias", biases?.gateUp);
+  const threads = threadsFor(intermediate);
   return expertRanges([gate, up], intermediate).map((range) =>
     tiles({
       label: `experts gate and up, tiles ${gate.type} ${intermediate}x${hidden}`,
@@ -62,10 +69,11 @@ export function activatedTiles(
         ]),
       ],
       out: step.middle,
-      groups: Math.ceil(intermediate / THREADS),
+      threads,
+      groups: Math.ceil(intermediate / threads),
       rows: {
         declare: `
-  let row = group * ${THREADS}u + lane;
+  let row = group * ${threads}u + lane;
   let inside = min(row, ${intermediate - 1}u);
   let rowA = (params.before0 + expert) * ${intermediate}u + inside;
   let rowB = (params.before1 + expert) * ${intermediate}u + inside;`,
@@ -91,6 +99,7 @@ export function downTiles(
 ): Dispatch[] {
   const { hidden, intermediate, down, biases } = expertsOf(step.experts);
   const bias = biasOf("bias", biases?.down);
+  const threads = threadsFor(Math.ceil(hidden / 2));
   const store = (pair: string, row: string, sum: string) =>
     `if (${row} < ${hidden}u) { out[${pair} * ${hidden}u + ${row}] = ${sum}${
       bias.plus("id", row)
@@ -108,11 +117,12 @@ export function downTiles(
       matrices: { w: down },
       bindings: bias.bindings,
       out: values,
-      groups: Math.ceil(hidden / (2 * THREADS)),
+      threads,
+      groups: Math.ceil(hidden / (2 * threads)),
       rows: {
         declare: `
-  let row = group * ${2 * THREADS}u + lane;
-  let next = row + ${THREADS}u;
+  let row = group * ${2 * threads}u + lane;
+  let next = row + ${threads}u;
   let rowA = (params.before0 + expert) * ${hidden}u + min(row, ${hidden - 1}u);
   let rowB = (params.before0 + expert) * ${hidden}u + min(next, ${hidden - 1}u);`,
         a: "w",
@@ -140,7 +150,8 @@ interface Tiles {
   readonly matrices: Readonly<Record<string, GpuWeight>>;
   readonly bindings: readonly Binding[];
   readonly out: GPUBuffer;
-  /** Workgroups of a tile. */
+  /** Of a workgroup, and workgroups of a tile. */
+  readonly threads: number;
   readonly groups: number;
   /** WGSL that declares `rowA` and `rowB` of matrices `a` and `b`, from `group`, `lane` and `expert`. */
   readonly rows: { readonly declare: string; readonly a: string; readonly b: string };
@@ -150,7 +161,7 @@ interface Tiles {
 }
 
 function tiles(options: Tiles): Dispatch {
-  const { schedule, range, before, cols, matrices, base, groups, rows, store } = options;
+  const { schedule, range, before, cols, matrices, base, threads, groups, rows, store } = options;
   const { tokens } = schedule;
   const whole = wholeRows(cols);
   const quads = tokens / 4;
@@ -198,7 +209,7 @@ ${blockOrder(cols)}
 // [value][quad of pairs]
 var<workgroup> staged: array<vec4<f32>, ${STAGED / 4}>;
 var<workgroup> pairs: array<u32, ${tokens}>;
-@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+@compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
   ${WORKGROUP}
   let tile = workgroup / ${groups}u;
   let group = workgroup % ${groups}u;
@@ -216,7 +227,7 @@ ${sums((name) => `var ${name} = vec4<f32>(); var total_${name} = vec4<f32>();`)}
   for (var first = 0u; first < ${blocks}u; first += ${staged}u) {
     let end = min(first + ${staged}u, ${blocks}u);
     workgroupBarrier();
-    for (var i = lane; i < (end - first) * ${4 * quads}u; i += ${THREADS}u) {
+    for (var i = lane; i < (end - first) * ${4 * quads}u; i += ${threads}u) {
       let unit = i / ${quads}u;
       let source = block_at(first + unit / 4u).x * 4u + unit % 4u;
       let token = i % ${quads}u * 4u;
@@ -255,52 +266,6 @@ ${
         } }`;
       })
     }
-}`,
-  };
-}
-
-/** `out[t] += scale * sum_j weights[t, j] * values[t, j]`, in ascending order of the experts' ids. */
-export function addedValues(
-  step: Omit<ExpertRows, "middle" | "input">,
-  values: GPUBuffer,
-): Dispatch {
-  const { expertIds, weights, topK, scale = 1, out, rows, firstRow } = step;
-  const { hidden } = step.experts;
-  const four = hidden % 4 === 0;
-  const type = four ? "vec4<f32>" : "f32";
-  const width = four ? hidden / 4 : hidden;
-  const groups = Math.ceil(width / THREADS);
-  return {
-    label: `experts sum of ${topK}`,
-    bindings: [
-      { name: "values", buffer: values, type: `array<${type}>` },
-      { name: "expertIds", buffer: bufferOf(expertIds).memory, type: "array<i32>" },
-      { name: "weights", buffer: bufferOf(weights).memory },
-      { name: "out", buffer: bufferOf(out).memory, type: `array<${type}>`, write: true },
-    ],
-    params: { rows, firstRow, scale: { f32: scale } },
-    workgroups: rows * groups,
-    code: `${placeOf(topK)}
-const TOP_K = ${topK}u;
-var<workgroup> order: array<u32, ${topK}>;
-@compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
-  ${WORKGROUP}
-  let t = workgroup / ${groups}u;
-  if (t >= params.rows) { return; }
-  let row = params.firstRow + t;
-  for (var j = lane; j < TOP_K; j += ${THREADS}u) { order[place_of(row, j)] = j; }
-  workgroupBarrier();
-  let column = workgroup % ${groups}u * ${THREADS}u + lane;
-  if (column >= ${width}u) { return; }
-  var sum = out[row * ${width}u + column];
-  for (var place = 0u; place < TOP_K; place++) {
-    let j = order[place];
-    // Of no expert there are no values.
-    if (expertIds[row * TOP_K + j] < 0) { continue; }
-    let factor = params.scale * weights[row * TOP_K + j];
-    sum = fma(${type}(factor), values[(t * TOP_K + j) * ${width}u + column], sum);
-  }
-  out[row * ${width}u + column] = sum;
 }`,
   };
 }

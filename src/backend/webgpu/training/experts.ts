@@ -12,17 +12,21 @@ import { each, kernel, reads, total, totalMemory, writes } from "./arrays.ts";
 import { pairAt, type Schedule, sortedByExpert, tileOf } from "./expert_sort.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
 import { product, type Side, sideOf, tilesOf } from "./product.ts";
-import { areFours } from "./products.ts";
+import { addSums, areFours } from "./products.ts";
 import { SWIGLU_SLOPES } from "./rows.ts";
 
 /** Threads that share a pair's sum. */
 const LANES = 64;
+/** Into how many sums an expert's products are cut up at most, and how many each has on average at least. */
+const MOST_SPLITS = 4;
+const LEAST_SPLIT = 512;
 
 /** Pairs sorted, and how they are multiplied. */
 interface Pairs {
   readonly schedule: Schedule;
   readonly side: Side;
   readonly topK: number;
+  readonly count: number;
 }
 
 function sorted(
@@ -39,7 +43,7 @@ function sorted(
   const most = pairs / count >= 192 ? 128 : pairs / count >= 48 ? 64 : 32;
   const side = Math.min(most, sideOf({ rows: pairs, cols: intermediate })) as Side;
   const schedule = sortedByExpert(context, { expertIds, pairs, count, side });
-  return { schedule, side, topK };
+  return { schedule, side, topK, count: pairs };
 }
 
 /** Rows that pairs have of their own, or share with those of the same row. */
@@ -103,16 +107,23 @@ ${tileOf(schedule, names.schedule, "tile")}
   }));
 }
 
-/** gradient of W[r, c] += sum over the expert's pairs of left[pair, r] right[pair, c] */
+/**
+ * gradient of W[r, c] += sum over the expert's pairs of left[pair, r] right[pair, c]. An expert's many pairs
+ * are cut up into several sums, so that nobody waits for the one that most rows have chosen.
+ */
 function addGradient(
   context: OpContext,
-  { schedule, topK }: Pairs,
+  { schedule, topK, count }: Pairs,
   options: { label: string; left: Rows; right: Rows; weight: GpuParameter },
 ): void {
   const { label, left, right, weight } = options;
   if (weight.gradient === null) return;
-  const { rows, cols } = weight;
-  const side = sideOf({ rows, cols, count: schedule.count });
+  const { rows, cols, padded: numbers } = weight;
+  const average = count / schedule.count;
+  const splits = Math.max(1, Math.min(MOST_SPLITS, Math.floor(average / LEAST_SPLIT)));
+  const isCut = splits > 1;
+  const out = isCut ? context.scratch("sums of products", splits * numbers * 4) : weight.gradient;
+  const side = sideOf({ rows, cols, count: schedule.count * splits });
   const tiles = tilesOf(side, { rows, cols });
   const of = (names: Readonly<Record<"schedule", string>>, { width, shared }: Rows, k: string) =>
     `${pairAt(schedule, names.schedule, k)}${shared ? ` / ${topK}u` : ""} * ${width}u`;
@@ -121,30 +132,38 @@ function addGradient(
     side,
     arrays: {
       ...{ schedule: reads(schedule.memory, "u32"), left: reads(left.of), right: reads(right.of) },
-      out: writes(weight.gradient),
+      out: writes(out),
     },
-    params: { tiles, across: Math.ceil(cols / side), rows, cols, stride: weight.stride },
-    workgroups: schedule.count * tiles,
+    params: { tiles, across: Math.ceil(cols / side), rows, cols, stride: weight.stride, numbers },
+    workgroups: splits * schedule.count * tiles,
     place: (names) => `
-  let id = workgroup / params.tiles;
-  if (id >= ${schedule.count}u) { return; }
+  let split = workgroup / params.tiles / ${schedule.count}u;
+  let id = workgroup / params.tiles % ${schedule.count}u;
+  if (split >= ${splits}u) { return; }
   let tile = workgroup % params.tiles;
   let m0 = tile / params.across * ${side}u;
   let n0 = tile % params.across * ${side}u;
   let m_end = params.rows;
   let n_end = params.cols;
-  let k0 = ${names.schedule}[id];
-  let k_end = ${names.schedule}[id + 1u];
-  if (k0 == k_end) { return; }`,
+  let begin = ${names.schedule}[id];
+  let end = ${names.schedule}[id + 1u];
+  let terms = (end - begin + ${splits - 1}u) / ${splits}u;
+  let k0 = min(begin + split * terms, end);
+  let k_end = min(k0 + terms, end);
+  ${isCut ? "" : "if (k0 == k_end) { return; }"}`,
     a: { array: "left", along: "side", base: (names, k) => of(names, left, k) },
     b: { array: "right", along: "side", base: (names, k) => of(names, right, k) },
     whole: areFours(rows, cols),
     out: {
       array: "out",
-      place: (_, m, n) => `(id * params.rows + ${m}) * params.stride + ${n}`,
-      value: (sum, { old }) => `${old} + ${sum}`,
+      place: (_, m, n) =>
+        `${
+          isCut ? "split * params.numbers + " : ""
+        }(id * params.rows + ${m}) * params.stride + ${n}`,
+      value: (sum, { old }) => isCut ? sum : `${old} + ${sum}`,
     },
   }));
+  if (isCut) addSums(context, weight, { sums: out, splits });
 }
 
 /** What experts' gates and up matrices make of the rows. */

@@ -169,14 +169,23 @@ export function addWeightGradient(
         isCut ? `params.scale * ${sum}` : `fma(${type}(params.scale), ${sum}, ${old})`,
     },
   }));
-  if (!isCut) return;
+  if (isCut) addSums(context, weight, { sums: out, splits });
+}
+
+/** Adds sums that a parameter's gradient was cut up into, `[splits, padded]`, in their order. */
+export function addSums(
+  context: OpContext,
+  weight: GpuParameter,
+  { sums, splits }: { sums: GPUBuffer; splits: number },
+): void {
+  const { cols, stride, padded: numbers } = weight;
   each(context, {
     label: "weight gradient, sums",
-    arrays: { sums: reads(out), out: writes(weight.gradient) },
-    params: { splits, cols, weight_stride: weight.stride, numbers },
-    count: heads * outDim * cols,
+    arrays: { sums: reads(sums), out: writes(weight.slot("gradient")) },
+    params: { splits, cols, stride, numbers },
+    count: numbers / stride * cols,
     body: (names) => `
-  let place = i / params.cols * params.weight_stride + i % params.cols;
+  let place = i / params.cols * params.stride + i % params.cols;
   var sum = 0.0;
   for (var split = 0u; split < params.splits; split++) {
     sum += ${names.sums}[split * params.numbers + place];
