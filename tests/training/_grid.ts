@@ -41,7 +41,9 @@ export type Numbers = Map<string, Float32Array>;
 
 export interface Trained {
   readonly parameters: readonly Parameter[];
+  /** Of the last step, and of the first one, which no update precedes. */
   readonly gradients: Numbers;
+  readonly firstGradients: Numbers;
   /** Correction biases included. */
   readonly values: Numbers;
 }
@@ -64,7 +66,6 @@ export async function alone(
   const tape = new TapeBackend(inner);
   const model = await tinyModel(config, { tape, maxRows: options.shape.rows });
   const trainer = new Trainer({ tape, model }, options);
-  for (const step of steps) trainer.step(step, RATES);
   const parameters = changedBy(inner, trainer.parameters);
   const read = async (slot: Slot, of: readonly Parameter[]): Promise<Numbers> => {
     const all: Numbers = new Map();
@@ -73,10 +74,15 @@ export async function alone(
     }
     return all;
   };
-  const gradients = await read("gradient", trainer.parameters.trained);
+  const gradients: Numbers[] = [];
+  for (const step of steps) {
+    trainer.step(step, RATES);
+    gradients.push(await read("gradient", trainer.parameters.trained));
+  }
   const values = await read("value", parameters);
   inner.close();
-  return { parameters, gradients, values };
+  const [firstGradients] = gradients;
+  return { parameters, gradients: gradients.at(-1)!, firstGradients, values };
 }
 
 /** The same by members, each with a backend of its own; `like` says what the whole parameters are. */
@@ -100,14 +106,6 @@ export async function together(
     const opened = await openMember({ backend, source, communicator, grid, trainer });
     return { ...opened, backend, parameters: changedBy(backend, opened.member.parameters) };
   }));
-  for (const step of steps) {
-    const whole = shareOf(step.flat());
-    await Promise.all(members.map(({ member }, rank) => {
-      const { index, count } = batchShareOf(grid, rank);
-      const each = step.length / count;
-      return member.step(step.slice(index * each, (index + 1) * each), { ...RATES, whole });
-    }));
-  }
   const holdings = new Holdings(grid, members.map(({ parameters }) => parameters));
   const read = async (slot: Slot) => {
     const all = new Map<number, Float32Array[]>();
@@ -124,15 +122,26 @@ export async function together(
         return [name, holdings.gather(whole, values)];
       }),
     );
-  const each = { gradient: await read("gradient"), value: await read("value") };
+  const gradients: Numbers[] = [];
+  for (const step of steps) {
+    const whole = shareOf(step.flat());
+    await Promise.all(members.map(({ member }, rank) => {
+      const { index, count } = batchShareOf(grid, rank);
+      const each = step.length / count;
+      return member.step(step.slice(index * each, (index + 1) * each), { ...RATES, whole });
+    }));
+    gradients.push(gathered(await read("gradient"), like.gradients.keys()));
+  }
+  const values = await read("value");
   const trained: Trained = {
     parameters: like.parameters,
-    gradients: gathered(each.gradient, like.gradients.keys()),
-    values: gathered(each.value, like.parameters.map(({ names }) => names[0])),
+    gradients: gradients.at(-1)!,
+    firstGradients: gradients[0],
+    values: gathered(values, like.parameters.map(({ names }) => names[0])),
   };
   for (const communicator of communicators) communicator.close();
   const events = members.flatMap(({ timeline }) => timeline.take());
   const bytes = members.map(({ backend }) => backend.memory().weights);
   for (const { backend } of members) backend.close();
-  return { trained, each, members, events, bytes };
+  return { trained, values, members, events, bytes };
 }

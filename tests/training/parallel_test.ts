@@ -45,24 +45,19 @@ for (const [name, config] of [["dense", DENSE], ["mixture", MIXTURE]] as const) 
         const { trained, events } = await together(config, {
           ...{ grid, steps, trainer, like: expected },
         });
+        // In the first step nothing has been shortened yet: gradients are the same to the bit.
+        for (const [parameter, gradient] of expected.firstGradients) {
+          const own = trained.firstGradients.get(parameter)!;
+          // A tied embedding's gradient is the sum of two stages' parts.
+          const isTied = config.tie_word_embeddings && parameter.includes("embed_tokens");
+          if (isTied) assertClose(own, gradient, parameter);
+          else assertSameBits(own, gradient, parameter);
+        }
         // The norm of all stages is added up in another order, so what is shortened by it may differ.
         assertAllClose(trained.gradients, expected.gradients);
         const { computing, idle } = sharesOf(events);
         assert(computing > 0 && idle >= 0 && computing + idle <= 1.001);
       });
-    }
-    // In the first step nothing has been shortened yet: gradients are the same to the bit.
-    const [first] = steps;
-    const once = await alone(config, { steps: [first] });
-    const { trained } = await together(config, {
-      ...{ grid: { replicas: 1, stages: 3 }, steps: [first], like: once },
-    });
-    for (const [parameter, gradient] of once.gradients) {
-      const own = trained.gradients.get(parameter)!;
-      // A tied embedding's gradient is the sum of two stages' parts.
-      const isTied = config.tie_word_embeddings && parameter.includes("embed_tokens");
-      if (isTied) assertClose(own, gradient, parameter);
-      else assertSameBits(own, gradient, parameter);
     }
   });
 }
@@ -72,9 +67,8 @@ const GRIDS: readonly Grid[] = [
   { replicas: 2, stages: 2 },
   { replicas: 1, stages: 1, tensor: 2 },
   { replicas: 2, stages: 2, tensor: 2 },
-  { replicas: 1, stages: 1, expert: 2 },
   { replicas: 1, stages: 1, expert: 4 },
-  { replicas: 1, stages: 3, expert: 2, tensor: 2 },
+  { replicas: 1, stages: 3, expert: 2 },
   { replicas: 2, stages: 1, expert: 2, tensor: 2 },
 ];
 
@@ -90,17 +84,15 @@ for (
   const isDense = !("n_routed_experts" in config);
   const steps = [batches(MICRO_BATCHES, 61), batches(MICRO_BATCHES, 62)];
   Deno.test(`${name}: a grid of members gives one trainer's gradients, and who holds the same has the same bits`, async (t) => {
-    const [first] = steps;
-    const once = await alone(config, { steps: [first] });
-    const twice = await alone(config, { steps, trainer: SMOOTH });
+    const expected = await alone(config, { steps, trainer: SMOOTH });
     for (const grid of GRIDS.filter(({ expert }) => expert === undefined || !isDense)) {
       await t.step(gridText(grid), async () => {
-        const { trained } = await together(config, { grid, steps: [first], like: once });
-        assertAllClose(trained.gradients, once.gradients);
-        const after = await together(config, { grid, steps, trainer: SMOOTH, like: twice });
-        assertAllClose(after.trained.gradients, twice.gradients, 3e-6);
-        assertAllClose(after.trained.values, twice.values, 1e-6);
-        assertSameBitsEverywhere(after);
+        const done = await together(config, { grid, steps, trainer: SMOOTH, like: expected });
+        const { trained } = done;
+        assertAllClose(trained.firstGradients, expected.firstGradients);
+        assertAllClose(trained.gradients, expected.gradients, 3e-6);
+        assertAllClose(trained.values, expected.values);
+        assertSameBitsEverywhere(done);
       });
     }
   });
@@ -310,7 +302,7 @@ function gridText({ replicas, stages, tensor = 1, expert = 1 }: Grid): string {
 
 /** Whoever holds a tensor, or the same part of one, has the same bits of it. */
 function assertSameBitsEverywhere(
-  { members, each, trained }: Awaited<ReturnType<typeof together>>,
+  { members, values: all, trained }: Awaited<ReturnType<typeof together>>,
 ): void {
   const first = new Map<string, Float32Array>();
   for (const [rank, { parameters, member }] of members.entries()) {
@@ -319,7 +311,7 @@ function assertSameBitsEverywhere(
       const whole = trained.parameters.find((parameter) => parameter.names.includes(name))!;
       const isCut = whole.rows !== rows || whole.cols !== cols;
       const key = isCut ? `${name} ${member.place.tensor}` : name;
-      const values = each.value.get(rank)![i];
+      const values = all.get(rank)![i];
       const known = first.get(key);
       if (known === undefined) first.set(key, values);
       else assertSameBits(values, known, name);

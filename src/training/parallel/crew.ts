@@ -3,7 +3,7 @@
  * the model; they talk to each other through ports.
  */
 
-import { BackendLostError } from "../../errors.ts";
+import { BackendLostError, OptionError } from "../../errors.ts";
 import type { Parameter, Slot } from "../../backend/training.ts";
 import type { TrainingSequence } from "../batch.ts";
 import { shareOf } from "../trainer.ts";
@@ -32,7 +32,10 @@ export class Crew {
     this.#threads = threads;
   }
 
-  /** Starts a thread for each member; throws OptionError for a grid that is none. */
+  /**
+   * Starts a thread for each member; throws OptionError for a grid that is none, or that the model cannot
+   * be divided by.
+   */
   static async start(options: CrewOptions): Promise<Crew> {
     const { grid } = options;
     checkGrid(grid);
@@ -140,6 +143,7 @@ class Thread {
     this.#worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       const waiting = this.#waiting.shift();
       if (data.kind !== "failed") waiting?.resolve(data);
+      else if (data.refused) waiting?.reject(new OptionError(data.message));
       else waiting?.reject(new BackendLostError(`a member failed: ${data.message}`));
     };
     this.#worker.onerror = (event) => {

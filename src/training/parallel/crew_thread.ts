@@ -1,6 +1,7 @@
 /** A thread of a crew: opens its part of the model in a memory of its own, and does what it is told. */
 
 import type { Parameter, Slot, TrainingBackend } from "../../backend/training.ts";
+import { OptionError } from "../../errors.ts";
 import { openCheckpoint } from "../../formats/open.ts";
 import type { TensorSource } from "../../formats/tensor_source.ts";
 import { initialWeights } from "../initial_weights.ts";
@@ -26,7 +27,10 @@ scope.onmessage = async ({ data }) => {
   try {
     scope.postMessage(await obey(data));
   } catch (error) {
-    scope.postMessage({ kind: "failed", message: String(error) });
+    const refused = error instanceof OptionError;
+    scope.postMessage({
+      ...{ kind: "failed", refused, message: refused ? error.message : String(error) },
+    });
   }
 };
 

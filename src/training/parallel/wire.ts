@@ -63,4 +63,5 @@ export type Answer =
   | { readonly kind: "read"; readonly values: readonly Float32Array[] }
   | { readonly kind: "written" }
   | { readonly kind: "timeline"; readonly events: readonly TimelineEvent[] }
-  | { readonly kind: "failed"; readonly message: string };
+  /** `refused`: it was asked for what cannot be, as an OptionError says. */
+  | { readonly kind: "failed"; readonly message: string; readonly refused: boolean };

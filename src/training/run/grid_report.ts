@@ -51,9 +51,8 @@ export class GridReport {
       const { stages } = this.#grid;
       const schedule = stages === 1
         ? ""
-        : `, of which the schedule of ${stages} stages and ${
-          (microBatches / steps).toFixed(1)
-        } micro-batches asks for ${share(bubble)}`;
+        : `; the schedule of ${stages} stages and ${(microBatches / steps).toFixed(1)} ` +
+          `micro-batches alone leaves ${share(bubble)} idle`;
       return `${phase}, ${gridText(this.#grid)}: computing ${share(shares.computing)}, ` +
         `exchanging ${share(shares.exchanging)}, idle ${share(shares.idle)}${schedule}\n`;
     }).join("");

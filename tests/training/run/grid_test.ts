@@ -84,7 +84,7 @@ Deno.test("the command trains on a grid, says what members spent their time on, 
     assertEquals([code, err], [0, ""]);
     assertMatch(
       out,
-      /cold_start, 2 stages: computing [\d.]+ %, exchanging [\d.]+ %, idle [\d.]+ %, of which the schedule of 2 stages and [\d.]+ micro-batches asks for [\d.]+ %/,
+      /cold_start, 2 stages: computing [\d.]+ %, exchanging [\d.]+ %, idle [\d.]+ %; the schedule of 2 stages and [\d.]+ micro-batches alone leaves [\d.]+ % idle/,
     );
     const { traceEvents } = JSON.parse(Deno.readTextFileSync(trace));
     const lines = traceEvents.filter(({ name }: Json) => name === "thread_name");
@@ -92,6 +92,12 @@ Deno.test("the command trains on a grid, says what members spent their time on, 
     // Answers are sampled on weights that the members have learnt: they score them alike.
     const ratio = metricsOf(folder).find((line) => "ratio" in line).ratio;
     assert(Math.abs(ratio - 1) < 1e-5, `${ratio}`);
+    await Deno.remove(`${folder}/state`, { recursive: true });
+    await assertRejects(
+      () => trainIn(folder, { recipe, flags: ["--tensor", "3"] }),
+      OptionError,
+      "cannot cut a model into 3 tensor parts: its attention heads are 2, must be a multiple of 3",
+    );
     await assertRejects(
       () => trainIn(folder, { recipe, flags: ["--trace-out", trace, "--resume"] }),
       OptionError,
