@@ -101,6 +101,7 @@ type Values = FlagValues<typeof FLAGS>;
 
 const USAGE = "deno task eval --set SET [--model PATH] [--data FILE] [--limit N] [--json FILE]";
 const ABOUT = "Measures a model on problems with known answers (docs/evaluation.md).";
+
 /** Runs the command and returns its exit code. `signal` stops it as Ctrl-C does. */
 export async function main(
   args: readonly string[],
@@ -122,6 +123,11 @@ export async function main(
     samples: values.samples,
     slots: values.slots,
   };
+  if (values.chat && set.items[0].kind === "choice") {
+    throw new OptionError(
+      "cannot evaluate: --chat is given with a set of choices, must be with one of answers",
+    );
+  }
   if (values.samples > 1 && values.temperature === 0) {
     throw new OptionError(
       "cannot evaluate: --samples is given with --temperature 0, must be with a higher one",

@@ -212,6 +212,9 @@ Deno.test("the command refuses sets, files and flags that don't go together", as
     const data = `${folder}/p.jsonl`;
     Deno.writeTextFileSync(data, PROBLEMS);
     await rejects(["--set", "gsm8k", "--data", data], "--shots-data is missing");
+    const choices = `${folder}/c.jsonl`;
+    Deno.writeTextFileSync(choices, lines({ question: "q", choices: ["a", "b"], gold: 0 }));
+    await rejects(["--set", "choices", "--data", choices, "--chat"], "--chat is given with a set");
     const greedy = ["--set", "gsm8k", "--data", data, "--shots", "0", "--samples", "2"];
     await rejects(greedy, "--samples is given with --temperature 0");
   });
