@@ -250,7 +250,7 @@ async function modelOf(
         `${vocabSize} (the tokenizer's)`,
     );
   }
-  return { source: initialWeights(config, { seed, ...model }), config };
+  return { source: initialWeights(config, { seed, deviation: model.deviation }), config };
 }
 
 /** Stands for all that decides what is learnt; how much compute there is may change in between. */
@@ -260,7 +260,7 @@ function fingerprintOf(
 ): string {
   const { name, seed, batch, rewards, evaluation, backend, model } = recipe;
   const phases = recipe.phases.map(({ gate: _gate, share: _share, ...phase }) => phase);
-  const begins = "from" in model ? source.byteLength : [model.deviation, model.embeddingDeviation];
+  const begins = "from" in model ? source.byteLength : model.deviation;
   const text = JSON.stringify({
     ...{ name, seed, batch, rewards, evaluation, backend, phases, config, begins },
     ...{ data: data.fingerprint, tokenizer: data.tokenizerFiles },

@@ -15,8 +15,6 @@ export interface InitialOptions {
   readonly seed: number;
   /** Standard deviation of matrices (`initializer_range`); 0.02 by default. */
   readonly deviation?: number;
-  /** That of the embedding; as of the others by default. */
-  readonly embeddingDeviation?: number;
 }
 
 /** Numbers that a role begins with where they are not random. */
@@ -28,7 +26,7 @@ function constantOf(role: WeightRole): number | undefined {
 /** A source of random weights in the shapes that a Hugging Face configuration asks for. */
 export function initialWeights(
   config: Readonly<Record<string, MetadataValue>>,
-  { seed, deviation = 0.02, embeddingDeviation = deviation }: InitialOptions,
+  { seed, deviation = 0.02 }: InitialOptions,
 ): TensorSource {
   const metadata = new Map(Object.entries(config));
   const empty: TensorSource = {
@@ -44,7 +42,6 @@ export function initialWeights(
   };
   const model = readModelConfig(empty) as DecoderConfig;
   const constants = new Map<string, number>();
-  let embedding = "";
   const tensors = new Map<string, TensorInfo>();
   for (const { role, shape, layer, expert } of decoderSpecs(model)) {
     const name = tensorName(role, {
@@ -55,7 +52,6 @@ export function initialWeights(
     });
     const byteLength = 4 * shape.reduce((product, extent) => product * extent, 1);
     tensors.set(name, { name, type: "F32", shape, byteLength });
-    if (role === "tokenEmbedding") embedding = name;
     const constant = constantOf(role);
     if (constant !== undefined) constants.set(name, constant);
   }
@@ -67,10 +63,7 @@ export function initialWeights(
       const count = byteLength / 4;
       const constant = constants.get(name);
       const values = constant === undefined
-        ? randomValues(count, {
-          name: `${seed}/${name}`,
-          deviation: name === embedding ? embeddingDeviation : deviation,
-        })
+        ? randomValues(count, { name: `${seed}/${name}`, deviation })
         : new Float32Array(count).fill(constant);
       into.set(new Uint8Array(values.buffer, offset, into.length));
       return Promise.resolve();

@@ -37,5 +37,7 @@ export interface Family {
   readonly levels: number;
   /** For people: what is asked. */
   readonly about: string;
+  /** The answers say of what kind a reply is, and are none themselves. */
+  readonly answersAreKinds?: boolean;
   readonly make: (draws: Draws, options: MakeOptions) => Made;
 }

@@ -21,8 +21,6 @@ export type ModelRecipe = { readonly from: string } | {
   readonly config: Readonly<Record<string, MetadataValue>>;
   /** Standard deviation of random matrices. */
   readonly deviation: number;
-  /** That of the embedding. */
-  readonly embeddingDeviation: number;
 };
 
 export interface BatchRecipe {
@@ -145,16 +143,13 @@ function readData(fields: Fields, resolve: (path: string) => string): DataRecipe
 }
 
 function readModel(fields: Fields, resolve: (path: string) => string): ModelRecipe {
-  const model = fields.object("model", ["from", "config", "deviation", "embeddingDeviation"]);
+  const model = fields.object("model", ["from", "config", "deviation"]);
   if (model.has("from") === model.has("config")) {
     fields.refuse("model", "a checkpoint to begin from, or a config");
   }
   if (model.has("from")) return { from: resolve(model.text("from")) };
   const deviation = model.number("deviation", { min: 1e-6, max: 10, fallback: 0.02 });
-  const embeddingDeviation = model.number("embeddingDeviation", {
-    ...{ min: 1e-6, max: 10, fallback: deviation },
-  });
-  return { config: model.json("config"), deviation, embeddingDeviation };
+  return { config: model.json("config"), deviation };
 }
 
 function readBackend(fields: Fields): TrainRecipe["backend"] {

@@ -48,6 +48,17 @@ for (const family of FAMILIES) {
     }
   });
 
+  Deno.test(`${family.name}: short wording asks for the same, and its answer is bare`, () => {
+    for (let index = 0; index < 200; index++) {
+      const options = { seed: 11, index, levels: [1, family.levels], notation: "columns" } as const;
+      const short = problemAt(family, { ...options, wording: "short" });
+      if (!family.answersAreKinds) assertEquals(short.reply, short.answer);
+      assert(checker.isRight(short.prompt, short.reply), JSON.stringify(short));
+      const { wrong } = checkSolution(family.name, { prompt: short.prompt, lines: short.steps });
+      assertEquals(wrong, [], short.key);
+    }
+  });
+
   Deno.test(`${family.name}: nothing but seed, family and index decides on a problem`, () => {
     const options = { levels: [1, family.levels], notation: "columns" } as const;
     const at = (seed: number, index: number) => problemAt(family, { seed, index, ...options });

@@ -5,7 +5,7 @@ import { CapacityError } from "../../../src/errors.ts";
 import { answerMetrics, rewardMetrics } from "../../../src/training/phases/answer_metrics.ts";
 import { overlongPenalty, policySequences } from "../../../src/training/phases/grpo.ts";
 import { microBatches } from "../../../src/training/phases/micro_batches.ts";
-import { PackedStream } from "../../../src/training/phases/packed_stream.ts";
+import { firstOf, PackedStream } from "../../../src/training/phases/packed_stream.ts";
 import { messageOf, type Prompt } from "../../../src/training/phases/prompts.ts";
 import { selectAnswers } from "../../../src/training/phases/rejection.ts";
 import { trainingSequences } from "../../../src/training/phases/supervised.ts";
@@ -46,6 +46,20 @@ Deno.test("a pass over packed files has every sequence once, in another order ea
   assertEquals(back.reverse(), all);
   const other = await pass(new PackedStream(files, { seed: "b" }), places);
   assert(other.join() !== all.join());
+});
+
+Deno.test("a cold start may learn the first packed sequences alone", async () => {
+  const files = [[0, 1, 2], [3], [4, 5, 6, 7]].map((ids, i) => ({
+    ...{ name: `${i}`, count: ids.length, read: () => Promise.resolve(ids.map(packed)) },
+  }));
+  for (const count of [2, 3, 5, 8, 9]) {
+    const stream = new PackedStream(firstOf(files, count), { seed: "a" });
+    const expected = [0, 1, 2, 3, 4, 5, 6, 7].slice(0, count);
+    assertEquals(stream.length, expected.length);
+    const seen: number[] = [];
+    for (let place = 0; place < stream.length; place++) seen.push((await stream.at(place)).ids[0]);
+    assertEquals(seen.sort(), expected);
+  }
 });
 
 Deno.test("micro-batches hold what fits, and all of it", () => {

@@ -56,6 +56,7 @@ export function problemAt(family: Family, options: ProblemOptions): Problem {
   const draws = new Draws(`${seed}/${family.name}/${index}`, { wording });
   const difficulty = draws.integer(levels[0], levels[1]);
   const made = family.make(draws, { difficulty, notation });
-  const reply = wording === "short" ? made.answer : made.reply;
+  const isBare = wording === "short" && !family.answersAreKinds;
+  const reply = isBare ? made.answer : made.reply;
   return { family: family.name, difficulty, ...made, reply };
 }

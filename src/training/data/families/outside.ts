@@ -78,6 +78,7 @@ export const outside: Family = {
   name: "outside",
   levels: 2,
   about: "greetings (level 1) and questions that the model has to decline (level 2)",
+  answersAreKinds: true,
   make(draws, { difficulty }) {
     const prompt = difficulty === 1 ? draws.pick(GREETINGS) : draws.pick(QUESTIONS)(draws);
     const reply = difficulty === 1
