@@ -3,7 +3,7 @@ import type { PackedSequence } from "../../../src/training/data/packing/packer.t
 import { PackedStream } from "../../../src/training/phases/packed_stream.ts";
 import { SupervisedWork } from "../../../src/training/phases/supervised.ts";
 import type { SupervisedPhase } from "../../../src/training/run/phase_recipe.ts";
-import type { Trainer } from "../../../src/training/trainer.ts";
+import type { StepTrainer } from "../../../src/training/step_trainer.ts";
 import { readRecipe, shortRecipe } from "./_run.ts";
 
 Deno.test("a pass over packed files reads each of them once", async () => {
@@ -21,7 +21,7 @@ Deno.test("a pass over packed files reads each of them once", async () => {
     },
   }));
   const shape = { rows: 8, logitRows: 8, sequences: 2 };
-  const trainer = { buffers: { shape }, step() {} } as unknown as Trainer;
+  const trainer = { shape, step() {} } as unknown as StepTrainer;
   const work = new SupervisedWork({
     ...(readRecipe(shortRecipe()).phases[0] as SupervisedPhase),
     ...{ trainer, stream: new PackedStream(files, { seed: "s" }), tokens: 8, metricsEvery: 100 },
