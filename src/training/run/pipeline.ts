@@ -261,7 +261,7 @@ class Run {
     if (this.#unread.steps === 0) return;
     const read = async () => ({
       ...{ metrics: null, trainedTokens: 0, sampledTokens: 0 },
-      totals: await bench.trainer.totals(),
+      totals: await bench.steps.totals(),
     });
     await this.#checked(read, { phase, bench, steps: this.#state.position.step });
   }

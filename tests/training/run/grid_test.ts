@@ -1,7 +1,7 @@
 /** Runs whose steps members of a grid make: the files, and what a resumed run goes on from. */
 
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { OptionError } from "../../../src/errors.ts";
+import { OptionError, TrainingError } from "../../../src/errors.ts";
 import { SafetensorsArrays } from "../../../src/formats/safetensors/arrays.ts";
 import type { Grid } from "../../../src/training/parallel/grid.ts";
 import { runPipeline } from "../../../src/training/run/pipeline.ts";
@@ -63,6 +63,28 @@ Deno.test("a run under one grid, resumed under another, writes the files of a ru
         assertNear(actual.get(tensor, "F32"), expected[i].get(tensor, "F32"), tensor);
       }
     }
+  });
+});
+
+Deno.test("numbers of a grid's unread steps that are not finite stop the run", async () => {
+  await withFolder(async (folder) => {
+    await makeCorpus(folder);
+    const recipe = { ...tinyRecipe(), metrics: { every: 100 } };
+    const job = await jobIn(folder, recipe);
+    const large = new Uint8Array(new Float32Array(1 << 16).fill(3e38).buffer);
+    // So large that sums of them overflow.
+    const broken: typeof job.source = {
+      ...job.source,
+      async read(tensor, offset, into) {
+        await job.source.read(tensor, offset, into);
+        if (/layers\.0\..*o_proj/.test(tensor.name)) into.set(large.subarray(0, into.length));
+      },
+    };
+    await assertRejects(
+      () => runPipeline({ ...job, source: broken, grid: { replicas: 2, stages: 1 } }),
+      TrainingError,
+      "cannot go on with cold_start: after step 4 the gradient of",
+    );
   });
 });
 
