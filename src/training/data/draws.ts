@@ -3,8 +3,11 @@
 import { Xoshiro128 } from "../../sampling/random.ts";
 import { hashText } from "./hash.ts";
 
-/** How problems are put: in one of several phrasings with a sentence for an answer, or as short as can be. */
-export const WORDINGS = ["full", "short"] as const;
+/**
+ * How problems are put: in one of several phrasings with a sentence for an answer, as short as can be, or
+ * in full but as people type.
+ */
+export const WORDINGS = ["full", "short", "typed"] as const;
 export type Wording = typeof WORDINGS[number];
 
 /** Draws from a stream named by text: `7/addition/12` is problem 12 of a family under seed 7. */
@@ -37,7 +40,7 @@ export class Draws {
 
   /** One of several ways to say the same. */
   phrase(list: readonly string[]): string {
-    if (this.#wording === "full") return this.pick(list);
+    if (this.#wording !== "short") return this.pick(list);
     return list.reduce((shortest, text) => text.length < shortest.length ? text : shortest);
   }
 

@@ -75,15 +75,14 @@ function grpo(
 }
 
 const ACCEPTED_FILE = "accepted.jsonl";
-/** Prompts whose answers are sampled before they are put on the disk. */
-const PROMPTS_PER_PIECE = 32;
-
 async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts> {
   const { data, scorer } = job;
   const seed = seedOf(job, phase);
   const prompts = shuffled(await data.prompts("train", PROMPT_LIMIT), `${seed}/prompts`)
     .slice(0, phase.prompts);
   const folder = job.subfolder(`phases/${phase.name}`);
+  // As many as are answered side by side, then their answers are put on the disk.
+  const together = Math.max(1, Math.floor(job.recipe.evaluation.sequences / phase.samples));
   return {
     prompts,
     async sample(bench, { sampled, signal, onSampled }) {
@@ -94,7 +93,7 @@ async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts
         while (from < prompts.length) {
           if (signal?.aborted) return "stopped";
           const started = performance.now();
-          const piece = prompts.slice(from, from + PROMPTS_PER_PIECE);
+          const piece = prompts.slice(from, from + together);
           const { engine } = bench;
           const { accepted, tokens } = await acceptedOf(piece, {
             ...{ phase, engine, scorer, endTokens, decode, seed, from },

@@ -2,6 +2,7 @@
 
 import { Draws, type Wording } from "../draws.ts";
 import type { Family, Problem } from "../problem.ts";
+import { asTyped } from "../typed.ts";
 import type { Notation } from "../working.ts";
 import { addition } from "./addition.ts";
 import { comparison } from "./comparison.ts";
@@ -46,7 +47,10 @@ export interface ProblemOptions {
   /** The easiest and the hardest level that are drawn. */
   readonly levels: readonly [number, number];
   readonly notation: Notation;
-  /** `short`: the shortest phrasing, and the bare answer for a reply; `full` by default. */
+  /**
+   * `short`: the shortest phrasing, and the bare answer for a reply; `typed`: every second prompt with what
+   * makes typed text different; `full` by default.
+   */
   readonly wording?: Wording;
 }
 
@@ -58,5 +62,6 @@ export function problemAt(family: Family, options: ProblemOptions): Problem {
   const made = family.make(draws, { difficulty, notation });
   const isBare = wording === "short" && !family.answersAreKinds;
   const reply = isBare ? made.answer : made.reply;
-  return { family: family.name, difficulty, ...made, reply };
+  const prompt = wording === "typed" ? asTyped(made.prompt, draws) : made.prompt;
+  return { family: family.name, difficulty, ...made, prompt, reply };
 }
