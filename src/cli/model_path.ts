@@ -3,7 +3,7 @@
 import { isWebUrl, webName } from "../formats/web_request.ts";
 
 /** The model that comes with the project, served where no other one is named. */
-const BUILT_IN = "../../models/tiny_v3_moe.q4_k_m.gguf";
+const BUILT_IN = "../../models/sluice_26m_a7m.q8_0.gguf";
 
 /** The given path, or else the built-in model's. */
 export function modelPathOf(given: string | undefined): string {

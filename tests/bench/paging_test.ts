@@ -13,7 +13,7 @@ import { main } from "../../src/cli/bench.ts";
 import { OptionError } from "../../src/errors.ts";
 import { ROOT } from "../support/fixtures.ts";
 
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 const DENSE = new URL("tests/data/goldens/gguf/qwen3/qwen3.q8_0.gguf", ROOT).pathname;
 
 const OPTIONS = {

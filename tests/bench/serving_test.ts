@@ -30,7 +30,7 @@ import { FormatError, OptionError } from "../../src/errors.ts";
 import { recordedIo } from "../cli/_io.ts";
 import { ROOT } from "../support/fixtures.ts";
 
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 
 function parse(...args: string[]) {
   return parseFlags(BENCH_FLAGS, { command: "bench", args, env: () => undefined }).values;

@@ -19,7 +19,7 @@ import { openCheckpoint } from "../../src/formats/open.ts";
 import { TINY_MODEL } from "../cli/_io.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
-const BUILT_IN = new URL("../../models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
 
 const DENSE = { steps: 2, rows: 4, routed: { layers: 0, topK: 0 } };
 
@@ -93,10 +93,10 @@ Deno.test("experts' work is that of the chosen ones, and their bytes are known f
   );
 });
 
-for (const [name, path] of [["a dense model", TINY_MODEL], ["a mixture", BUILT_IN]]) {
+for (const [name, path] of [["a dense model", TINY_MODEL], ["a mixture", TINY_V3]]) {
   Deno.test(`bare steps of ${name} are measured on any backend, and its kernels where there is a clock`, async () => {
     const source = await openCheckpoint(path);
-    const backend = path === BUILT_IN
+    const backend = path === TINY_V3
       ? await createWasmBackend({ threads: 1, activations: "q8" })
       : createReferenceBackend();
     const active: boolean[] = [];
@@ -126,7 +126,7 @@ for (const [name, path] of [["a dense model", TINY_MODEL], ["a mixture", BUILT_I
 }
 
 Deno.test("a hybrid's steps are measured with what they cross", async () => {
-  const source = await openCheckpoint(BUILT_IN);
+  const source = await openCheckpoint(TINY_V3);
   const host = await createWasmBackend({ threads: 1, activations: "q8" });
   const device = await createWasmBackend({ threads: 1, activations: "q8" });
   const layers = [1, 2, 3].map((layer) => ({ layer, resident: [...Array(24).keys()] }))

@@ -8,7 +8,7 @@ import { suiteKernels } from "../backend/_kernels.ts";
 import { ROOT } from "../support/fixtures.ts";
 import { pageTest } from "./_chromium.ts";
 
-const MODEL = "models/tiny_v3_moe.q4_k_m.gguf";
+const MODEL = "tests/data/models/tiny_v3_moe.q4_k_m.gguf";
 
 pageTest("its compiler has nothing against any kernel of the suite", async (page) => {
   assert(await page.call("adapter") !== null);

@@ -10,7 +10,7 @@ import { formatTrace } from "../../src/experts/trace.ts";
 import { randomTrace } from "../experts/_traces.ts";
 import { recordedIo } from "./_io.ts";
 
-const BUILT_IN = new URL("../../models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
 
 /** DeepSeek-V2-Lite on a GPU with half its size, beside a CPU with 16 threads. */
 function planOf(options: { gigabytes: number; crossingSeconds: number }) {
@@ -85,7 +85,7 @@ Deno.test("plan --gpu-memory plans a file for a GPU and the CPU, with recorded r
       ...{ seed: 1, layers: 5, experts: 24, topK: 4, documents: 2, decodeSteps: 9, prefillRows: 9 },
     });
     await Deno.writeTextFile(`${folder}/trace`, formatTrace(trace));
-    const flags = ["--config", BUILT_IN, "--gpu-memory", "60MB", "--slots", "3", "--threads", "1"];
+    const flags = ["--config", TINY_V3, "--gpu-memory", "60MB", "--slots", "3", "--threads", "1"];
     const given = ["--routing", `${folder}/trace`, "--bandwidth", "7", "--crossing", "2.5"];
     const io = recordedIo();
     assertEquals(await main([...flags, ...given, "--json"], io), 0);

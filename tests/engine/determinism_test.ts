@@ -13,7 +13,10 @@ const PROMPTS = 100;
 
 const MODELS = [
   { name: "a dense model", path: goldens().find(({ mixture }) => !mixture)!.path },
-  { name: "the embedded mixture", path: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname },
+  {
+    name: "a small trained mixture",
+    path: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+  },
 ];
 
 const OPTIONS = {

@@ -9,7 +9,7 @@ import { ROOT } from "../support/fixtures.ts";
 import { collect, toyEngine, toyRequest } from "./toy.ts";
 
 /** A model whose answers repeat themselves, so that guesses come true. */
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 
 const REQUESTS: Partial<GenerateRequest>[] = [
   { maxTokens: 80 },

@@ -14,7 +14,7 @@ import { loadModel } from "../../src/model/registry.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
-const BUILT_IN = new URL("../../models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
 const PROMPT = [1, 50, 700, 12, 99, 1234, 77];
 
 async function answer(engine: Engine, maxTokens: number, prompt = PROMPT): Promise<number[]> {
@@ -28,7 +28,7 @@ async function answer(engine: Engine, maxTokens: number, prompt = PROMPT): Promi
 
 Deno.test("answers go on as they were while experts move to the device, and the moves follow what is chosen", async () => {
   const plain = await openLocalEngine({
-    ...{ model: BUILT_IN, backend: "reference", activations: "f32", threads: 1 },
+    ...{ model: TINY_V3, backend: "reference", activations: "f32", threads: 1 },
     ...{ slots: 1, chunkTokens: 16, contextLength: 128 },
   });
   const expected = await answer(plain, 40);
@@ -46,7 +46,7 @@ Deno.test("answers go on as they were while experts move to the device, and the 
     host: createReferenceBackend(),
     placement,
   });
-  const source = await openCheckpoint(BUILT_IN);
+  const source = await openCheckpoint(TINY_V3);
   const model = await loadModel({ source, backend, maxRows: 17, maxLogitRows: 1 });
   const shape = { slots: 1, maxRows: 17, pages: 4, contextLength: 128, kvType: "f16" } as const;
   const runner = new StepRunner({ backend, model, ...shape });
@@ -72,7 +72,7 @@ Deno.test("answers go on as they were while experts move to the device, and the 
 });
 
 const OPTIONS: EngineOptions = {
-  ...{ model: BUILT_IN, backend: "hybrid", activations: "q16", threads: 1, slots: 1 },
+  ...{ model: TINY_V3, backend: "hybrid", activations: "q16", threads: 1, slots: 1 },
   ...{ chunkTokens: 16, contextLength: 128 },
 };
 
@@ -118,7 +118,7 @@ Deno.test({
   },
 });
 
-/** How many times this process has the built-in model open. */
+/** How many times this process has the model open. */
 function openModels(): number {
   const paths = Array.from(Deno.readDirSync("/proc/self/fd"), ({ name }) => {
     try {
@@ -128,7 +128,7 @@ function openModels(): number {
       return "";
     }
   });
-  return paths.filter((path) => path === Deno.realPathSync(BUILT_IN)).length;
+  return paths.filter((path) => path === Deno.realPathSync(TINY_V3)).length;
 }
 
 const notLinux = Deno.build.os === "linux" ? "" : " (skipped: open files are listed on Linux only)";

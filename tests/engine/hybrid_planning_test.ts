@@ -16,7 +16,7 @@ import type { TensorSource } from "../../src/formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../../src/model/registry.ts";
 import { TINY_MODEL } from "../cli/_io.ts";
 
-const BUILT_IN = new URL("../../models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
 
 /** A GPU that is worth having, and a slow CPU. */
 const FAST_GPU: Rates = {
@@ -31,7 +31,7 @@ const FAST_CPU: Rates = {
 };
 
 const OPTIONS: EngineOptions = {
-  model: BUILT_IN,
+  model: TINY_V3,
   backend: "hybrid",
   activations: "q16",
   threads: 1,
@@ -121,7 +121,7 @@ Deno.test("a hybrid without --gpu-memory, without room or of a dense model is re
 
 Deno.test("the workspace that is planned is at least what a model's own buffers take", async () => {
   const sources = [
-    await openCheckpoint(BUILT_IN),
+    await openCheckpoint(TINY_V3),
     ...(Object.keys(MADE_UP_MODELS) as MadeUpName[]).map((name) => madeUpModel(name, "Q8_0")),
   ];
   for (const source of sources) {
@@ -141,7 +141,7 @@ Deno.test("the workspace that is planned is at least what a model's own buffers 
 });
 
 Deno.test("the CPU is measured with experts of the model's own type and extents", async () => {
-  const source = await openCheckpoint(BUILT_IN);
+  const source = await openCheckpoint(TINY_V3);
   const probe = hostProbeOf(outlineFromTensors(source), { threads: 1, activations: "q16" });
   source.close();
   assertEquals(probe.type, "Q4_K");

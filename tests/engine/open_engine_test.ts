@@ -158,7 +158,7 @@ Deno.test("a dense model beyond its budget is loaded whole and says so", async (
 });
 
 Deno.test("a mixture that is paged within its budget has nothing to say about it", async () => {
-  const model = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+  const model = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
   await withEngine({ ...OPTIONS, model, expertCacheBytes: 2 ** 20 }, (engine) => {
     assertEquals(engine.info.warnings, []);
     return Promise.resolve();

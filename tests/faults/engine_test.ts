@@ -10,7 +10,7 @@ import { ROOT } from "../support/fixtures.ts";
 import { checkEndings, type Ending, HANG_MS, NEXT_ANSWER_MS, STREAMS, within } from "./_streams.ts";
 
 const OPTIONS = {
-  model: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+  model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
   backend: "wasm",
   activations: "q16",
   threads: 2,

@@ -15,7 +15,7 @@ import { checkEndings, type Ending, NEXT_ANSWER_MS, within } from "./_streams.ts
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
 const OPTIONS = {
-  model: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+  model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
   backend: "webgpu",
   // As where it was found to be there: its faults at load lead to WASM too.
   backendChosen: true,

@@ -1,4 +1,4 @@
-/** The built-in model with its experts paged for hundreds of steps, while readers fetch ahead. */
+/** A small trained mixture with its experts paged for hundreds of steps, while readers fetch ahead. */
 
 import { assertEquals } from "@std/assert";
 import { createWasmBackend, type WasmBackendOptions } from "../../src/backend/wasm/mod.ts";
@@ -7,7 +7,7 @@ import { argmax, Evaluator } from "../../src/model/evaluate.ts";
 import { loadModel } from "../../src/model/registry.ts";
 import { ROOT } from "../support/fixtures.ts";
 
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 const STEPS = 250;
 const CACHE_BYTES = 7 * 2 ** 20;
 

@@ -1,4 +1,4 @@
-/** The built-in model with paged experts over HTTP, its file damaged for a while. */
+/** A small trained mixture with paged experts over HTTP, its file damaged for a while. */
 
 import { assert, assertEquals } from "@std/assert";
 import { createApp } from "../../routes/mod.ts";
@@ -7,7 +7,7 @@ import { serve } from "../../src/server/serve.ts";
 import { loadModel } from "../../src/text/load.ts";
 import { ROOT } from "../support/fixtures.ts";
 
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 
 interface Served {
   readonly url: string;

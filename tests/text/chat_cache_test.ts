@@ -16,7 +16,7 @@ import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { MemoryStore } from "../engine/_memory_store.ts";
 import { ROOT } from "../support/fixtures.ts";
 
-const MODEL = new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
 const R1 = Deno.readTextFileSync(
   new URL("tests/data/chat/deepseek_r1_distill_qwen.jinja", ROOT),
 );

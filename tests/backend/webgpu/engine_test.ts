@@ -12,7 +12,7 @@ Deno.test({
   ignore: GPU_SKIPPED !== undefined,
   async fn() {
     const engine = await openLocalEngine({
-      model: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+      model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
       ...{ backend: "webgpu", activations: "f32", threads: 1, slots: 1, chunkTokens: 16 },
       ...{ contextLength: 64, speculation: "ngram" },
     });
@@ -36,7 +36,7 @@ Deno.test({
   ignore: GPU_SKIPPED !== undefined,
   async fn() {
     const engine = await openLocalEngine({
-      model: new URL("models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+      model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
       ...{ backend: "webgpu", activations: "f32", threads: 1, slots: 4, chunkTokens: 16 },
       ...{ contextLength: 64, reusePrefixes: false },
     });

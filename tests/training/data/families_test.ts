@@ -59,6 +59,21 @@ for (const family of FAMILIES) {
     }
   });
 
+  Deno.test(`${family.name}: as people type it, it is the same problem with the same answer`, () => {
+    let changed = 0, refused = 0;
+    for (let index = 0; index < 400; index++) {
+      const options = { seed: 11, index, levels: [1, family.levels], notation: "columns" } as const;
+      const full = problemAt(family, options);
+      const typed = problemAt(family, { ...options, wording: "typed" });
+      assertEquals({ ...typed, prompt: full.prompt }, full);
+      if (typed.prompt !== full.prompt) changed++;
+      if (!checker.isRight(typed.prompt, typed.reply)) refused++;
+    }
+    assert(changed > 15 && changed < 240, `${changed} of 400 are typed otherwise`);
+    // What the checker does not read is left out of a corpus.
+    assert(refused <= 12, `${refused} of 400 are not read`);
+  });
+
   Deno.test(`${family.name}: nothing but seed, family and index decides on a problem`, () => {
     const options = { levels: [1, family.levels], notation: "columns" } as const;
     const at = (seed: number, index: number) => problemAt(family, { seed, index, ...options });
