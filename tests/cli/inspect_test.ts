@@ -140,13 +140,13 @@ Deno.test("inspect --routing draws digits into a pipe and under NO_COLOR, colour
   };
   const plain = await run(false, false, "--max-tokens", "0");
   const lines = plain.split("\n");
-  assertEquals(lines[0], "13 prompt tokens and 0 of the answer");
-  const cells = lines.slice(2, 7).map((line) => line.replace(/^layer \d {2}/, ""));
-  for (const row of cells) assert(/^[.\d]{24}$/.test(row), row);
-  assertEquals(lines[7], "");
+  assertEquals(lines[0], "15 prompt tokens and 0 of the answer");
+  const cells = lines.slice(2, 9).map((line) => line.replace(/^layer \d {2}/, ""));
+  for (const row of cells) assert(/^[.\d]{32}$/.test(row), row);
+  assertEquals(lines[9], "");
   assertEquals(await run(true, true, "--max-tokens", "0"), plain);
   assertStringIncludes(await run(true, false, "--max-tokens", "0"), "\x1b[48;5;");
   const answered = await run(false, false, "--max-tokens", "4");
-  assertEquals(answered.split("\n")[0], "13 prompt tokens and 3 of the answer");
+  assertEquals(answered.split("\n")[0], "15 prompt tokens and 3 of the answer");
   assert(answered !== plain);
 });

@@ -3,13 +3,13 @@
 import { assert, assertEquals } from "@std/assert";
 import { main } from "../../src/cli/start.ts";
 import type { Server } from "../../src/server/serve.ts";
-import { recordedIo } from "./_io.ts";
+import { recordedIo, TINY_V3 } from "./_io.ts";
 
 Deno.test("an answer that passes its deadline ends then, streamed or not, and the next one is right", async () => {
   const io = recordedIo();
   const stop = Promise.withResolvers<void>();
   const listening = Promise.withResolvers<Server>();
-  const code = main(["--port", "0", "--log", "off", "--deadline", "30"], {
+  const code = main(["--model", TINY_V3, "--port", "0", "--log", "off", "--deadline", "30"], {
     ...io,
     stopped: stop.promise,
     onListening: listening.resolve,

@@ -3,16 +3,16 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/start.ts";
 import type { Server } from "../../src/server/serve.ts";
-import { recordedIo } from "./_io.ts";
+import { recordedIo, TINY_V3 } from "./_io.ts";
 
-/** Serves the built-in model, begins a stream of so many tokens, and stops the server then. */
+/** Serves a small mixture, begins a stream of so many tokens, and stops the server then. */
 async function stoppedInStream(
   { drain, tokens }: { drain: string; tokens: number },
 ): Promise<{ text: string; code: number; drainMs: number }> {
   const io = recordedIo();
   const stop = Promise.withResolvers<void>();
   const listening = Promise.withResolvers<Server>();
-  const code = main(["--port", "0", "--drain", drain, "--log", "off"], {
+  const code = main(["--model", TINY_V3, "--port", "0", "--drain", drain, "--log", "off"], {
     ...io,
     stopped: stop.promise,
     onListening: listening.resolve,

@@ -196,7 +196,7 @@ for (const backend of ["wasm", "reference"]) {
       const messages = [{ role: "user", content: "What is 47 + 38?" }];
       const fields = { return_routed_experts: true, return_prompt_routed_experts: true };
       const answer = await ask("chat/completions", { messages, ...fields });
-      assertEquals(answer.model, "tiny_v3_moe.q4_k_m");
+      assertEquals(answer.model, "sluice_26m_a7m.q8_0");
       const [{ message, finish_reason: finish, routed_experts: routed }] = answer.choices;
       assertStringIncludes(message.content, "85");
       assertStringIncludes(message.reasoning_content, "47 + 38");
@@ -205,10 +205,10 @@ for (const backend of ["wasm", "reference"]) {
       assertEquals([answer.prompt_routed_experts.length, routed.length], [asked, said]);
       const { layers, tokens } = await ask("moe/stats");
       assertEquals(tokens, asked + said);
-      assertEquals(layers.map(({ layer }: { layer: number }) => layer), [1, 2, 3, 4, 5]);
+      assertEquals(layers.map(({ layer }: { layer: number }) => layer), [1, 2, 3, 4, 5, 6, 7]);
       for (const [i, { experts, top_k: topK, load }] of layers.entries()) {
-        assertEquals([experts, topK, load.length], [24, 4, 24]);
-        const counted = new Array(24).fill(0);
+        assertEquals([experts, topK, load.length], [32, 4, 32]);
+        const counted = new Array(32).fill(0);
         for (const token of [...answer.prompt_routed_experts, ...routed]) {
           assertEquals(new Set(token[i]).size, 4);
           for (const expert of token[i]) counted[expert]++;
@@ -216,7 +216,7 @@ for (const backend of ["wasm", "reference"]) {
         assertEquals(load, counted);
       }
     });
-    for (const part of ["29.5M parameters", "Q4_K", "2048 tokens"]) assertStringIncludes(out, part);
+    for (const part of ["26.3M parameters", "Q4_K", "2048 tokens"]) assertStringIncludes(out, part);
   });
 }
 

@@ -38,7 +38,11 @@ Deno.test("trace records the experts of prompts, chunk by chunk, and of answers,
   await withPrompts(async (folder) => {
     const prompts = ["--prompts", `${folder}/prompts.jsonl`];
     const recorded = await trace(folder, [...prompts, "--tokens", "5", "--chunk", "8"]);
-    assertEquals([recorded.layers, recorded.experts, recorded.topK], [[1, 2, 3, 4, 5], 24, 4]);
+    assertEquals([recorded.layers, recorded.experts, recorded.topK], [
+      [1, 2, 3, 4, 5, 6, 7],
+      32,
+      4,
+    ]);
     assertEquals(recorded.documents.map(({ kind }) => kind), ["sums", "plays"]);
     const source = await openCheckpoint(modelPathOf(undefined));
     try {
@@ -99,7 +103,8 @@ Deno.test("trace records the same with paged experts, and what was foreseen with
     const paging = ["--expert-cache", "2MiB", "--expert-policy", "lru"];
     assertEquals(await trace(folder, [...flags, ...paging]), resident);
     for (const { predicted } of resident.documents.flatMap(({ steps }) => steps)) {
-      assertEquals(predicted!.map((ids) => ids.length > 0), [false, true, true, true, true]);
+      const [first, ...others] = predicted!.map((ids) => ids.length > 0);
+      assertEquals([first, new Set(others)], [false, new Set([true])]);
     }
   });
 });
