@@ -4,7 +4,7 @@
  */
 
 import { OptionError } from "../errors.ts";
-import type { RunProgress, RunResult } from "../training/run/pipeline.ts";
+import type { RunProgress, RunResult } from "../training/run/job.ts";
 import type { TrainRecipe } from "../training/run/recipe.ts";
 
 /** A run ends whatever its page does. */

@@ -6,7 +6,7 @@ import { panelsOf } from "../plot/panels.ts";
 import { readRunMetrics, type RunMetrics } from "../plot/run_metrics.ts";
 import { serve, type Server } from "../server/serve.ts";
 import { METRICS_FILE } from "../training/run/metrics.ts";
-import type { RunProgress } from "../training/run/pipeline.ts";
+import type { RunProgress } from "../training/run/job.ts";
 import type { Outcome, PageNews, PageOrder } from "./run_page.ts";
 import { errorLine } from "./terminal.ts";
 

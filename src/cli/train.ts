@@ -17,13 +17,15 @@ import type { TimelineEvent } from "../training/parallel/timeline.ts";
 import { costText } from "../training/run/costs.ts";
 import { openData, type RunData } from "../training/run/data.ts";
 import { GridReport } from "../training/run/grid_report.ts";
-import { runPipeline, type RunProgress, type RunResult } from "../training/run/pipeline.ts";
+import type { RunResult } from "../training/run/job.ts";
+import { runPipeline } from "../training/run/pipeline.ts";
 import { readTrainRecipe, type TrainRecipe } from "../training/run/recipe.ts";
 import { openScorer } from "../training/run/scoring.ts";
 import { STATE_FILE } from "../training/run/state.ts";
 import { main as makeData } from "./data.ts";
 import { openFolder } from "./data_folder.ts";
 import { BACKEND_WORDS, backendOf } from "./train_backend.ts";
+import { stepBar } from "./train_bar.ts";
 import { choiceFlag, helpText, integerFlag, parseFlags, switchFlag, textFlag } from "./flags.ts";
 import { openRunPage } from "./run_page.ts";
 import {
@@ -31,7 +33,6 @@ import {
   EXIT_FAILURE,
   onInterrupt,
   processIo,
-  progressBar,
   runCommand,
   write,
 } from "./terminal.ts";
@@ -266,48 +267,6 @@ function fingerprintOf(
     ...{ data: data.fingerprint, tokenizer: data.tokenizerFiles },
   });
   return bytesToHex(sha256(new TextEncoder().encode(text)));
-}
-
-/** What a bar shows of a step's metrics, where it has them. */
-const SHOWN = ["loss", "reward", "entropy", "kl", "clip_ratio/region_mean", "expert_load"];
-
-function stepBar(io: CommandIo) {
-  let shown: RunProgress | null = null;
-  const open = (label: string) =>
-    progressBar(io.stderr, {
-      label,
-      amounts: () => shown === null ? "" : stepText(shown),
-    });
-  let bar = open("");
-  return {
-    onStep(progress: RunProgress) {
-      if (progress.phase !== shown?.phase) bar = open(progress.phase);
-      shown = progress;
-      bar.onProgress({ loadedBytes: progress.step, totalBytes: progress.steps });
-    },
-    clear: () => bar.clear(),
-  };
-}
-
-function stepText({ step, steps, metrics, tokensPerSecond, secondsLeft }: RunProgress): string {
-  const names = [
-    ...SHOWN,
-    ...Object.keys(metrics).filter((name) => /^rewards\/.*\/mean$/.test(name)),
-    "completions/mean_length",
-  ];
-  const figures = names.flatMap((name) =>
-    metrics[name] === undefined
-      ? []
-      : `${name.replace(/^(?:rewards|completions)\/|\/(?:mean|region_mean)$/g, "")} ${
-        metrics[name].toPrecision(3)
-      }`
-  );
-  return [
-    `${step}/${steps}`,
-    ...figures,
-    `${Math.round(tokensPerSecond)} tokens/s`,
-    `${Math.round(secondsLeft)} s left`,
-  ].join(", ");
 }
 
 if (import.meta.main) {

@@ -11,7 +11,7 @@ import { SupervisedWork } from "../phases/supervised.ts";
 import type { PhaseWork } from "../phases/work.ts";
 import { TrainingError } from "../../errors.ts";
 import type { GrpoPhase, PhaseRecipe, RejectionPhase, SupervisedPhase } from "./phase_recipe.ts";
-import type { RunJob } from "./pipeline.ts";
+import type { RunJob } from "./job.ts";
 import type { Position } from "./state.ts";
 import type { Workbench } from "./workbench.ts";
 

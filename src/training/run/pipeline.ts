@@ -4,22 +4,17 @@
  * recipe and the data, so a run that was stopped anywhere ends like one that was not.
  */
 
-import { TrainingError } from "../../errors.ts";
-import type { MetadataValue, TensorSource } from "../../formats/tensor_source.ts";
-import type { OutputFolder } from "../data/build/folder.ts";
 import { evaluate } from "../phases/evaluation.ts";
-import type { Grid } from "../parallel/grid.ts";
-import type { TimelineEvent } from "../parallel/timeline.ts";
 import type { Prompt } from "../phases/prompts.ts";
-import type { Scorer } from "../phases/scorer.ts";
 import type { PhaseWork, StepReport } from "../phases/work.ts";
-import { addTokens, type CostLine, costLine, NO_COST } from "./costs.ts";
-import type { RunData } from "./data.ts";
+import { type CheckedPlace, checkedStep } from "./checked_step.ts";
+import { addTokens, costLine, NO_COST } from "./costs.ts";
 import { exportModel } from "./export.ts";
+import type { RunJob, RunResult } from "./job.ts";
+import { belowGate, percent, stopped } from "./messages.ts";
 import { MetricsFile } from "./metrics.ts";
 import type { PhaseRecipe } from "./phase_recipe.ts";
 import { openPhase } from "./phase_work.ts";
-import type { TrainRecipe } from "./recipe.ts";
 import {
   NOTHING_SAMPLED,
   type Position,
@@ -29,50 +24,8 @@ import {
   saveState,
   stateHash,
 } from "./state.ts";
-import { notFinite, restoreWeights, weightsFile } from "./weights_file.ts";
+import { restoreWeights, weightsFile } from "./weights_file.ts";
 import { openWorkbench, type Workbench } from "./workbench.ts";
-
-export interface RunProgress {
-  readonly phase: string;
-  readonly step: number;
-  readonly steps: number;
-  readonly metrics: Readonly<Record<string, number>>;
-  readonly tokensPerSecond: number;
-  readonly secondsLeft: number;
-}
-
-export interface RunJob {
-  readonly recipe: TrainRecipe;
-  readonly data: RunData;
-  readonly scorer: Scorer;
-  /** The weights to begin with, and their config.json. */
-  readonly source: TensorSource;
-  readonly config: Readonly<Record<string, MetadataValue>>;
-  /** Stands for the recipe and the data. */
-  readonly fingerprint: string;
-  /** The run's own folder, and those below it. */
-  readonly folder: OutputFolder;
-  readonly subfolder: (name: string) => OutputFolder;
-  readonly threads: number;
-  /** Members that train together. What is learnt is the same but for rounding, and so is every file's form. */
-  readonly grid?: Grid;
-  /** Told after each of a grid's steps what its members have done. */
-  readonly onTimeline?: (phase: string, events: readonly TimelineEvent[]) => void;
-  /** The phase after which to stop; all of them by default. */
-  readonly until?: string;
-  readonly signal?: AbortSignal;
-  readonly onStep?: (progress: RunProgress) => void;
-  /** Told in a line what has happened. */
-  readonly onEvent?: (line: string) => void;
-}
-
-export interface RunResult {
-  readonly outcome: "done" | "stopped" | "below the gate";
-  readonly hash: string;
-  readonly costs: readonly CostLine[];
-  /** Why it stopped, for people. */
-  readonly message: string | null;
-}
 
 /** Goes on with the run that the folder holds, or begins one. Throws TrainingError for numbers that are not finite. */
 export async function runPipeline(job: RunJob): Promise<RunResult> {
@@ -266,34 +219,12 @@ class Run {
     await this.#checked(read, { phase, bench, steps: this.#state.position.step });
   }
 
-  /** Makes a step; throws where it has left a number that is not finite. The checkpoints before it stay. */
-  async #checked(
+  #checked(
     make: () => Promise<StepReport>,
-    { phase, bench, steps }: { phase: PhaseRecipe; bench: Workbench; steps: number },
+    place: Pick<CheckedPlace, "phase" | "bench" | "steps">,
   ): Promise<StepReport> {
-    let report: StepReport | null = null;
-    let reason = "";
-    try {
-      report = await make();
-    } catch (error) {
-      // Sampling meets logits that are not finite first.
-      if (!(error instanceof Error) || await notFinite(bench) === null) throw error;
-      reason = `; ${error.message}`;
-    }
-    const { totals } = report ?? { totals: null };
-    const isFine = report !== null &&
-      (totals === null || (Number.isFinite(totals.loss) &&
-        (Number.isFinite(totals.gradientNorm) || this.#job.recipe.backend.storage === "f16")));
-    if (isFine) return report!;
-    await bench.steps.collect(["value", "gradient"]);
-    const found = await notFinite(bench);
-    const what = found === null
-      ? `the loss is ${totals?.loss}, its gradients' norm ${totals?.gradientNorm}`
-      : `the ${found.slot} of ${JSON.stringify(found.tensor)} holds ${found.value}`;
-    throw new TrainingError(
-      `cannot go on with ${phase.name}: after step ${steps} ${what}, ` +
-        `must be finite; ${this.#state.weights} is the last whole state${reason}`,
-    );
+    const { storage } = this.#job.recipe.backend;
+    return checkedStep(make, { ...place, storage, lastWeights: this.#state.weights });
   }
 
   async #evaluate(
@@ -403,26 +334,4 @@ class Run {
     times[position.phase] = (times[position.phase] ?? 0) + seconds;
     this.#state = { ...this.#state, position: { ...position, costs }, seconds: times };
   }
-}
-
-function stopped(phase: PhaseRecipe, step: number) {
-  const message = `Stopped in ${phase.name} after step ${step}. ` +
-    "The same command with --resume goes on from here.";
-  return { outcome: "stopped" as const, message };
-}
-
-function belowGate(
-  { name, gate, share }: PhaseRecipe,
-  { accuracy, used, budget }: { accuracy: number; used: number; budget: number },
-): string {
-  return `${name} ends at ${percent(accuracy)} of the held-out problems, below its gate of ` +
-    `${percent(gate)}, and its compute is used up (${(used / 1e12).toPrecision(3)} of ` +
-    `${(budget / 1e12).toPrecision(3)} TFLOP, ${
-      percent(share)
-    } of the run's). No model is shipped. ` +
-    "With more compute.teraflops, --resume goes on.";
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
 }

@@ -5,7 +5,7 @@ import { main as makeData } from "../../../src/cli/data.ts";
 import { openFolder } from "../../../src/cli/data_folder.ts";
 import { initialWeights } from "../../../src/training/initial_weights.ts";
 import { openData, type RunData } from "../../../src/training/run/data.ts";
-import type { RunJob } from "../../../src/training/run/pipeline.ts";
+import type { RunJob } from "../../../src/training/run/job.ts";
 import { readTrainRecipe, type TrainRecipe } from "../../../src/training/run/recipe.ts";
 import { openScorer } from "../../../src/training/run/scoring.ts";
 import { recordedIo } from "../../cli/_io.ts";
