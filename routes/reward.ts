@@ -8,6 +8,7 @@ import {
   createJudge,
   type Judgement,
   REWARD_NAMES,
+  type RewardName,
   type RewardWeights,
 } from "../src/training/reward/mod.ts";
 import { readJsonObject } from "./body.ts";
@@ -53,14 +54,20 @@ export async function getReward(
   });
 }
 
-/** A function that has no value for one of the samples is left out: the protocol has numbers only. */
+/**
+ * The functions that have a value for every prompt. OpenRLHF batches answers to several requests by the
+ * names that the first of them has in `extra_logs`, so all have the same ones there, and numbers only.
+ */
+const ALWAYS: readonly RewardName[] = ["solution_accuracy", "reasoning_clarity", "format"];
+
+/** `functions` has all of them, with null where one has no value for a prompt. */
 function wireRewards(judged: readonly Judgement[]) {
-  const logs = REWARD_NAMES.map((name) =>
-    [name, judged.map(({ values }) => values[name])] as const
-  );
+  const columns = (names: readonly RewardName[]) =>
+    Object.fromEntries(names.map((name) => [name, judged.map(({ values }) => values[name])]));
   return {
     rewards: judged.map(({ reward }) => reward),
     scores: judged.map(({ values, reward }) => values.solution_accuracy ?? reward),
-    extra_logs: Object.fromEntries(logs.filter(([, values]) => !values.includes(null))),
+    extra_logs: columns(ALWAYS),
+    functions: columns(REWARD_NAMES),
   };
 }

@@ -82,11 +82,16 @@ export async function planGguf(
     notices: [
       ...substitutions(tensors),
       ...tokenizer.notices,
-      ...(nextTokenLayers > 0
+      ...(holdsLayer(source, layers)
         ? [`${nextTokenLayers} layers that predict further tokens are left out`]
         : []),
     ],
   };
+}
+
+/** transformers writes DeepSeek-V3's `num_nextn_predict_layers` for models without such layers, too. */
+function holdsLayer(source: TensorSource, layer: number): boolean {
+  return source.tensors.keys().some((name) => name.startsWith(`model.layers.${layer}.`));
 }
 
 async function samplingKeys(source: TensorSource): Promise<KeyValues> {

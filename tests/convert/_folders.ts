@@ -60,7 +60,10 @@ export function joinFolders(folder: string, { model, tokenizer }: RecordedModel)
  * A random DeepSeek-V3 as a folder. Its rows are whole blocks of k-quants, and a token takes all experts:
  * of choices that are as close as random ones, rounding would change some.
  */
-export async function wideModel(folder: string): Promise<string> {
+export async function wideModel(
+  folder: string,
+  { extra = [] }: { extra?: readonly TensorEntry[] } = {},
+): Promise<string> {
   const config = {
     ...{ architectures: ["DeepseekV3ForCausalLM"], model_type: "deepseek_v3", vocab_size: 512 },
     ...{ hidden_size: 256, intermediate_size: 256, moe_intermediate_size: 256 },
@@ -72,7 +75,7 @@ export async function wideModel(folder: string): Promise<string> {
     ...{ tie_word_embeddings: false, hidden_act: "silu" },
   };
   const source = initialWeights(config, { seed: 3, deviation: 0.04 });
-  const entries: TensorEntry[] = [];
+  const entries: TensorEntry[] = [...extra];
   for (const { name, shape, byteLength } of source.tensors.values()) {
     const data = new Float32Array(byteLength / 4);
     await source.read(source.tensors.get(name)!, 0, new Uint8Array(data.buffer));
@@ -81,7 +84,14 @@ export async function wideModel(folder: string): Promise<string> {
   const path = `${folder}/wide`;
   Deno.mkdirSync(path);
   Deno.writeFileSync(`${path}/model.safetensors`, writeSafetensors(entries));
-  Deno.writeTextFileSync(`${path}/config.json`, JSON.stringify(config));
+  Deno.writeTextFileSync(
+    `${path}/config.json`,
+    JSON.stringify({
+      ...config,
+      // As transformers writes it, whether there is such a layer or not.
+      num_nextn_predict_layers: 1,
+    }),
+  );
   const tokenizer = `${OWN}tokenizers/tiny_ds`;
   for (const { name } of Deno.readDirSync(tokenizer)) {
     Deno.copyFileSync(`${tokenizer}/${name}`, `${path}/${name}`);

@@ -120,6 +120,15 @@ Deno.test("an exported file gives the folder's logits, as nearly as its type all
   });
 });
 
+Deno.test("an export says so where it leaves out a layer that predicts further tokens", async () => {
+  await withFolder(async (folder) => {
+    const norm = { name: "model.layers.2.enorm.weight", dtype: "F32", shape: [256] } as const;
+    const path = await wideModel(folder, { extra: [{ ...norm, data: new Float32Array(256) }] });
+    const notices = await exported(path, { quant: "Q8_0", out: `${folder}/without.gguf` });
+    assertMatch(notices, /^1 layers that predict further tokens are left out/);
+  });
+});
+
 Deno.test("an exported file's tokenizer and template are the folder's", async () => {
   await withFolder(async (folder) => {
     const path = await wideModel(folder);

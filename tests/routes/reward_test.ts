@@ -45,18 +45,13 @@ Deno.test("our client gets the rewards of /get_reward that are computed in proce
     ["?reward=article", PRESETS.article],
     ["?logical_consistency=2&format=0.5", weights],
   ] as const;
-  // Requests outside of any family have nothing to work out, so that two functions have no value there.
-  const judged = SAMPLES.filter(({ reference }) => reference.family !== "outside");
   await withRewardServer(async (url) => {
     for (const [query, weights] of ways) {
       const options = { url: `${url}${query}`, labels: "reference", batchSize: 50 } as const;
-      const remote = await remoteRewards(options)(judged);
-      assertEquals(remote, await localRewards({ weights })(judged), query);
-      const all = await remoteRewards(options)(SAMPLES);
-      const local = await localRewards({ weights })(SAMPLES);
-      assertEquals([all.rewards, all.scores], [local.rewards, local.scores], query);
+      const remote = await remoteRewards(options)(SAMPLES);
+      assertEquals(remote, await localRewards({ weights })(SAMPLES), query);
     }
-    assert(new Set((await remoteRewards({ url })(judged)).rewards).size > 2);
+    assert(new Set((await remoteRewards({ url })(SAMPLES)).rewards).size > 2);
   });
 });
 
@@ -66,11 +61,9 @@ Deno.test("bare answers as labels are judged as in process, and the server's wei
   await withRewardServer(async (url) => {
     const remote = await remoteRewards({ url, labels: "answer" })(bare);
     const local = await localRewards({ weights: PRESETS.article })(bare);
-    assertEquals(remote.rewards, local.rewards);
-    // Without a known solution nothing is efficient or not: the protocol has no null.
-    assertEquals(Object.keys(remote.functions).sort(), [
-      ...["format", "logical_consistency", "reasoning_clarity", "solution_accuracy"],
-    ]);
+    assertEquals(remote, local);
+    // Without a known solution nothing is efficient or not.
+    assertEquals(new Set(remote.functions.efficiency), new Set([null]));
   }, { rewards: PRESETS.article });
 });
 
@@ -87,9 +80,10 @@ Deno.test("a request as OpenRLHF sends it: rendered prompts, a BOS in front, num
   const answered = await ask(app, "/get_reward", { body });
   assertEquals(answered, {
     ...{ rewards: [1, 1, 0.1], scores },
-    extra_logs: {
+    extra_logs: { solution_accuracy: scores, reasoning_clarity: [1, 1, 1], format: [1, 1, 1] },
+    functions: {
       ...{ logical_consistency: [1, 1, 0.5], solution_accuracy: scores },
-      ...{ reasoning_clarity: [1, 1, 1], format: [1, 1, 1] },
+      ...{ reasoning_clarity: [1, 1, 1], efficiency: [null, null, 0], format: [1, 1, 1] },
     },
   });
   assertEquals(await ask(app, "/v1/get_reward", { body }), answered);
@@ -102,6 +96,22 @@ Deno.test("a request as OpenRLHF sends it: rendered prompts, a BOS in front, num
     }],
   };
   assertEquals((await ask(app, "/get_reward", { body: choice })).rewards, [1]);
+});
+
+Deno.test("each answer names the same numbers in extra_logs, since OpenRLHF batches them by the first one's names", async () => {
+  const { app } = fixture();
+  const names = await Promise.all(["85", "a word"].map(async (label) => {
+    const body = {
+      query: ["What?<think>1 + 1 = 2</think>85"],
+      prompts: ["What?"],
+      labels: [label],
+    };
+    const { extra_logs: logs, functions } = await ask(app, "/get_reward", { body });
+    assert(Object.values(logs).flat().every(Number.isFinite), JSON.stringify(logs));
+    return { logs: Object.keys(logs), worked: functions.logical_consistency[0] !== null };
+  }));
+  const logs = ["solution_accuracy", "reasoning_clarity", "format"];
+  assertEquals(names, [{ logs, worked: true }, { logs, worked: false }]);
 });
 
 Deno.test("wrong requests are refused with 400 and the name of what is wrong", async () => {

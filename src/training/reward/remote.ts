@@ -193,7 +193,10 @@ function readRewards(
   } catch {
     throw wrong(`its answer (${status})`, JSON.stringify(oneLine(text)), "JSON");
   }
-  const { rewards, scores, extra_logs: logs } = (value ?? {}) as Record<string, unknown>;
+  const { rewards, scores, extra_logs: logs, functions: all } = (value ?? {}) as Record<
+    string,
+    unknown
+  >;
   const list = (name: string, given: unknown): number[] => {
     if (Array.isArray(given) && given.length === count && given.every(Number.isFinite)) {
       return given;
@@ -210,9 +213,11 @@ function readRewards(
       "an object",
     );
   }
-  // Logs that are no list of one number a sample are for people, as OpenRLHF's examples have it.
-  const functions = Object.entries(logs ?? {}).filter(([, values]) =>
-    Array.isArray(values) && values.length === count && values.every(Number.isFinite)
+  // Our own server names all functions in a field beside the protocol's, which knows no null. Logs that
+  // are no list of one number a sample are for people, as OpenRLHF's examples have it.
+  const functions = Object.entries(all ?? logs ?? {}).filter(([, values]) =>
+    Array.isArray(values) && values.length === count &&
+    values.every((value) => Number.isFinite(value) || (value === null && all !== undefined))
   );
   return {
     rewards: read,
