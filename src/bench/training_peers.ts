@@ -19,7 +19,7 @@ import { driverOf, type Skipped } from "./engines.ts";
 import { describeMachine, loadAverage, noiseWarning } from "./machine.ts";
 import { summarize, threeDigits } from "./statistics.ts";
 import { parseTraining, type PeerModel, type PeerTokens, RULE } from "./training_model.ts";
-import { formatTable, type PeerRun, rowsOf, differenceProblem } from "./training_peers_report.ts";
+import { differenceProblem, formatTable, type PeerRun, rowsOf } from "./training_peers_report.ts";
 
 /** The version of jax-js that is asked for where no other is named. */
 const JAX_JS = "npm:@jax-js/jax@0.1.25";

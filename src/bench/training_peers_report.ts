@@ -91,7 +91,9 @@ export function differenceProblem(
       return `${name} has ${parameters} parameters, ${runs[0].name} has ${runs[0].parameters}`;
     }
     if (!(Math.abs(firstLoss - even) <= LOSS_MARGIN)) {
-      return `${name} begins with a loss of ${firstLoss.toFixed(3)}, must be near ${even.toFixed(3)}`;
+      return `${name} begins with a loss of ${firstLoss.toFixed(3)}, must be near ${
+        even.toFixed(3)
+      }`;
     }
     if (!(Math.abs(lastLoss - runs[0].lastLoss) <= LAST_LOSS_SHARE * runs[0].lastLoss)) {
       return `${name} ends with a loss of ${lastLoss.toFixed(3)}, ${runs[0].name} with ` +
