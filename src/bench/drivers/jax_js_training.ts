@@ -4,16 +4,16 @@
  *
  * The forward pass, the gradient, the clipping and AdamW are one function under `jit`. Rows of the
  * embedding table are taken by `take`, and log-probabilities of targets by a product with one-hot rows.
- * Threads are what the library finds in `navigator.hardwareConcurrency`.
+ * Every use of an array but the last one takes a `.ref`, since functions of jax-js use arrays up. Threads are what the library finds in `navigator.hardwareConcurrency`.
  */
 
 import { matricesOf, type PeerModel, type PeerTokens, RULE } from "../training_model.ts";
 import { serveTraining } from "./_training.ts";
 
-/** What is used of jax-js; the package is known at run time only, so that no lock file names it. */
+/** An array of jax-js, without its type: the package is known at run time only, so that no lock names it. */
 // deno-lint-ignore no-explicit-any
-type Array = any;
-type Tree = Record<string, Array>;
+type JaxArray = any;
+type Tree = Record<string, JaxArray>;
 
 const [specifier, json] = Deno.args;
 const model: PeerModel = JSON.parse(json);
@@ -26,21 +26,21 @@ const size = width / heads;
 const rows = samples * length;
 
 /** [rows, in] times [in, out], as gradients take it. */
-const linear = (x: Array, weight: Array): Array => np.matmul(x, weight);
+const linear = (x: JaxArray, weight: JaxArray): JaxArray => np.matmul(x, weight);
 
-function rmsNorm(x: Array, weight: Array): Array {
+function rmsNorm(x: JaxArray, weight: JaxArray): JaxArray {
   const mean = np.mean(np.square(x.ref), -1, { keepdims: true });
   return x.div(np.sqrt(mean.add(1e-6))).mul(weight);
 }
 
 /** Rotates halves of heads: x [samples, length, heads, size], cos and sin [1, length, 1, size / 2]. */
-function rotate(x: Array, [cos, sin]: readonly [Array, Array]): Array {
+function rotate(x: JaxArray, [cos, sin]: readonly [JaxArray, JaxArray]): JaxArray {
   const [a, b] = np.split(x, 2, -1);
   const first = a.ref.mul(cos.ref).sub(b.ref.mul(sin.ref));
   return np.concatenate([first, b.mul(cos).add(a.mul(sin))], -1);
 }
 
-function angles(): [Array, Array] {
+function angles(): [JaxArray, JaxArray] {
   const half = size / 2;
   const of = (wave: (angle: number) => number) =>
     np.array(
@@ -53,8 +53,14 @@ function angles(): [Array, Array] {
 }
 
 /** The mean cross-entropy over all rows; ids i32 [rows], targets one-hot f32 [rows, vocabulary]. */
-function lossOf(weights: Tree, ids: Array, targets: Array, cos: Array, sin: Array): Array {
-  const heads4 = (x: Array) => x.reshape([samples, length, heads, size]);
+function lossOf(
+  weights: Tree,
+  ids: JaxArray,
+  targets: JaxArray,
+  cos: JaxArray,
+  sin: JaxArray,
+): JaxArray {
+  const heads4 = (x: JaxArray) => x.reshape([samples, length, heads, size]);
   let x = np.take(weights.embedding, ids, 0);
   for (let i = 0; i < layers; i++) {
     const at = (name: string) => weights[`${i}.${name}`];
@@ -78,7 +84,7 @@ function lossOf(weights: Tree, ids: Array, targets: Array, cos: Array, sin: Arra
 function update(
   { weights, first, second }: Record<string, Tree>,
   gradients: Tree,
-  corrections: readonly [Array, Array],
+  corrections: readonly [JaxArray, JaxArray],
 ): Record<string, Tree> {
   const { beta1, beta2, eps, rate, decay, maxNorm } = RULE;
   const names = Object.keys(gradients);
@@ -101,12 +107,14 @@ function update(
   return next;
 }
 
-const step = jax.jit((state: Record<string, Tree>, data: Tree, corrections: [Array, Array]) => {
-  const { ids, targets, cos, sin } = data;
-  const own = Object.fromEntries(Object.entries(state.weights).map(([k, w]) => [k, w.ref]));
-  const [loss, gradients] = jax.valueAndGrad(lossOf)(own, ids, targets, cos, sin);
-  return [loss, update(state, gradients, corrections)];
-});
+const step = jax.jit(
+  (state: Record<string, Tree>, data: Tree, corrections: [JaxArray, JaxArray]) => {
+    const { ids, targets, cos, sin } = data;
+    const own = Object.fromEntries(Object.entries(state.weights).map(([k, w]) => [k, w.ref]));
+    const [loss, gradients] = jax.valueAndGrad(lossOf)(own, ids, targets, cos, sin);
+    return [loss, update(state, gradients, corrections)];
+  },
+);
 
 function initialState(): Record<string, Tree> {
   const state: Record<string, Tree> = { weights: {}, first: {}, second: {} };
