@@ -1,6 +1,6 @@
 /**
  * Steps of training of made-up models: `deno run -A src/bench/training.ts [--backend webgpu|wasm]
- * [--shape 10m] [--tokens N] [--length N] [--steps N] [--kernels]`. Useful work is six operations for each
+ * [--shape 10m|dense] [--tokens N] [--length N] [--even] [--steps N] [--kernels]`. Useful work is six operations for each
  * token and parameter that takes part, whatever was computed. The last line is JSON.
  */
 
@@ -36,6 +36,7 @@ const FLAGS = {
   vocabulary: integerFlag({ help: "tokens of its vocabulary", min: 2, max: 65536, fallback: 2048 }),
   tokens: integerFlag({ help: "tokens of a step", min: 2, max: 1 << 20, fallback: 32768 }),
   length: integerFlag({ help: "tokens of a sample", min: 2, max: 1024, fallback: 120 }),
+  even: switchFlag({ help: "every sample has exactly that length" }),
   steps: integerFlag({ help: "steps that are timed", min: 1, max: 10000, fallback: 20 }),
   threads: integerFlag({
     help: "threads of the wasm backend",
@@ -59,6 +60,7 @@ export interface TrainingBench {
   readonly vocabulary: number;
   readonly tokens: number;
   readonly length: number;
+  readonly even?: boolean;
   readonly steps: number;
   readonly threads: number;
   readonly checkpoint: boolean;
@@ -84,7 +86,7 @@ export interface TrainingFigures {
 
 /** Trains a made-up model for some steps. */
 export async function benchTraining(options: TrainingBench): Promise<TrainingFigures> {
-  const { shape, vocabulary, tokens, length, steps, checkpoint } = options;
+  const { shape, vocabulary, tokens, length, even, steps, checkpoint } = options;
   const profiler = new Profiler();
   profiler.active = false;
   const backend = await openBackend(options, profiler);
@@ -95,7 +97,7 @@ export async function benchTraining(options: TrainingBench): Promise<TrainingFig
     const model = await loadModel({
       ...{ source, backend: tape, maxRows: tokens, maxLogitRows: tokens },
     });
-    const samples = madeUpSamples({ tokens, length, vocabulary });
+    const samples = madeUpSamples({ tokens, length, vocabulary, even });
     const batch = { rows: tokens, logitRows: tokens, sequences: samples.length };
     const trainer = new Trainer({ tape, model }, {
       shape: batch,
@@ -174,7 +176,7 @@ function report(options: TrainingBench, figures: TrainingFigures): string {
   const lines = [
     `${options.backend}, ${options.shape}: ${mega(figures.parameters)} parameters, ` +
     `${mega(figures.activeParameters)} active, ${options.tokens} tokens a step ` +
-    `in samples of about ${options.length}`,
+    `in samples of ${options.even ? "" : "about "}${options.length}`,
     `first step ${threeDigits(figures.firstSeconds)} s; ` +
     `a step ${threeDigits(figures.stepSeconds * 1e3)} ms, ` +
     `of it the host ${threeDigits(figures.hostSeconds * 1e3)} ms`,

@@ -55,7 +55,28 @@ function mixture(shape: MixtureShape): Config {
   };
 }
 
-/** Models by their parameters that a token takes part in. */
+/** A config.json of a dense Llama with as many heads of keys as of queries. */
+export function llamaConfig(
+  shape: { hidden: number; layers: number; heads: number; intermediate: number },
+): Config {
+  return {
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    hidden_act: "silu",
+    hidden_size: shape.hidden,
+    intermediate_size: shape.intermediate,
+    num_attention_heads: shape.heads,
+    num_key_value_heads: shape.heads,
+    head_dim: shape.hidden / shape.heads,
+    num_hidden_layers: shape.layers,
+    max_position_embeddings: 1024,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10000,
+    tie_word_embeddings: false,
+  };
+}
+
+/** Models: mixtures by their parameters that a token takes part in, and the one peers train as well. */
 export const TRAINING_SHAPES = Object.freeze({
   "100k": mixture({
     ...{ hidden: 64, layers: 3, heads: 4, head: [16, 16, 16], latent: 32 },
@@ -69,19 +90,29 @@ export const TRAINING_SHAPES = Object.freeze({
     ...{ hidden: 384, layers: 8, heads: 8, head: [32, 32, 32], latent: 128 },
     ...{ experts: 32, topK: 4, intermediate: 160, dense: 960 },
   }),
+  "dense": llamaConfig({ hidden: 128, layers: 4, heads: 4, intermediate: 384 }),
 });
 
 export type TrainingShape = keyof typeof TRAINING_SHAPES;
 
-/** Samples that fill `tokens` rows, of lengths around `length`, the same each time. */
+/**
+ * Samples that fill `tokens` rows, the same each time: of lengths around `length`, or of exactly that where
+ * they are `even`. The last one has what is left.
+ */
 export function madeUpSamples(
-  { tokens, length, vocabulary }: { tokens: number; length: number; vocabulary: number },
+  { tokens, length, vocabulary, even = false }: {
+    tokens: number;
+    length: number;
+    vocabulary: number;
+    even?: boolean;
+  },
 ): TrainingSequence[] {
   const random = new Xoshiro128(1);
   const below = (count: number) => random.nextUint32() % count;
   const samples: TrainingSequence[] = [];
   for (let left = tokens; left > 1;) {
-    const count = Math.min(left, Math.max(2, length - (length >> 1) + below(length)));
+    const drawn = even ? length : Math.max(2, length - (length >> 1) + below(length));
+    const count = Math.min(left, drawn);
     const ids = Int32Array.from({ length: count + 1 }, () => below(vocabulary));
     samples.push(nextTokens(ids, new Float32Array(count + 1).fill(1 / tokens)));
     left -= count;

@@ -23,3 +23,8 @@ Deno.test("made-up samples fill a step, the same each time", () => {
   assert(lengths.slice(0, -1).every((length) => length >= 15 && length < 45));
   assertEquals(madeUpSamples({ tokens: 1000, length: 30, vocabulary: 50 }), samples);
 });
+
+Deno.test("even samples all have the length that is asked for, and fill a step", () => {
+  const samples = madeUpSamples({ tokens: 1024, length: 128, vocabulary: 50, even: true });
+  assertEquals(samples.map(({ inputs }) => inputs.length), new Array(8).fill(128));
+});
