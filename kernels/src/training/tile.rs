@@ -22,19 +22,42 @@ pub type Sums = [[F32x4; 2]; ROWS];
 pub unsafe fn multiply(a: *const f32, b: *const f32, depth: usize) -> Sums {
     let mut sums = [[F32x4::splat(0.0); 2]; ROWS];
     let (mut a, mut b) = (a, b);
-    for _ in 0..depth {
+    for _ in 0..depth / 2 {
+        let low = F32x4::load(a);
         let right = [F32x4::load(b), F32x4::load(b.add(4))];
-        for r in 0..ROWS {
-            let left = F32x4::load_splat(a.add(r));
-            sums[r] = [
-                right[0].mul_add(left, sums[r][0]),
-                right[1].mul_add(left, sums[r][1]),
-            ];
+        add_row(&mut sums[0], low.splat_lane(0), right);
+        add_row(&mut sums[1], low.splat_lane(1), right);
+        add_row(&mut sums[2], low.splat_lane(2), right);
+        add_row(&mut sums[3], low.splat_lane(3), right);
+        let middle = F32x4::load(a.add(4));
+        add_row(&mut sums[4], middle.splat_lane(0), right);
+        add_row(&mut sums[5], middle.splat_lane(1), right);
+        let right = [F32x4::load(b.add(8)), F32x4::load(b.add(12))];
+        add_row(&mut sums[0], middle.splat_lane(2), right);
+        add_row(&mut sums[1], middle.splat_lane(3), right);
+        let high = F32x4::load(a.add(8));
+        add_row(&mut sums[2], high.splat_lane(0), right);
+        add_row(&mut sums[3], high.splat_lane(1), right);
+        add_row(&mut sums[4], high.splat_lane(2), right);
+        add_row(&mut sums[5], high.splat_lane(3), right);
+        a = a.add(2 * ROWS);
+        b = b.add(2 * COLS);
+    }
+    if depth % 2 == 1 {
+        let right = [F32x4::load(b), F32x4::load(b.add(4))];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            add_row(sums, F32x4::load_splat(a.add(r)), right);
         }
-        a = a.add(ROWS);
-        b = b.add(COLS);
     }
     sums
+}
+
+#[inline(always)]
+fn add_row(sums: &mut [F32x4; 2], left: F32x4, right: [F32x4; 2]) {
+    *sums = [
+        right[0].mul_add(left, sums[0]),
+        right[1].mul_add(left, sums[1]),
+    ];
 }
 
 /// Where the numbers of a tile go: rows that may lie anywhere, each `cols` long.
