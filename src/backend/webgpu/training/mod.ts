@@ -1,7 +1,8 @@
 /**
- * The GPU backend with what training adds, in float32. A step is one submission: every op, the norm of
- * the gradients, the update and the clock run on the device, and nothing is read back. Sums have an order
- * that depends on shapes only, so that two runs have the same bits on one adapter.
+ * The GPU backend with what training adds, in float32. Every op, the norm of the gradients, the update
+ * and the clock run on the device, and nothing is read back: a step is one submission for each of its
+ * micro-batches. Sums have an order that depends on shapes only, so that two runs have the same bits on
+ * one adapter.
  */
 
 import { UnsupportedOpError } from "../../../errors.ts";
