@@ -306,7 +306,10 @@ export class WebGpuBackend implements Backend {
     return await this.#read([{ memory, offset: 0, bytes }]);
   }
 
-  protected writeMemory(memory: GPUBuffer, values: Float32Array<ArrayBuffer>): void {
+  protected writeMemory(
+    memory: GPUBuffer,
+    values: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>,
+  ): void {
     this.#gpu.device.queue.writeBuffer(memory, 0, values);
   }
 

@@ -138,14 +138,15 @@ async function startCrew(
 async function openBackend({ recipe, threads }: WorkbenchOptions): Promise<TrainingBackend> {
   const { name, storage } = recipe.backend;
   if (name === "reference") return createReferenceTrainingBackend({ storage });
-  if (storage !== "f32") {
+  if (storage === "bf16" || (name === "wasm" && storage !== "f32")) {
+    const right = name === "wasm" ? "f32" : "f32 or f16";
     throw new OptionError(
-      `cannot train: backend.storage is ${storage}, must be f32 on the ${name} backend`,
+      `cannot train: backend.storage is ${storage}, must be ${right} on the ${name} backend`,
     );
   }
   if (name === "wasm") return await createWasmTrainingBackend({ threads });
   const { createWebGpuTrainingBackend } = await import("../../backend/webgpu/training/mod.ts");
-  return await createWebGpuTrainingBackend();
+  return await createWebGpuTrainingBackend({ storage });
 }
 
 function objectiveOf(phase: PhaseRecipe): Objective {
