@@ -35,6 +35,12 @@ export interface TrainerOptions {
   readonly replayRouting?: boolean;
 }
 
+/** The factor on the loss where storage is f16, as PyTorch's GradScaler begins and changes it. */
+export const F16_LOSS_SCALE = Object.freeze({
+  lossScale: 65536,
+  scaling: { growth: 2, backoff: 0.5, interval: 2000 },
+});
+
 export class Trainer implements StepTrainer {
   readonly model: Model;
   readonly parameters: ModelParameters;

@@ -10,8 +10,8 @@ import { bufferOf } from "../memory.ts";
 import type { OpContext } from "../ops/context.ts";
 import { checkExpertCount } from "../ops/moe_common.ts";
 import { each, kernel, reads, total, totalMemory, writes } from "./arrays.ts";
-import { roundedCopy } from "./halves.ts";
 import { pairAt, type Schedule, sortedByExpert, tileOf } from "./expert_sort.ts";
+import { roundedCopy } from "./halves.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
 import { product, type Side, sideOf, tilesOf } from "./product.ts";
 import { addSums, areFours } from "./products.ts";
@@ -182,6 +182,17 @@ function addGradient(
   if (isCut) addSums(context, weight, { sums: out, splits });
 }
 
+/** Rows as products with weights in halves read them. */
+function roundedRows(
+  context: OpContext,
+  rows: Rows,
+  { name, count }: { name: string; count: number },
+): Rows {
+  const from = "kind" in rows.of ? bufferOf(rows.of).memory : rows.of;
+  const of = roundedCopy(context, name, { from, count: count * rows.width });
+  return { ...rows, of, halves: true };
+}
+
 /** What experts' gates and up matrices make of the rows. */
 export function expertProducts(
   context: OpContext,
@@ -208,15 +219,8 @@ export function expertsBackward(
   const pairs = sorted(context, params);
   const count = rows * topK;
   const middle = context.scratch("experts' activations", count * intermediate * 4);
-  const asRead = (name: string, of: Rows, count: number): Rows => {
-    if (!down.isRounded) return of;
-    const from = "kind" in of.of ? bufferOf(of.of).memory : of.of;
-    return {
-      ...of,
-      of: roundedCopy(context, name, { from, count: count * of.width }),
-      halves: true,
-    };
-  };
+  const asRead = (name: string, of: Rows, count: number) =>
+    down.isRounded ? roundedRows(context, of, { name, count }) : of;
   const wide = (name: string, of: Buffer) =>
     asRead(name, { of, width: hidden, shared: true }, rows);
   const own = (of: Buffer | GPUBuffer) =>

@@ -1,9 +1,8 @@
 /**
  * The GPU backend with what training adds, in float32 or with weights and kept activations in halves, whose
- * products are summed in float32 all the same. Every op, the norm of the gradients, the update
- * and the clock run on the device, and nothing is read back: a step is one submission for each of its
- * micro-batches. Sums have an order that depends on shapes only, so that two runs have the same bits on
- * one adapter.
+ * products are summed in float32 all the same. Every op, the norm of the gradients, the update and the clock
+ * run on the device, and nothing is read back: a step is one submission for each of its micro-batches. Sums
+ * have an order that depends on shapes only, so that two runs have the same bits on one adapter.
  */
 
 import { UnsupportedOpError } from "../../../errors.ts";
@@ -19,9 +18,9 @@ import type {
 import { foreign } from "../../op_checks.ts";
 import type { HalfBuffer, Parameter, Slot, TrainingBackend, TrainingOps } from "../../training.ts";
 import { type Gpu, openGpu } from "../device.ts";
-import { GpuHalfBuffer, halfBytes } from "./halves.ts";
 import { expertsOf, type GpuExperts, type GpuWeight, weightOf } from "../memory.ts";
 import { WebGpuBackend, type WebGpuBackendOptions } from "../mod.ts";
+import { GpuHalfBuffer, halfBytes } from "./halves.ts";
 import {
   type GpuExpertParameters,
   GpuParameter,
@@ -85,7 +84,7 @@ class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Tr
     const parameter = async (part: "gate" | "up" | "down") => {
       const names = tensors[part].map(({ name }) => name);
       const weight = experts[part];
-      if (this.storage === "f32") return new GpuParameter(names, weight);
+      if (weight.format.type === "F32") return new GpuParameter(names, weight);
       return new GpuParameter(names, await this.#master(stacked(tensors[part])), weight);
     };
     this.#layers.set(experts, {

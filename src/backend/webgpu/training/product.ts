@@ -1,8 +1,8 @@
 /**
  * A tile of a product of two matrices, of float32 or halves, for all products of the backward pass. Tiles of
- * both lie in workgroup memory as float32, and what the next turn needs is on its way meanwhile; a thread keeps four rows and
- * columns, or eight, of the result. A result's products are added one after the other in ascending order of
- * `k`, whatever the size of the tile.
+ * both lie in workgroup memory as float32, and what the next turn needs is on its way meanwhile; a thread
+ * keeps four rows and columns, or eight, of the result. A result's products are added one after the other
+ * in ascending order of `k`, whatever the size of the tile.
  */
 
 import { type Dispatch, type Parameter, unrolled } from "../kernel.ts";
