@@ -9,6 +9,7 @@ import {
 } from "../../src/backend/webgpu/training/mod.ts";
 import { GPU_SKIPPED } from "../support/gpu.ts";
 import { precisionTests } from "./_precision_conformance.ts";
+import { trainerTests } from "./_trainer_conformance.ts";
 
 if (GPU_SKIPPED !== undefined) {
   Deno.test.ignore(`training on webgpu in halves (skipped: ${GPU_SKIPPED})`, () => {});
@@ -18,6 +19,10 @@ if (GPU_SKIPPED !== undefined) {
     open: (storage) =>
       createWebGpuTrainingBackend({ storage: storage as WebGpuTrainingOptions["storage"] }),
     storages: ["f16"],
+  });
+  trainerTests({
+    name: "webgpu in halves",
+    open: () => createWebGpuTrainingBackend({ storage: "f16" }),
   });
 
   Deno.test("webgpu: halves are the nearest, ties to even, and what is too large is infinite", async () => {
