@@ -532,8 +532,11 @@ export interface Backend {
   /** Writes rows from `row` on; takes effect before the next submit. */
   write(buffer: Buffer, data: Float32Array | Int32Array, row?: number): void;
   record(build: (ops: Ops) => void): Plan;
-  /** Runs the plan; returns when it has been queued (or, on synchronous backends, when it is done). */
-  submit(plan: Plan): void;
+  /**
+   * Runs plans, one after the other; returns when they have been queued (or, on synchronous backends, when
+   * they are done). Several in one call cost a GPU one submission.
+   */
+  submit(...plans: readonly Plan[]): void;
   /**
    * Copies `rows` rows from `row` on, after everything submitted before and before whatever is submitted
    * later: to the start of `into`, which saves an allocation, or to a new array.

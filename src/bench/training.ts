@@ -1,7 +1,8 @@
 /**
  * Steps of training of made-up models: `deno run -A src/bench/training.ts [--backend webgpu|wasm]
- * [--shape 10m|dense] [--tokens N] [--length N] [--even] [--steps N] [--kernels]`. Useful work is six operations for each
- * token and parameter that takes part, whatever was computed. The last line is JSON.
+ * [--storage f32|f16] [--shape 10m|dense] [--tokens N] [--length N] [--even] [--steps N] [--kernels]`.
+ * Useful work is six operations for each token and parameter that takes part, whatever was computed. The
+ * last line is JSON.
  */
 
 import { createWasmTrainingBackend } from "../backend/wasm/training/mod.ts";
@@ -15,11 +16,12 @@ import {
   parseFlags,
   switchFlag,
 } from "../cli/flags.ts";
+import { OptionError } from "../errors.ts";
 import { loadModel } from "../model/registry.ts";
 import { initialWeights } from "../training/initial_weights.ts";
 import { microBatches } from "../training/phases/micro_batches.ts";
 import { TapeBackend } from "../training/tape/mod.ts";
-import { Trainer } from "../training/trainer.ts";
+import { F16_LOSS_SCALE, Trainer } from "../training/trainer.ts";
 import { formatKernels, kernelFigures } from "./kernel_times.ts";
 import { threeDigits } from "./statistics.ts";
 import { madeUpSamples, TRAINING_SHAPES, type TrainingShape } from "./training_shapes.ts";
@@ -31,6 +33,11 @@ const FLAGS = {
     help: "what computes",
     words: ["wasm", "webgpu"],
     fallback: "webgpu",
+  }),
+  storage: choiceFlag({
+    help: "weights and kept activations; halves on webgpu only",
+    words: ["f32", "f16"],
+    fallback: "f32",
   }),
   shape: choiceFlag({ help: "the model", words: SHAPE_NAMES, fallback: "10m" }),
   vocabulary: integerFlag({ help: "tokens of its vocabulary", min: 2, max: 65536, fallback: 2048 }),
@@ -56,6 +63,7 @@ const KERNEL_STEPS = 3;
 
 export interface TrainingBench {
   readonly backend: "wasm" | "webgpu";
+  readonly storage: "f32" | "f16";
   readonly shape: TrainingShape;
   readonly vocabulary: number;
   readonly tokens: number;
@@ -107,6 +115,7 @@ export async function benchTraining(options: TrainingBench): Promise<TrainingFig
       maxNorm: 1,
       checkpoint,
       balance: { over: "sequence", alpha: 1e-4 },
+      ...(options.storage === "f16" && F16_LOSS_SCALE),
     });
     const step = () => trainer.step(microBatches(samples, batch), { rate: 1e-3, biasRate: 1e-3 });
     const started = performance.now();
@@ -141,12 +150,15 @@ export async function benchTraining(options: TrainingBench): Promise<TrainingFig
 }
 
 async function openBackend(
-  { backend, threads }: TrainingBench,
+  { backend, storage, threads }: TrainingBench,
   profiler: Profiler,
 ): Promise<TrainingBackend> {
-  if (backend === "wasm") return await createWasmTrainingBackend({ threads });
+  if (backend === "wasm") {
+    if (storage === "f16") throw new OptionError("cannot train on wasm in f16, must be f32");
+    return await createWasmTrainingBackend({ threads });
+  }
   const { createWebGpuTrainingBackend } = await import("../backend/webgpu/training/mod.ts");
-  return await createWebGpuTrainingBackend({ profiler });
+  return await createWebGpuTrainingBackend({ profiler, storage });
 }
 
 async function timeKernels(
@@ -174,7 +186,9 @@ function parametersOf({ parameters }: Trainer): number {
 function report(options: TrainingBench, figures: TrainingFigures): string {
   const mega = (value: number) => `${threeDigits(value / 1e6)} M`;
   const lines = [
-    `${options.backend}, ${options.shape}: ${mega(figures.parameters)} parameters, ` +
+    `${options.backend} in ${options.storage}, ${options.shape}: ${
+      mega(figures.parameters)
+    } parameters, ` +
     `${mega(figures.activeParameters)} active, ${options.tokens} tokens a step ` +
     `in samples of ${options.even ? "" : "about "}${options.length}`,
     `first step ${threeDigits(figures.firstSeconds)} s; ` +

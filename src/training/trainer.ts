@@ -35,6 +35,12 @@ export interface TrainerOptions {
   readonly replayRouting?: boolean;
 }
 
+/** The factor on the loss where storage is f16, as PyTorch's GradScaler begins and changes it. */
+export const F16_LOSS_SCALE = Object.freeze({
+  lossScale: 65536,
+  scaling: { growth: 2, backoff: 0.5, interval: 2000 },
+});
+
 export class Trainer implements StepTrainer {
   readonly model: Model;
   readonly parameters: ModelParameters;
@@ -92,14 +98,24 @@ export class Trainer implements StepTrainer {
     return this.#options.shape;
   }
 
+  /** As `begin`, `accumulate` and `apply`, in as many submissions as there are micro-batches. */
   step(
     microBatches: readonly (readonly TrainingSequence[])[],
     options: { rate: number; biasRate?: number },
   ): void {
-    this.begin();
     const share = shareOf(microBatches.flat());
-    for (const sequences of microBatches) this.accumulate(sequences, share);
-    this.apply(options);
+    let plans = [this.#begin];
+    for (const [i, sequences] of microBatches.entries()) {
+      // The rows are written over those of the micro-batch before, which must be under way.
+      if (i > 0) {
+        this.#backend.submit(...plans);
+        plans = [];
+      }
+      this.#fill(sequences, share);
+      plans.push(this.#accumulate);
+    }
+    this.#writeRates(options);
+    this.#backend.submit(...plans, this.#apply);
   }
 
   /** Forgets the gradients and sums of the step before. */
@@ -115,8 +131,7 @@ export class Trainer implements StepTrainer {
     sequences: readonly TrainingSequence[],
     whole: { sequences: number; tokens: number } = shareOf(sequences),
   ): PackedRows {
-    const { balance } = this.#options;
-    const packed = this.buffers.fill(sequences, balance && { ...balance, ...whole });
+    const packed = this.#fill(sequences, whole);
     this.#backend.submit(this.#accumulate);
     return packed;
   }
@@ -125,9 +140,8 @@ export class Trainer implements StepTrainer {
    * Changes the parameters by the gradients so far. `biasRate` is the step of correction biases (gamma of
    * DeepSeek-V3, section 2.1.2); 0 by default.
    */
-  apply({ rate, biasRate = 0 }: { rate: number; biasRate?: number }): void {
-    this.#backend.write(this.buffers.clock, Float32Array.of(rate), CLOCK.rate);
-    this.#backend.write(this.#biasRate, Float32Array.of(biasRate));
+  apply(options: { rate: number; biasRate?: number }): void {
+    this.#writeRates(options);
     this.#backend.submit(this.#apply);
   }
 
@@ -151,6 +165,19 @@ export class Trainer implements StepTrainer {
 
   deliver(): Promise<void> {
     return Promise.resolve();
+  }
+
+  #fill(
+    sequences: readonly TrainingSequence[],
+    whole: { sequences: number; tokens: number },
+  ): PackedRows {
+    const { balance } = this.#options;
+    return this.buffers.fill(sequences, balance && { ...balance, ...whole });
+  }
+
+  #writeRates({ rate, biasRate = 0 }: { rate: number; biasRate?: number }): void {
+    this.#backend.write(this.buffers.clock, Float32Array.of(rate), CLOCK.rate);
+    this.#backend.write(this.#biasRate, Float32Array.of(biasRate));
   }
 
   /** Bytes of parameters' gradients and moments, and of masters. */

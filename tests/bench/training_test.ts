@@ -5,7 +5,7 @@ import { madeUpSamples } from "../../src/bench/training_shapes.ts";
 Deno.test("steps of training are timed, and useful work is six operations a token and active parameter", async () => {
   const figures = await benchTraining({
     ...{ backend: "wasm", shape: "100k", vocabulary: 64, tokens: 64, length: 20, steps: 2 },
-    ...{ threads: 1, checkpoint: false, kernels: false },
+    ...{ storage: "f32", threads: 1, checkpoint: false, kernels: false },
   });
   const { stepSeconds, hostSeconds, tokensPerSecond, teraflops, activeParameters } = figures;
   assert(stepSeconds > 0 && hostSeconds <= stepSeconds && figures.keptBytes > 0);

@@ -225,9 +225,9 @@ export class ToyBackend implements Backend {
     return { length: run.length, run };
   }
 
-  submit(plan: Plan): void {
+  submit(...plans: readonly Plan[]): void {
     must(!this.closed, "a plan is submitted after close");
-    for (const run of (plan as ToyPlan).run) run();
+    for (const plan of plans) for (const run of (plan as ToyPlan).run) run();
   }
 
   #noteStep(rows: number): void {

@@ -26,14 +26,18 @@ export function readJson(name: string) {
   return JSON.parse(Deno.readTextFileSync(new URL(name, FOLDER)));
 }
 
-/** Throws where a float32 gradient is further from the recorded one than the fixtures allow. */
+/** What a float32 gradient may be off, as a part of its largest number. */
+const FLOAT_TOLERANCE = 2e-5;
+
+/** Throws where a gradient is further from the recorded one than the fixtures allow. */
 export function assertGradient(
   actual: ArrayLike<number>,
   expected: Float64Array,
   what: string,
+  relative = FLOAT_TOLERANCE,
 ): void {
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  const tolerance = 2e-5 * largest + 1e-7;
+  const tolerance = relative * largest + 1e-7;
   if (actual.length !== expected.length) {
     throw new Error(`${what} has ${actual.length} values, must have ${expected.length}`);
   }

@@ -176,7 +176,11 @@ class TwoBackends implements HybridBackend {
     return recorder.finish();
   }
 
-  submit(plan: Plan): void {
+  submit(...plans: readonly Plan[]): void {
+    for (const plan of plans) this.#submit(plan);
+  }
+
+  #submit(plan: Plan): void {
     if (!(plan instanceof HybridPlan)) throw foreign("plan");
     this.#checkAlive();
     if (this.#failure?.told) this.#failure = null;

@@ -190,9 +190,11 @@ export class ReferenceBackend implements Backend {
     return new ReferencePlan(steps);
   }
 
-  submit(plan: Plan): void {
-    if (!(plan instanceof ReferencePlan)) throw foreign("plan");
-    for (const step of plan.steps) step();
+  submit(...plans: readonly Plan[]): void {
+    for (const plan of plans) {
+      if (!(plan instanceof ReferencePlan)) throw foreign("plan");
+      for (const step of plan.steps) step();
+    }
   }
 
   // deno-lint-ignore require-await -- a method of the seam: other backends do wait

@@ -277,9 +277,12 @@ export class WasmBackend implements Backend {
     return plan;
   }
 
-  submit(of: Plan): void {
+  submit(...plans: readonly Plan[]): void {
+    for (const plan of plans) this.#runPlan(plan as WasmPlan);
+  }
+
+  #runPlan(plan: WasmPlan): void {
     if (this.#lost !== null) throw this.#lost;
-    const plan = of as WasmPlan;
     for (const buffer of plan.expected) this.#bringHome(buffer);
     const start = performance.now();
     const threads = 1 + this.first.kernels.joined(this.first.context);

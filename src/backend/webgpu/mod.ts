@@ -1,9 +1,9 @@
 /**
  * The GPU backend: WGSL kernels over weights in their own formats. Runs wherever there is WebGPU, in
- * Deno and in pages. A plan's dispatches are made when it is recorded; `submit` encodes and queues them
- * and returns; only reading waits. Arithmetic is float32, but where rounded activations are asked for:
- * products of weights that are integers under scales are those of integers, and products of halves are in
- * half precision where activations of 8 bits would do.
+ * Deno and in pages. A plan's dispatches are made when it is recorded; `submit` encodes those of all its
+ * plans, queues them in one submission and returns; only reading waits. Arithmetic is float32, but where
+ * rounded activations are asked for: products of weights that are integers under scales are those of
+ * integers, and products of halves are in half precision where activations of 8 bits would do.
  */
 
 import { BackendLostError } from "../../errors.ts";
@@ -42,7 +42,7 @@ import { type Gpu, type GpuLimits, openGpu } from "./device.ts";
 import { Kernels } from "./kernel.ts";
 import { bufferOf, cacheOf, expertsOf, GpuBuffer, GpuExperts } from "./memory.ts";
 import { checkPageBytes, pageBytes, pageRuns } from "./pages.ts";
-import { GpuPlan } from "./plan.ts";
+import { GpuPlan, runPlans } from "./plan.ts";
 import type { Profiler } from "./profiler.ts";
 import { Reader } from "./reader.ts";
 import { GpuRecorder, type RecorderContext } from "./recorder.ts";
@@ -255,20 +255,14 @@ export class WebGpuBackend implements Backend {
     return new GpuPlan(dispatches, { device, kernels: this.#kernels, length });
   }
 
-  submit(plan: Plan): void {
+  submit(...plans: readonly Plan[]): void {
     this.#checkAlive();
     this.#running = true;
     const { device } = this.#gpu;
     if (faultDue(this.#faults, "gpu")) device.destroy();
-    if (this.#profiler !== undefined) {
-      this.#profiler.run(plan as GpuPlan, device);
-      return;
-    }
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    (plan as GpuPlan).encode(pass);
-    pass.end();
-    device.queue.submit([encoder.finish()]);
+    const recorded = plans as readonly GpuPlan[];
+    if (this.#profiler !== undefined) this.#profiler.run(recorded, device);
+    else runPlans(recorded, device);
   }
 
   async read(
@@ -312,7 +306,10 @@ export class WebGpuBackend implements Backend {
     return await this.#read([{ memory, offset: 0, bytes }]);
   }
 
-  protected writeMemory(memory: GPUBuffer, values: Float32Array<ArrayBuffer>): void {
+  protected writeMemory(
+    memory: GPUBuffer,
+    values: Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>,
+  ): void {
     this.#gpu.device.queue.writeBuffer(memory, 0, values);
   }
 

@@ -56,6 +56,15 @@ export class GpuPlan implements Plan {
   }
 }
 
+/** Queues plans in one submission, as one pass. */
+export function runPlans(plans: readonly GpuPlan[], device: GPUDevice): void {
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  for (const plan of plans) plan.encode(pass);
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+}
+
 /** All dispatches' parameters in one buffer. */
 function uniformsOf(device: GPUDevice, dispatches: readonly Dispatch[]): GPUBuffer {
   const bytes = new Uint8Array(Math.max(1, dispatches.length) * ALIGNMENT);

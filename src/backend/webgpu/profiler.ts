@@ -1,6 +1,6 @@
 /** Times each kernel of the plans that are submitted, by the GPU's own clock. For benchmarks. */
 
-import type { Command, GpuPlan } from "./plan.ts";
+import { type Command, type GpuPlan, runPlans } from "./plan.ts";
 import type { Work } from "./work.ts";
 
 /** What a kernel has taken in all plans so far. */
@@ -27,18 +27,12 @@ export class Profiler {
   #pending: Promise<void>[] = [];
 
   /**
-   * Runs a plan, each dispatch in a pass of its own, which costs some microseconds more than it would
+   * Runs plans, each dispatch in a pass of its own, which costs some microseconds more than it would
    * alone. The device must have the feature `timestamp-query`.
    */
-  run(plan: GpuPlan, device: GPUDevice): void {
-    if (this.active) this.#runTimed(plan, device);
-    else {
-      const encoder = device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      plan.encode(pass);
-      pass.end();
-      device.queue.submit([encoder.finish()]);
-    }
+  run(plans: readonly GpuPlan[], device: GPUDevice): void {
+    if (this.active) { for (const plan of plans) this.#runTimed(plan, device); }
+    else runPlans(plans, device);
   }
 
   #runTimed({ commands }: GpuPlan, device: GPUDevice): void {

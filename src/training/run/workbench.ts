@@ -17,7 +17,7 @@ import type { TimelineEvent } from "../parallel/timeline.ts";
 import type { MemberTrainer } from "../parallel/wire.ts";
 import type { StepTrainer } from "../step_trainer.ts";
 import { TapeBackend } from "../tape/mod.ts";
-import { type Objective, Trainer } from "../trainer.ts";
+import { F16_LOSS_SCALE, type Objective, Trainer } from "../trainer.ts";
 import type { PhaseRecipe } from "./phase_recipe.ts";
 import type { TrainRecipe } from "./recipe.ts";
 
@@ -77,9 +77,7 @@ export async function openWorkbench(options: WorkbenchOptions): Promise<Workbenc
       parameters: { weightDecay: phase.update.weightDecay },
       maxNorm: phase.update.maxNorm,
       checkpoint: recipe.batch.checkpoint,
-      ...(recipe.backend.storage === "f16" && {
-        ...{ lossScale: 65536, scaling: { growth: 2, backoff: 0.5, interval: 2000 } },
-      }),
+      ...(recipe.backend.storage === "f16" && F16_LOSS_SCALE),
       ...(phase.update.balance > 0 && {
         balance: { over: "sequence" as const, alpha: phase.update.balance },
       }),
@@ -138,14 +136,15 @@ async function startCrew(
 async function openBackend({ recipe, threads }: WorkbenchOptions): Promise<TrainingBackend> {
   const { name, storage } = recipe.backend;
   if (name === "reference") return createReferenceTrainingBackend({ storage });
-  if (storage !== "f32") {
+  if (storage === "bf16" || (name === "wasm" && storage !== "f32")) {
+    const right = name === "wasm" ? "f32" : "f32 or f16";
     throw new OptionError(
-      `cannot train: backend.storage is ${storage}, must be f32 on the ${name} backend`,
+      `cannot train: backend.storage is ${storage}, must be ${right} on the ${name} backend`,
     );
   }
   if (name === "wasm") return await createWasmTrainingBackend({ threads });
   const { createWebGpuTrainingBackend } = await import("../../backend/webgpu/training/mod.ts");
-  return await createWebGpuTrainingBackend();
+  return await createWebGpuTrainingBackend({ storage });
 }
 
 function objectiveOf(phase: PhaseRecipe): Objective {

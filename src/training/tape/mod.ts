@@ -236,8 +236,8 @@ export class TapeBackend implements Backend {
     return this.inner.record((ops) => build(new LocatedOps(ops)));
   }
 
-  submit(plan: Plan): void {
-    this.inner.submit(plan);
+  submit(...plans: readonly Plan[]): void {
+    this.inner.submit(...plans);
   }
 
   read(

@@ -14,7 +14,7 @@ import { bufferOf } from "../memory.ts";
 /** An array that a kernel sees. */
 export interface Access {
   readonly memory: GPUBuffer;
-  readonly type: "f32" | "i32" | "u32" | "vec4<f32>";
+  readonly type: "f32" | "i32" | "u32" | "vec2<u32>" | "vec4<f32>";
   readonly write: boolean;
 }
 

@@ -6,10 +6,12 @@
 
 import type { Buffer } from "../../backend.ts";
 import type * as params from "../../training_params.ts";
+import { bufferOf } from "../memory.ts";
 import type { OpContext } from "../ops/context.ts";
 import { checkExpertCount } from "../ops/moe_common.ts";
 import { each, kernel, reads, total, totalMemory, writes } from "./arrays.ts";
 import { pairAt, type Schedule, sortedByExpert, tileOf } from "./expert_sort.ts";
+import { roundedCopy } from "./halves.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
 import { product, type Side, sideOf, tilesOf } from "./product.ts";
 import { addSums, areFours } from "./products.ts";
@@ -51,6 +53,8 @@ interface Rows {
   readonly of: Buffer | GPUBuffer;
   readonly width: number;
   readonly shared: boolean;
+  /** Whether their numbers are halves; float32 by default. */
+  readonly halves?: boolean;
 }
 
 /** out[pair] (+)= rows[pair] W, or rows[pair] W^T, W being the matrix of the pair's expert. */
@@ -74,7 +78,7 @@ function multiply(
     side,
     arrays: {
       ...{ schedule: reads(schedule.memory, "u32"), rows: reads(rows.of) },
-      ...{ weight: reads(weight.value), out: writes(options.out) },
+      ...{ weight: reads(weight.stored), out: writes(options.out) },
     },
     params: { across, depth: rows.width, width, each: weight.rows, stride: weight.stride },
     workgroups: schedule.tiles * across,
@@ -88,6 +92,7 @@ ${tileOf(schedule, names.schedule, "tile")}
     a: {
       array: "rows",
       along: "k",
+      halves: rows.halves,
       base(names, m) {
         const pair = pairAt(schedule, names.schedule, m);
         return `${pair}${rows.shared ? ` / ${topK}u` : ""} * params.depth`;
@@ -96,6 +101,7 @@ ${tileOf(schedule, names.schedule, "tile")}
     b: {
       array: "weight",
       along: transposed ? "k" : "side",
+      halves: weight.isRounded,
       base: (_, index) => `(id * params.each + ${index}) * params.stride`,
     },
     whole: areFours(rows.width, width),
@@ -151,8 +157,18 @@ function addGradient(
   let k0 = min(begin + split * terms, end);
   let k_end = min(k0 + terms, end);
   ${isCut ? "" : "if (k0 == k_end) { return; }"}`,
-    a: { array: "left", along: "side", base: (names, k) => of(names, left, k) },
-    b: { array: "right", along: "side", base: (names, k) => of(names, right, k) },
+    a: {
+      array: "left",
+      along: "side",
+      halves: left.halves,
+      base: (names, k) => of(names, left, k),
+    },
+    b: {
+      array: "right",
+      along: "side",
+      halves: right.halves,
+      base: (names, k) => of(names, right, k),
+    },
     whole: areFours(rows, cols),
     out: {
       array: "out",
@@ -164,6 +180,17 @@ function addGradient(
     },
   }));
   if (isCut) addSums(context, weight, { sums: out, splits });
+}
+
+/** Rows as products with weights in halves read them. */
+function roundedRows(
+  context: OpContext,
+  rows: Rows,
+  { name, count }: { name: string; count: number },
+): Rows {
+  const from = "kind" in rows.of ? bufferOf(rows.of).memory : rows.of;
+  const of = roundedCopy(context, name, { from, count: count * rows.width });
+  return { ...rows, of, halves: true };
 }
 
 /** What experts' gates and up matrices make of the rows. */
@@ -192,10 +219,15 @@ export function expertsBackward(
   const pairs = sorted(context, params);
   const count = rows * topK;
   const middle = context.scratch("experts' activations", count * intermediate * 4);
-  const own = (of: Buffer | GPUBuffer) => ({ of, width: intermediate, shared: false });
-  const wide = (of: Buffer) => ({ of, width: hidden, shared: true });
+  const asRead = (name: string, of: Rows, count: number) =>
+    down.isRounded ? roundedRows(context, of, { name, count }) : of;
+  const wide = (name: string, of: Buffer) =>
+    asRead(name, { of, width: hidden, shared: true }, rows);
+  const own = (of: Buffer | GPUBuffer) =>
+    asRead("experts' pairs", { of, width: intermediate, shared: false }, count);
+  const gradients = wide("gradients", outGradient);
   multiply(context, pairs, {
-    ...{ label: "experts middle gradient", rows: wide(outGradient), weight: down },
+    ...{ label: "experts middle gradient", rows: gradients, weight: down },
     ...{ transposed: false, out: middle },
   });
   context.run(kernel({
@@ -227,8 +259,14 @@ ${total("sum", { threads: LANES, value: "product" })}
   }));
   const values = context.scratch("experts' values", count * hidden * 4);
   const inputs = { label: "experts input gradient", transposed: false, out: values };
-  multiply(context, pairs, { ...inputs, rows: own(kept.gate), weight: gate });
-  multiply(context, pairs, { ...inputs, rows: own(kept.up), weight: up, accumulate: true });
+  const right = wide("inputs", x);
+  const label = "experts weight gradient";
+  for (const [of, weight, accumulate] of [[kept.gate, gate, false], [kept.up, up, true]] as const) {
+    const left = own(of);
+    multiply(context, pairs, { ...inputs, rows: left, weight, accumulate });
+    addGradient(context, pairs, { label, left, right, weight });
+  }
+  addGradient(context, pairs, { label, left: gradients, right: own(middle), weight: down });
   each(context, {
     label: "experts input gradient, sums",
     arrays: { values: reads(values), out: writes(target.buffer) },
@@ -240,8 +278,4 @@ ${total("sum", { threads: LANES, value: "product" })}
   for (var j = 0u; j < ${topK}u; j++) { sum += ${names.values}[base + j * params.hidden]; }
   ${names.out}[i] = sum;`,
   });
-  const label = "experts weight gradient";
-  addGradient(context, pairs, { label, left: own(kept.gate), right: wide(x), weight: gate });
-  addGradient(context, pairs, { label, left: own(kept.up), right: wide(x), weight: up });
-  addGradient(context, pairs, { label, left: wide(outGradient), right: own(middle), weight: down });
 }

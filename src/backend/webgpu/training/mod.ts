@@ -1,12 +1,11 @@
 /**
- * The GPU backend with what training adds, in float32. A step is one submission: every op, the norm of
- * the gradients, the update and the clock run on the device, and nothing is read back. Sums have an order
- * that depends on shapes only, so that two runs have the same bits on one adapter.
+ * The GPU backend with what training adds, in float32 or with weights and kept activations in halves, whose
+ * products are summed in float32 all the same. Every op, the norm of the gradients, the update and the clock
+ * run on the device, and nothing is read back: a step is one submission for each of its micro-batches. Sums
+ * have an order that depends on shapes only, so that two runs have the same bits on one adapter.
  */
 
 import { UnsupportedOpError } from "../../../errors.ts";
-import { dequantize } from "../../../quant/dequantize.ts";
-import { rowBytes } from "../../../quant/types.ts";
 import type {
   Buffer,
   Experts,
@@ -21,34 +20,50 @@ import type { HalfBuffer, Parameter, Slot, TrainingBackend, TrainingOps } from "
 import { type Gpu, openGpu } from "../device.ts";
 import { expertsOf, type GpuExperts, type GpuWeight, weightOf } from "../memory.ts";
 import { WebGpuBackend, type WebGpuBackendOptions } from "../mod.ts";
+import { GpuHalfBuffer, halfBytes } from "./halves.ts";
 import {
   type GpuExpertParameters,
   GpuParameter,
   gpuParameterOf,
   type Trained,
 } from "./parameters.ts";
-import { noHalves, TrainingRecorder } from "./recorder.ts";
+import { TrainingRecorder } from "./recorder.ts";
+import { asFloats, asHalves, halvesOf, stacked } from "./tensors.ts";
+
+export interface WebGpuTrainingOptions extends WebGpuBackendOptions {
+  /** float32 by default. */
+  readonly storage?: "f32" | "f16";
+}
 
 /** Opens a backend that trains on the best adapter. Throws CapacityError where there is none. */
 export async function createWebGpuTrainingBackend(
-  options: WebGpuBackendOptions = {},
+  options: WebGpuTrainingOptions = {},
 ): Promise<TrainingBackend> {
   return new WebGpuTrainingBackend(await openGpu(), options);
 }
 
 class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Trained {
-  readonly storage = "f32";
+  readonly storage: "f32" | "f16";
   readonly #weights = new Map<GpuWeight, GpuParameter>();
   readonly #layers = new Map<GpuExperts, GpuExpertParameters>();
 
-  constructor(gpu: Gpu, options: WebGpuBackendOptions) {
+  constructor(gpu: Gpu, options: WebGpuTrainingOptions) {
     super(gpu, options);
+    this.storage = options.storage ?? "f32";
   }
 
   override async upload(tensor: TensorData, options: UploadOptions = {}): Promise<Weight> {
-    const weight = weightOf(await super.upload(asFloats(tensor), { ...options, exact: true }));
-    this.#weights.set(weight, new GpuParameter([tensor.name], weight));
+    const master = await this.#master(tensor, options);
+    // Vectors are few, and the gate's weights are to be exact.
+    const isPlain = tensor.rows === 1 || options.exact === true || this.storage === "f32";
+    const halves = isPlain ? undefined : weightOf(await super.upload(asHalves(tensor), options));
+    const weight = halves ?? master;
+    this.#weights.set(weight, new GpuParameter([tensor.name], master, halves));
     return weight;
+  }
+
+  async #master(tensor: TensorData, options: UploadOptions = {}): Promise<GpuWeight> {
+    return weightOf(await super.upload(asFloats(tensor), { ...options, exact: true }));
   }
 
   override async uploadExperts(tensors: ExpertTensors): Promise<Experts> {
@@ -58,19 +73,24 @@ class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Tr
         `cannot train the experts of layer ${layer}: they have biases, must have none`,
       );
     }
+    const convert = this.storage === "f32" ? asFloats : asHalves;
     const uploaded = await super.uploadExperts({
       layer,
-      gate: gate.map(asFloats),
-      up: up.map(asFloats),
-      down: down.map(asFloats),
+      gate: gate.map(convert),
+      up: up.map(convert),
+      down: down.map(convert),
     });
     const experts = expertsOf(uploaded);
-    const parameter = (part: "gate" | "up" | "down") =>
-      new GpuParameter(tensors[part].map(({ name }) => name), experts[part]);
+    const parameter = async (part: "gate" | "up" | "down") => {
+      const names = tensors[part].map(({ name }) => name);
+      const weight = experts[part];
+      if (weight.format.type === "F32") return new GpuParameter(names, weight);
+      return new GpuParameter(names, await this.#master(stacked(tensors[part])), weight);
+    };
     this.#layers.set(experts, {
-      gate: parameter("gate"),
-      up: parameter("up"),
-      down: parameter("down"),
+      gate: await parameter("gate"),
+      up: await parameter("up"),
+      down: await parameter("down"),
     });
     return uploaded;
   }
@@ -101,8 +121,14 @@ class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Tr
     }
   }
 
-  createHalfBuffer(): HalfBuffer {
-    throw noHalves();
+  createHalfBuffer(options: { rows: number; width: number }): HalfBuffer {
+    if (this.storage === "f32") {
+      throw new UnsupportedOpError(
+        "cannot store activations in halves: the backend's storage is f32, must be f16",
+      );
+    }
+    const bytes = halfBytes(options.rows * options.width);
+    return new GpuHalfBuffer(options, this.allocate("workspace", bytes, "a buffer of halves"));
   }
 
   recordTraining(build: (ops: TrainingOps) => void): Plan {
@@ -126,7 +152,11 @@ class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Tr
         `cannot write ${of.names[0]}: the values are ${values.length}, must be ${parameter.length}`,
       );
     }
-    this.writeMemory(memory, parameter.withPadding(values));
+    const padded = parameter.withPadding(values);
+    this.writeMemory(memory, padded);
+    if (slot === "value" && parameter.halves !== null) {
+      this.writeMemory(parameter.halves, halvesOf(padded));
+    }
   }
 
   trainingBytes(): number {
@@ -135,26 +165,8 @@ class WebGpuTrainingBackend extends WebGpuBackend implements TrainingBackend, Tr
       .reduce((sum, { trainingBytes }) => sum + trainingBytes, 0);
   }
 
-  bytesOf({ rows, width }: Buffer | HalfBuffer): number {
-    return rows * width * 4;
+  bytesOf(buffer: Buffer | HalfBuffer): number {
+    const count = buffer.rows * buffer.width;
+    return "kind" in buffer ? count * 4 : halfBytes(count);
   }
-}
-
-/** The tensor as float32, whatever it is in its file; rows are converted as they are read. */
-function asFloats(tensor: TensorData): TensorData {
-  const { name, type, rows, cols } = tensor;
-  if (type === "F32") return tensor;
-  const bytesPerRow = rowBytes(type, cols);
-  return {
-    ...{ name, type: "F32", rows, cols },
-    async read(offset, into) {
-      const first = offset / (cols * 4);
-      const count = into.length / (cols * 4);
-      const bytes = new Uint8Array(count * bytesPerRow);
-      await tensor.read(first * bytesPerRow, bytes);
-      const values = new Float32Array(count * cols);
-      dequantize(type, bytes, values);
-      into.set(new Uint8Array(values.buffer));
-    },
-  };
 }

@@ -13,6 +13,7 @@ import {
   totalMemory,
   writes,
 } from "./arrays.ts";
+import { roundToHalves } from "./halves.ts";
 import { type GpuParameter, gpuParameterOf } from "./parameters.ts";
 
 const THREADS = 256;
@@ -24,9 +25,12 @@ export function update(
   { rule, parameters, clock }: params.UpdateParams,
 ): void {
   for (const { parameter: of, rate, decay } of parameters) {
-    const step = { parameter: gpuParameterOf(of), rate, decay, clock };
+    const parameter = gpuParameterOf(of);
+    const step = { parameter, rate, decay, clock };
     if (rule.kind === "lars") stepLars(context, { ...step, rule });
     else stepAdaptive(context, { ...step, rule });
+    const { value: from, halves: to, padded: count } = parameter;
+    if (to !== null) roundToHalves(context, { from, to, count });
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * Weights that change, in GPU memory: gradients and moments lie as their weight does, row by row, each
- * filled up with zeros to whole blocks, so that an update goes through all of them alike.
+ * filled up with zeros to whole blocks, so that an update goes through all of them alike. Where products read
+ * halves, those lie in the same order beside the float32 master.
  */
 
 import { CapacityError } from "../../../errors.ts";
@@ -18,12 +19,16 @@ export class GpuParameter implements Parameter {
   readonly cols: number;
   /** Numbers from one row to the next. */
   readonly stride: number;
+  /** Float32: what updates change. */
   readonly value: GPUBuffer;
+  /** The same numbers rounded; null where products read the float32. */
+  readonly halves: GPUBuffer | null;
   gradient: GPUBuffer | null = null;
   first: GPUBuffer | null = null;
   second: GPUBuffer | null = null;
 
-  constructor(names: readonly string[], weight: GpuWeight) {
+  /** `weight` is of type F32, and `halves` of F16, where there are any. */
+  constructor(names: readonly string[], weight: GpuWeight, halves?: GpuWeight) {
     const { name, rows, cols, format, parts } = weight;
     if (parts.length !== 1) {
       throw new CapacityError(
@@ -35,6 +40,16 @@ export class GpuParameter implements Parameter {
     this.cols = cols;
     this.stride = rowQuantWords(format, cols);
     this.value = parts[0].memory;
+    this.halves = halves?.parts[0].memory ?? null;
+  }
+
+  get isRounded(): boolean {
+    return this.halves !== null;
+  }
+
+  /** What products read. */
+  get stored(): GPUBuffer {
+    return this.halves ?? this.value;
   }
 
   /** Numbers of all tensors with what fills their rows up, and of one. */
@@ -51,9 +66,9 @@ export class GpuParameter implements Parameter {
     return this.names.length * this.rows * this.cols;
   }
 
-  /** Bytes of gradients and moments. */
+  /** Bytes of gradients and moments, and of the master where that is not what products read. */
   get trainingBytes(): number {
-    return [this.gradient, this.first, this.second]
+    return [this.gradient, this.first, this.second, this.isRounded ? this.value : null]
       .reduce((sum, memory) => sum + (memory?.size ?? 0), 0);
   }
 

@@ -1,12 +1,13 @@
 /**
- * A tile of a product of two float32 matrices, for all products of the backward pass. Tiles of both lie in
- * workgroup memory, and what the next turn needs is on its way meanwhile; a thread keeps four rows and
- * columns, or eight, of the result. A result's products are added one after the other in ascending order of
- * `k`, whatever the size of the tile.
+ * A tile of a product of two matrices, of float32 or halves, for all products of the backward pass. Tiles of
+ * both lie in workgroup memory as float32, and what the next turn needs is on its way meanwhile; a thread
+ * keeps four rows and columns, or eight, of the result. A result's products are added one after the other
+ * in ascending order of `k`, whatever the size of the tile.
  */
 
 import { type Dispatch, type Parameter, unrolled } from "../kernel.ts";
 import { type Access, type Accesses, kernel } from "./arrays.ts";
+import { halfAt } from "./halves.ts";
 
 /** Rows and columns of a tile. */
 export type Side = 32 | 64 | 128;
@@ -54,6 +55,8 @@ export interface Operand<Name extends string> {
   readonly array: Name;
   /** Whether neighbours are along `k`, or along the tile's side. */
   readonly along: "k" | "side";
+  /** Whether its numbers are halves, two in a word; float32 by default. */
+  readonly halves?: boolean;
   /** WGSL of where the row of this index, of the other axis, begins. */
   readonly base: (names: Names<Name>, index: string) => string;
 }
@@ -94,6 +97,17 @@ export interface Product<Name extends string> {
 
 const LETTERS = "xyzw";
 
+/** WGSL of four halves in two words. */
+const FOUR_HALVES = `
+fn four_halves(words: vec2<u32>) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
+}`;
+
+function typeOf({ halves, whole }: { halves: boolean; whole: boolean }): Access["type"] {
+  if (halves) return whole ? "vec2<u32>" : "u32";
+  return whole ? "vec4<f32>" : "f32";
+}
+
 export function product<Name extends string>(options: Product<Name>): Dispatch {
   const { side, place, a, b, out, whole, arrays: given } = options;
   const quads = side === 32 ? 1 : 2;
@@ -101,10 +115,8 @@ export function product<Name extends string>(options: Product<Name>): Dispatch {
   const threads = perSide * perSide;
   const across = perSide / 8;
   const arrays: Record<Name, Access> = { ...given };
-  if (whole) {
-    for (const name of [a.array, b.array, out.array]) {
-      arrays[name] = { ...arrays[name], type: "vec4<f32>" };
-    }
+  for (const { array, halves = false } of [a, b, { array: out.array }]) {
+    arrays[array] = { ...arrays[array], type: typeOf({ halves, whole }) };
   }
   const loads = side / 4 * DEPTH / threads;
   const results = (text: (r: number, q: number) => string) =>
@@ -121,7 +133,8 @@ export function product<Name extends string>(options: Product<Name>): Dispatch {
     ...options,
     arrays,
     threads,
-    declare: () => `
+    declare: () =>
+      `${a.halves || b.halves ? FOUR_HALVES : ""}
 // One vector more a row, so that threads that write along k touch different banks.
 var<workgroup> tile_a: array<array<vec4<f32>, ${side / 4 + 1}>, ${DEPTH}>;
 var<workgroup> tile_b: array<array<vec4<f32>, ${side / 4 + 1}>, ${DEPTH}>;`,
@@ -222,28 +235,32 @@ function loadOne<Name extends string>(
   },
 ): string {
   const { name, i } = load;
-  const { row, four } = placeOfLoad(of.along, load);
+  const { row, four: column } = placeOfLoad(of.along, load);
   const array = names[of.array];
   const isAlongK = of.along === "k";
   const most = isAlongK ? "k_end" : end;
+  const four = `${array}[(base + at) / 4u]`;
+  const one = (place: string) => of.halves ? halfAt(array, place) : `${array}[${place}]`;
   const read = whole
-    ? `next_${name}${i} = ${array}[(base + at) / 4u];`
+    ? `next_${name}${i} = ${of.halves ? `four_halves(${four})` : four};`
     : `next_${name}${i} = vec4<f32>();
 ${
       unrolled(4, (j) =>
-        `        if (at + ${j}u < ${most}) { next_${name}${i}.${
-          LETTERS[j]
-        } = ${array}[base + at + ${j}u]; }`)
+        `        if (at + ${j}u < ${most}) { next_${name}${i}.${LETTERS[j]} = ${
+          one(`base + at + ${j}u`)
+        }; }`)
     }`;
   return isAlongK
     ? `      {
-        let at = ${k} + ${four} * 4u;
+        let at = ${k} + ${column} * 4u;
         let base = row_${name}${i};
         if (at < k_end) { ${read} } else { next_${name}${i} = vec4<f32>(); }
       }`
     : `      {
         let deep = ${k} + ${row};
-        let at = ${whole ? `min(${first} + ${four} * 4u, ${end} - 4u)` : `${first} + ${four} * 4u`};
+        let at = ${
+      whole ? `min(${first} + ${column} * 4u, ${end} - 4u)` : `${first} + ${column} * 4u`
+    };
         if (deep < k_end) {
           let base = ${of.base(names, "deep")};
           ${read}

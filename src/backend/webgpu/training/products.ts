@@ -6,6 +6,7 @@ import type { OpContext } from "../ops/context.ts";
 import { bufferOf } from "../memory.ts";
 import { each, reads, writes } from "./arrays.ts";
 import { addColumnSums } from "./columns.ts";
+import { roundedCopy } from "./halves.ts";
 import type { GpuParameter, Trained } from "./parameters.ts";
 import { enoughTiles, product, type Side as TileSide, sideOf, tilesOf } from "./product.ts";
 import { fillValues } from "./rows.ts";
@@ -16,6 +17,8 @@ export interface Side {
   readonly stride: number;
   /** From one head to the next; 0 where there is one. */
   readonly each: number;
+  /** Whether its numbers are halves; float32 by default. */
+  readonly halves?: boolean;
 }
 
 /** A matrix `[heads * outDim, cols]`, of whose heads each has an input and an output of its own. */
@@ -64,7 +67,7 @@ export function addInputGradient(
     side,
     arrays: {
       gradient: reads(gradient.memory),
-      weight: reads(weight.value),
+      weight: reads(weight.stored),
       out: writes(target.memory),
     },
     params: {
@@ -83,11 +86,13 @@ export function addInputGradient(
     a: {
       array: "gradient",
       along: "k",
+      halves: gradient.halves,
       base: (_, m) => `${m} * params.gradient_stride + head * params.gradient_each`,
     },
     b: {
       array: "weight",
       along: "side",
+      halves: weight.isRounded,
       base: (_, k) => `(head * params.out_dim + ${k}) * params.weight_stride`,
     },
     whole: areFours(outDim, cols, ...numbersOf(gradient), ...numbersOf(target)),
@@ -152,11 +157,13 @@ export function addWeightGradient(
     a: {
       array: "gradient",
       along: "side",
+      halves: gradient.halves,
       base: (_, k) => `${k} * params.gradient_stride + real_head * params.gradient_each`,
     },
     b: {
       array: "x",
       along: "side",
+      halves: x.halves,
       base: (_, k) => `${k} * params.x_stride + real_head * params.x_each`,
     },
     whole: areFours(outDim, cols, ...numbersOf(gradient), ...numbersOf(x)),
@@ -198,20 +205,35 @@ function rowsOf(buffer: Buffer): Side {
   return { memory: bufferOf(buffer).memory, stride: buffer.width, each: 0 };
 }
 
+/** Rows as products with weights in halves read them. */
+function rounded(
+  context: OpContext,
+  side: Side,
+  { name, rows }: { name: string; rows: number },
+): Side {
+  const count = rows * side.stride;
+  const memory = roundedCopy(context, name, { from: side.memory, count });
+  return { ...side, memory, halves: true };
+}
+
 export function linearBackward(
   context: OpContext,
   params: LinearBackwardParams,
   trained: Trained,
 ): void {
-  const { x, target, rows } = params;
-  for (const [i, { weight: of, bias, scale = 1, outGradient }] of params.outputs.entries()) {
+  const { outputs, target, rows } = params;
+  const isRounded = outputs.some(({ weight }) => trained.parameterOf(weight).isRounded);
+  const asRead = (name: string, of: Buffer) =>
+    isRounded ? rounded(context, rowsOf(of), { name, rows }) : rowsOf(of);
+  const x = asRead("inputs", params.x);
+  for (const [i, { weight: of, bias, scale = 1, outGradient }] of outputs.entries()) {
     const weight = trained.parameterOf(of);
     const shape = { heads: 1, outDim: of.rows, cols: of.cols, rows, scale };
-    const gradient = rowsOf(outGradient);
+    const gradient = asRead("gradients", outGradient);
     const accumulate = target.accumulate || i > 0;
     const inputs = { target: rowsOf(target.buffer), accumulate };
     addInputGradient(context, weight, { ...shape, gradient, ...inputs });
-    addWeightGradient(context, weight, { ...shape, gradient, x: rowsOf(x) });
+    addWeightGradient(context, weight, { ...shape, gradient, x });
     if (bias === undefined) continue;
     addColumnSums(context, {
       label: "bias gradient",
@@ -235,7 +257,9 @@ export function headLinearBackward(
   const weight = trained.parameterOf(params.weight);
   const outDim = params.weight.rows / heads;
   const shape = { heads, outDim, cols: params.weight.cols, rows, scale: 1 };
-  const gradient = { ...rowsOf(outGradient), each: outDim };
+  const asRead = (name: string, side: Side) =>
+    weight.isRounded ? rounded(context, side, { name, rows }) : side;
+  const gradient = asRead("gradients", { ...rowsOf(outGradient), each: outDim });
   const ofHeads = (buffer: Buffer) => ({ ...rowsOf(buffer), each: xStride });
   // Between the heads' inputs lie others, to which nothing is added.
   const isWhole = xStride === shape.cols;
@@ -246,5 +270,5 @@ export function headLinearBackward(
   const accumulate = target.accumulate || !isWhole;
   const inputs = { target: ofHeads(target.buffer), accumulate };
   addInputGradient(context, weight, { ...shape, gradient, ...inputs });
-  addWeightGradient(context, weight, { ...shape, gradient, x: ofHeads(x) });
+  addWeightGradient(context, weight, { ...shape, gradient, x: asRead("inputs", ofHeads(x)) });
 }

@@ -1,6 +1,5 @@
 /** Turns ops of training into dispatches. */
 
-import { UnsupportedOpError } from "../../../errors.ts";
 import { checkExperts } from "../../op_checks.ts";
 import type { TrainingOps } from "../../training.ts";
 import * as check from "../../training_checks.ts";
@@ -13,6 +12,7 @@ import { expertsBackward } from "./experts.ts";
 import { expertGates, keepingExperts } from "./kept_experts.ts";
 import { countExperts, updateCorrectionBias } from "./expert_counts.ts";
 import { gateBackward, replayGate } from "./gate.ts";
+import * as halves from "./halves.ts";
 import { latentTokens } from "./latent_tokens.ts";
 import * as losses from "./losses.ts";
 import { rmsNormBackward, rotateAndCacheBackward, rotateAndCacheLatentBackward } from "./norm.ts";
@@ -76,12 +76,14 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
     this.#record(latentTokens, params);
   }
 
-  pack(): void {
-    throw noHalves();
+  pack(params: params.PackParams): void {
+    check.checkPack(params);
+    this.#record(halves.pack, params);
   }
 
-  unpack(): void {
-    throw noHalves();
+  unpack(params: params.PackParams): void {
+    check.checkPack(params);
+    this.#record(halves.unpack, params);
   }
 
   tokenLogProbs(params: params.TokenLogProbsParams): void {
@@ -192,10 +194,4 @@ export class TrainingRecorder extends GpuRecorder implements TrainingOps {
     this.length++;
     op(this.context, params, this.#trained);
   }
-}
-
-export function noHalves(): UnsupportedOpError {
-  return new UnsupportedOpError(
-    "cannot store activations in halves: the webgpu backend's storage must be f32",
-  );
 }
