@@ -25,7 +25,7 @@ const BROWSER_SKIPPED: string | undefined = isFile(EXECUTABLE)
 
 /** Calls functions of the page in a browser. */
 export class OpenPage {
-  /** `http://127.0.0.1:PORT/`, which has the page, its script and the model files in `models/`. */
+  /** `http://127.0.0.1:PORT/`, which has the page, its script and the repository's model files. */
   readonly url: string;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
   readonly #browser: Browser;
@@ -103,7 +103,7 @@ async function answer(request: Request, script: Uint8Array<ArrayBuffer>): Promis
   if (pathname === "/page.js") {
     return new Response(script, { headers: { "content-type": "text/javascript" } });
   }
-  if (pathname.startsWith("/models/")) return await modelBytes(request, pathname);
+  if (pathname.endsWith(".gguf")) return await modelBytes(request, pathname);
   const html = `<!doctype html><title>sluice</title><script type="module" src="page.js"></script>`;
   return new Response(html, { headers: { "content-type": "text/html" } });
 }

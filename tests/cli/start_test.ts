@@ -216,7 +216,7 @@ for (const backend of ["wasm", "reference"]) {
         assertEquals(load, counted);
       }
     });
-    for (const part of ["26.3M parameters", "Q4_K", "2048 tokens"]) assertStringIncludes(out, part);
+    for (const part of ["26.3M parameters", "Q8_0", "1024 tokens"]) assertStringIncludes(out, part);
   });
 }
 

@@ -195,6 +195,7 @@ Deno.test("judging many long answers lets other requests through", async () => {
       if (!isDone) answers++;
     }
     await whole;
-    assert(answers >= 5, `${answers} answers meanwhile`);
+    // One, where judging takes the whole turn.
+    assert(answers >= 3, `${answers} answers meanwhile`);
   });
 });
