@@ -24,7 +24,12 @@ import { TapeBackend } from "../training/tape/mod.ts";
 import { F16_LOSS_SCALE, Trainer } from "../training/trainer.ts";
 import { formatKernels, kernelFigures } from "./kernel_times.ts";
 import { threeDigits } from "./statistics.ts";
-import { madeUpSamples, TRAINING_SHAPES, type TrainingShape } from "./training_shapes.ts";
+import {
+  madeUpSamples,
+  parametersOf,
+  TRAINING_SHAPES,
+  type TrainingShape,
+} from "./training_shapes.ts";
 
 const SHAPE_NAMES = Object.keys(TRAINING_SHAPES) as TrainingShape[];
 
@@ -173,13 +178,6 @@ async function timeKernels(
   const times = await profiler.take();
   profiler.active = false;
   return times;
-}
-
-function parametersOf({ parameters }: Trainer): number {
-  return parameters.trained.reduce(
-    (sum, { names, rows, cols }) => sum + names.length * rows * cols,
-    0,
-  );
 }
 
 /** Figures for people. */

@@ -3,8 +3,7 @@
  * update rule, and what a driver is asked and answers.
  */
 
-import { FormatError } from "../errors.ts";
-import { MARK } from "./wire.ts";
+import { parseMarked } from "./wire.ts";
 
 /** A Llama with as many heads of keys as of queries, and its step. */
 export interface PeerModel {
@@ -44,28 +43,11 @@ export interface TrainingTiming {
   readonly seconds: readonly number[];
 }
 
+const TRAINING = { parameters: "number", losses: "numbers", seconds: "numbers" } as const;
+
 /** Reads a marked line's `training`; throws FormatError where it is something else. */
 export function parseTraining(line: string): TrainingTiming {
-  const refuse = () =>
-    FormatError.of(
-      "read a driver's answer",
-      "the line",
-      JSON.stringify(line.slice(0, 200)),
-      `${MARK}{"training": {parameters, losses, seconds}}, numbers finite and not negative`,
-    );
-  if (!line.startsWith(MARK)) throw refuse();
-  let value: TrainingTiming | undefined;
-  try {
-    value = JSON.parse(line.slice(MARK.length)).training;
-  } catch {
-    throw refuse();
-  }
-  const right = (number: unknown) => Number.isFinite(number) && (number as number) >= 0;
-  const list = (numbers: unknown) => Array.isArray(numbers) && numbers.every(right);
-  if (!value || !right(value.parameters) || !list(value.losses) || !list(value.seconds)) {
-    throw refuse();
-  }
-  return value;
+  return parseMarked<TrainingTiming>(line, { kind: "training", fields: TRAINING });
 }
 
 /** Shapes of all weights, matrices as [in, out]; the embedding table as [vocabulary, width]. */

@@ -18,6 +18,7 @@ import { type DriverCommand, DriverProcess } from "./driver_process.ts";
 import { driverOf, type Skipped } from "./engines.ts";
 import { describeMachine, loadAverage, noiseWarning } from "./machine.ts";
 import { summarize, threeDigits } from "./statistics.ts";
+import { DENSE } from "./training_shapes.ts";
 import { parseTraining, type PeerModel, type PeerTokens, RULE } from "./training_model.ts";
 import { differenceProblem, formatTable, type PeerRun, rowsOf } from "./training_peers_report.ts";
 
@@ -39,10 +40,11 @@ export const FLAGS = {
   steps: integerFlag({ help: "steps of a turn that are timed", min: 1, max: 1000, fallback: 10 }),
 } satisfies FlagTable;
 
-/** The model without threads: four layers of width 128, and a step of 8 samples of 128 tokens. */
+const { hidden: width, layers, heads, intermediate } = DENSE;
+
+/** The model without threads, and a step of 8 samples of 128 tokens. */
 export const MODEL: Omit<PeerModel, "threads"> = Object.freeze({
-  ...{ width: 128, layers: 4, heads: 4, intermediate: 384, vocabulary: 1024 },
-  ...{ samples: 8, length: 128 },
+  ...{ width, layers, heads, intermediate, vocabulary: 1024, samples: 8, length: 128 },
 });
 
 export interface PeerEngine {

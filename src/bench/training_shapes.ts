@@ -3,6 +3,7 @@
 import type { MetadataValue } from "../formats/tensor_source.ts";
 import { Xoshiro128 } from "../sampling/random.ts";
 import { nextTokens, type TrainingSequence } from "../training/batch.ts";
+import type { Trainer } from "../training/trainer.ts";
 
 type Config = Readonly<Record<string, MetadataValue>>;
 
@@ -76,6 +77,9 @@ export function llamaConfig(
   };
 }
 
+/** The model that peers train as well. */
+export const DENSE = Object.freeze({ hidden: 128, layers: 4, heads: 4, intermediate: 384 });
+
 /** Models: mixtures by their parameters that a token takes part in, and the one peers train as well. */
 export const TRAINING_SHAPES = Object.freeze({
   "100k": mixture({
@@ -90,7 +94,7 @@ export const TRAINING_SHAPES = Object.freeze({
     ...{ hidden: 384, layers: 8, heads: 8, head: [32, 32, 32], latent: 128 },
     ...{ experts: 32, topK: 4, intermediate: 160, dense: 960 },
   }),
-  "dense": llamaConfig({ hidden: 128, layers: 4, heads: 4, intermediate: 384 }),
+  "dense": llamaConfig(DENSE),
 });
 
 export type TrainingShape = keyof typeof TRAINING_SHAPES;
@@ -118,4 +122,12 @@ export function madeUpSamples(
     left -= count;
   }
   return samples;
+}
+
+/** Numbers of all tensors that a trainer changes. */
+export function parametersOf({ parameters }: Pick<Trainer, "parameters">): number {
+  return parameters.trained.reduce(
+    (sum, { names, rows, cols }) => sum + names.length * rows * cols,
+    0,
+  );
 }

@@ -79,21 +79,23 @@ const OPTIONAL_OF_TIMING = {
 
 /** Reads a marked line's `ready`; throws FormatError where it is something else. */
 export function parseReady(line: string): Ready {
-  return parse<Ready>(line, { kind: "ready", fields: READY });
+  return parseMarked<Ready>(line, { kind: "ready", fields: READY });
 }
 
 /** Reads a marked line's `timing`; throws FormatError where it is something else. */
 export function parseTiming(line: string): Timing {
-  return parse<Timing>(line, {
+  return parseMarked<Timing>(line, {
     kind: "timing",
     fields: TIMING,
     optional: OPTIONAL_OF_TIMING,
   });
 }
 
-type FieldTypes = Readonly<Record<string, "number" | "string">>;
+/** `numbers` are a list of them. */
+type FieldTypes = Readonly<Record<string, "number" | "numbers" | "string">>;
 
-function parse<T>(
+/** Reads a marked line's object of this kind; throws FormatError where it is something else. */
+export function parseMarked<T>(
   line: string,
   { kind, fields, optional = {} }: { kind: string; fields: FieldTypes; optional?: FieldTypes },
 ): T {
@@ -116,9 +118,16 @@ function parse<T>(
   for (const [name, type] of Object.entries({ ...fields, ...optional })) {
     const field = record[name];
     if (field === undefined && name in optional) continue;
-    const fieldType: string = typeof field;
-    if (fieldType !== type) throw refuse();
-    if (typeof field === "number" && !(Number.isFinite(field) && field >= 0)) throw refuse();
+    const isRight = type === "string"
+      ? typeof field === "string"
+      : type === "numbers"
+      ? Array.isArray(field) && field.every(isAmount)
+      : isAmount(field);
+    if (!isRight) throw refuse();
   }
   return record as T;
+}
+
+function isAmount(value: unknown): boolean {
+  return Number.isFinite(value) && (value as number) >= 0;
 }

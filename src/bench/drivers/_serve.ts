@@ -10,7 +10,17 @@ export interface DrivenEngine {
 }
 
 /** Opens the engine, says how long that took, and answers requests until the input ends. */
-export async function serveDriver(open: () => Promise<DrivenEngine>): Promise<never> {
+export function serveDriver(open: () => Promise<DrivenEngine>): Promise<never> {
+  return converse(open, async (engine, request: Request) => ({
+    timing: await engine.run(request),
+  }));
+}
+
+/** The same of any engine: `answer` makes of each request what is printed. */
+export async function converse<E extends { readonly version: string }, R>(
+  open: () => Promise<E>,
+  answer: (engine: E, request: R) => Promise<Readonly<Record<string, unknown>>>,
+): Promise<never> {
   const start = performance.now();
   const engine = await open();
   const ready: Ready = {
@@ -19,7 +29,7 @@ export async function serveDriver(open: () => Promise<DrivenEngine>): Promise<ne
   };
   console.log(MARK + JSON.stringify({ ready }));
   for await (const line of linesOf(Deno.stdin.readable)) {
-    console.log(MARK + JSON.stringify({ timing: await engine.run(JSON.parse(line)) }));
+    console.log(MARK + JSON.stringify(await answer(engine, JSON.parse(line))));
   }
   Deno.exit(0);
 }

@@ -1,8 +1,7 @@
 /** The driver's side of the conversation of `../training_peers.ts`, for drivers that run in Deno. */
 
-import { linesOf } from "../../cli/lines.ts";
 import type { PeerTokens, TrainingRequest, TrainingTiming } from "../training_model.ts";
-import { MARK, type Ready } from "../wire.ts";
+import { converse } from "./_serve.ts";
 
 /** What a driver makes of its engine. */
 export interface TrainedEngine {
@@ -12,28 +11,19 @@ export interface TrainedEngine {
   open(tokens: PeerTokens): () => Promise<number>;
 }
 
-/** Opens the engine, says how long that took, and trains as it is told until the input ends. */
-export async function serveTraining(open: () => Promise<TrainedEngine>): Promise<never> {
-  const start = performance.now();
-  const engine = await open();
-  const ready: Ready = {
-    loadSeconds: (performance.now() - start) / 1000,
-    version: engine.version,
-  };
-  console.log(MARK + JSON.stringify({ ready }));
+/** Opens the engine, and trains as it is told until the input ends. */
+export function serveTraining(open: () => Promise<TrainedEngine>): Promise<never> {
   let step: (() => Promise<number>) | undefined;
-  for await (const line of linesOf(Deno.stdin.readable)) {
-    const request: TrainingRequest = JSON.parse(line);
-    step ??= engine.open(request.tokens);
+  return converse(open, async (engine, { tokens, steps }: TrainingRequest) => {
+    step ??= engine.open(tokens);
     const seconds: number[] = [];
     const losses: number[] = [];
-    for (let i = 0; i < request.steps; i++) {
+    for (let i = 0; i < steps; i++) {
       const begun = performance.now();
       losses.push(await step());
       seconds.push((performance.now() - begun) / 1000);
     }
     const training: TrainingTiming = { parameters: engine.parameters, losses, seconds };
-    console.log(MARK + JSON.stringify({ training }));
-  }
-  Deno.exit(0);
+    return { training };
+  });
 }

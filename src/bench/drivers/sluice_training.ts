@@ -9,7 +9,7 @@ import { initialWeights } from "../../training/initial_weights.ts";
 import { TapeBackend } from "../../training/tape/mod.ts";
 import { Trainer } from "../../training/trainer.ts";
 import { type PeerModel, RULE } from "../training_model.ts";
-import { llamaConfig } from "../training_shapes.ts";
+import { llamaConfig, parametersOf } from "../training_shapes.ts";
 import { serveTraining } from "./_training.ts";
 
 const model: PeerModel = JSON.parse(Deno.args[0]);
@@ -35,10 +35,7 @@ await serveTraining(async () => {
   const trainer = await openTrainer();
   return {
     version: `${model.threads} threads`,
-    parameters: trainer.parameters.trained.reduce(
-      (sum, { names, rows, cols }) => sum + names.length * rows * cols,
-      0,
-    ),
+    parameters: parametersOf(trainer),
     open: ({ inputs, targets }) => {
       const share = 1 / (model.samples * model.length);
       const weights = new Float64Array(model.length).fill(share);

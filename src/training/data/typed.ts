@@ -2,11 +2,13 @@
 
 import type { Draws } from "./draws.ts";
 
+const REQUESTS =
+  "Calculate|Add|Subtract|Take|Multiply|Divide|Convert|Write|Split|Find|Put|Use|Reverse|Count|Explain|Tell|Describe|Solve";
+const REQUEST = new RegExp(`^(?:${REQUESTS})\\b`);
 /** Words that begin a question or a request; a name or a noun stays as it is. */
-const OPENING =
-  /^(?:What|How|Which|Who|When|Where|Why|Is|Calculate|Add|Subtract|Take|Multiply|Divide|Convert|Write|Split|Find|Put|Use|If|Today|It|Compare|Give|Reverse|Count|Explain|Tell|Describe|Solve|Hello|Hi|Hey|There|Suppose|Do|Can)\b/;
-const REQUEST =
-  /^(?:Calculate|Add|Subtract|Take|Multiply|Divide|Convert|Write|Split|Find|Put|Use|Reverse|Count|Explain|Tell|Describe|Solve)\b/;
+const OPENING = new RegExp(
+  `^(?:What|How|Which|Who|When|Where|Why|Is|If|Today|It|Compare|Give|Hello|Hi|Hey|There|Suppose|Do|Can|${REQUESTS})\\b`,
+);
 const BARE = /^(?:What is|Calculate|How much is) ([\d+\-*/×÷(). ]*\d\)?)[.?]$/;
 
 const lowered = (text: string) => text[0].toLowerCase() + text.slice(1);

@@ -75,6 +75,7 @@ function grpo(
 }
 
 const ACCEPTED_FILE = "accepted.jsonl";
+
 async function rejection(phase: RejectionPhase, job: RunJob): Promise<PhaseParts> {
   const { data, scorer } = job;
   const seed = seedOf(job, phase);

@@ -57,7 +57,7 @@ const topic = (draws: Draws) => draws.chance(0.8) ? draws.pick(TOPICS) : madeUp(
 const thing = (draws: Draws) => draws.chance(0.8) ? draws.pick(THINGS) : madeUp(draws);
 const year = (draws: Draws) => draws.integer(1000, 2030);
 
-/** Each begins with what is asked and ends with what it is asked of. */
+/** Questions and requests that want knowledge, taste or another language. */
 const KNOWLEDGE: readonly ((draws: Draws) => string)[] = [
   (draws) =>
     draws.pick([
