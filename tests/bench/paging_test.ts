@@ -11,9 +11,9 @@ import { serveSlowly } from "../../src/bench/slow_server.ts";
 import type { Request } from "../../src/bench/wire.ts";
 import { main } from "../../src/cli/bench.ts";
 import { OptionError } from "../../src/errors.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { ROOT, TINY_V3 } from "../support/fixtures.ts";
 
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 const DENSE = new URL("tests/data/goldens/gguf/qwen3/qwen3.q8_0.gguf", ROOT).pathname;
 
 const OPTIONS = {

@@ -28,9 +28,9 @@ import { BENCH_FLAGS } from "../../src/cli/bench_flags.ts";
 import { parseFlags } from "../../src/cli/flags.ts";
 import { FormatError, OptionError } from "../../src/errors.ts";
 import { recordedIo } from "../cli/_io.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 
 function parse(...args: string[]) {
   return parseFlags(BENCH_FLAGS, { command: "bench", args, env: () => undefined }).values;

@@ -18,8 +18,7 @@ import { OptionError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { TINY_MODEL } from "../cli/_io.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
-
-const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+import { TINY_V3 } from "../support/fixtures.ts";
 
 const DENSE = { steps: 2, rows: 4, routed: { layers: 0, topK: 0 } };
 

@@ -32,5 +32,3 @@ const ROOT = new URL("../../", import.meta.url);
 
 /** A tiny model with weights, tokenizer and template in one file. */
 export const TINY_MODEL = new URL("tests/data/goldens/gguf/qwen3/qwen3.q8_0.gguf", ROOT).pathname;
-/** A small trained mixture that goes on for two thousand tokens. */
-export const TINY_V3 = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;

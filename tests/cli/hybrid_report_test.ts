@@ -9,8 +9,7 @@ import { outlineFromTensors } from "../../src/experts/outline_tensors.ts";
 import { formatTrace } from "../../src/experts/trace.ts";
 import { randomTrace } from "../experts/_traces.ts";
 import { recordedIo } from "./_io.ts";
-
-const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+import { TINY_V3 } from "../support/fixtures.ts";
 
 /** DeepSeek-V2-Lite on a GPU with half its size, beside a CPU with 16 threads. */
 function planOf(options: { gigabytes: number; crossingSeconds: number }) {

@@ -3,7 +3,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { main } from "../../src/cli/start.ts";
 import type { Server } from "../../src/server/serve.ts";
-import { recordedIo, TINY_V3 } from "./_io.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
+import { recordedIo } from "./_io.ts";
 
 Deno.test("an answer that passes its deadline ends then, streamed or not, and the next one is right", async () => {
   const io = recordedIo();

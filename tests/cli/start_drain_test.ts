@@ -3,7 +3,8 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { main } from "../../src/cli/start.ts";
 import type { Server } from "../../src/server/serve.ts";
-import { recordedIo, TINY_V3 } from "./_io.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
+import { recordedIo } from "./_io.ts";
 
 /** Serves a small mixture, begins a stream of so many tokens, and stops the server then. */
 async function stoppedInStream(

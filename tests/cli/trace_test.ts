@@ -103,8 +103,8 @@ Deno.test("trace records the same with paged experts, and what was foreseen with
     const paging = ["--expert-cache", "2MiB", "--expert-policy", "lru"];
     assertEquals(await trace(folder, [...flags, ...paging]), resident);
     for (const { predicted } of resident.documents.flatMap(({ steps }) => steps)) {
-      const [first, ...others] = predicted!.map((ids) => ids.length > 0);
-      assertEquals([first, new Set(others)], [false, new Set([true])]);
+      const isForeseen = predicted!.map((ids) => ids.length > 0);
+      assertEquals(isForeseen, [false, true, true, true, true, true, true]);
     }
   });
 });

@@ -5,7 +5,7 @@ import { openLocalEngine } from "../../src/engine/open_local_engine.ts";
 import type { Engine, EngineEvent, EngineOptions } from "../../src/engine/types.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 import { goldens } from "../model/_goldens.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 import { MemoryStore } from "./_memory_store.ts";
 import { collect, toyRequest } from "./toy.ts";
 
@@ -15,7 +15,7 @@ const MODELS = [
   { name: "a dense model", path: goldens().find(({ mixture }) => !mixture)!.path },
   {
     name: "a small trained mixture",
-    path: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+    path: TINY_V3,
   },
 ];
 

@@ -5,11 +5,11 @@ import { openLocalEngine } from "../../src/engine/open_local_engine.ts";
 import { MAX_DRAFT } from "../../src/engine/speculation.ts";
 import type { Engine, EngineEvent, GenerateRequest } from "../../src/engine/types.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 import { collect, toyEngine, toyRequest } from "./toy.ts";
 
 /** A model whose answers repeat themselves, so that guesses come true. */
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 
 const REQUESTS: Partial<GenerateRequest>[] = [
   { maxTokens: 80 },

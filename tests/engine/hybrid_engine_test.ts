@@ -13,8 +13,8 @@ import { openCheckpoint } from "../../src/formats/open.ts";
 import { loadModel } from "../../src/model/registry.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 
-const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
 const PROMPT = [1, 50, 700, 12, 99, 1234, 77];
 
 async function answer(engine: Engine, maxTokens: number, prompt = PROMPT): Promise<number[]> {

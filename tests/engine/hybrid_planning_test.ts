@@ -15,8 +15,7 @@ import { openCheckpoint } from "../../src/formats/open.ts";
 import type { TensorSource } from "../../src/formats/tensor_source.ts";
 import { loadModel, readModelConfig } from "../../src/model/registry.ts";
 import { TINY_MODEL } from "../cli/_io.ts";
-
-const TINY_V3 = new URL("../data/models/tiny_v3_moe.q4_k_m.gguf", import.meta.url).pathname;
+import { TINY_V3 } from "../support/fixtures.ts";
 
 /** A GPU that is worth having, and a slow CPU. */
 const FAST_GPU: Rates = {

@@ -5,7 +5,7 @@ import { openLocalEngine } from "../../src/engine/open_local_engine.ts";
 import type { Engine, EngineEvent, EngineOptions, LoadProgress } from "../../src/engine/types.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
 import { type Golden, goldens } from "../model/_goldens.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { ROOT, TINY_V3 } from "../support/fixtures.ts";
 import { answerOf, collect, toyRequest } from "./toy.ts";
 
 const OPTIONS = {
@@ -158,7 +158,7 @@ Deno.test("a dense model beyond its budget is loaded whole and says so", async (
 });
 
 Deno.test("a mixture that is paged within its budget has nothing to say about it", async () => {
-  const model = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+  const model = TINY_V3;
   await withEngine({ ...OPTIONS, model, expertCacheBytes: 2 ** 20 }, (engine) => {
     assertEquals(engine.info.warnings, []);
     return Promise.resolve();

@@ -6,11 +6,11 @@ import type { Engine, EngineOptions } from "../../src/engine/types.ts";
 import { CapacityError } from "../../src/errors.ts";
 import { FAULT_KINDS, type Faults, parseFaults } from "../../src/faults.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 import { checkEndings, type Ending, HANG_MS, NEXT_ANSWER_MS, STREAMS, within } from "./_streams.ts";
 
 const OPTIONS = {
-  model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+  model: TINY_V3,
   backend: "wasm",
   activations: "q16",
   threads: 2,

@@ -10,12 +10,12 @@ import type { Engine, EngineOptions } from "../../src/engine/types.ts";
 import { CapacityError } from "../../src/errors.ts";
 import { FAULT_KINDS, type FaultKind, type Faults, parseFaults } from "../../src/faults.ts";
 import { NEUTRAL_SAMPLING } from "../../src/sampling/types.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 import { checkEndings, type Ending, NEXT_ANSWER_MS, within } from "./_streams.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../support/gpu.ts";
 
 const OPTIONS = {
-  model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+  model: TINY_V3,
   backend: "webgpu",
   // As where it was found to be there: its faults at load lead to WASM too.
   backendChosen: true,

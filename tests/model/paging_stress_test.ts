@@ -5,9 +5,9 @@ import { createWasmBackend, type WasmBackendOptions } from "../../src/backend/wa
 import { openCheckpoint } from "../../src/formats/open.ts";
 import { argmax, Evaluator } from "../../src/model/evaluate.ts";
 import { loadModel } from "../../src/model/registry.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 const STEPS = 250;
 const CACHE_BYTES = 7 * 2 ** 20;
 

@@ -5,9 +5,9 @@ import { createApp } from "../../routes/mod.ts";
 import { ExpertReadError } from "../../src/errors.ts";
 import { serve } from "../../src/server/serve.ts";
 import { loadModel } from "../../src/text/load.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { TINY_V3 } from "../support/fixtures.ts";
 
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 
 interface Served {
   readonly url: string;

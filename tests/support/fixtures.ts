@@ -6,6 +6,9 @@
 /** The repository's root, with a slash at the end. */
 export const ROOT = new URL("../../", import.meta.url);
 
+/** A small trained mixture with 2,048 tokens of context (tests/data/models). */
+export const TINY_V3 = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+
 /** The folder of golden fixtures (`SLUICE_SHARED`, by default `shared` beside the repository). */
 export function sharedFolder(): string | undefined {
   return existing(Deno.env.get("SLUICE_SHARED") ?? new URL("../shared", ROOT).pathname);

@@ -14,9 +14,9 @@ import { createTextModel } from "../../src/text/text_model.ts";
 import type { TextMessage, TextModel } from "../../src/text/types.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import { MemoryStore } from "../engine/_memory_store.ts";
-import { ROOT } from "../support/fixtures.ts";
+import { ROOT, TINY_V3 } from "../support/fixtures.ts";
 
-const MODEL = new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname;
+const MODEL = TINY_V3;
 const R1 = Deno.readTextFileSync(
   new URL("tests/data/chat/deepseek_r1_distill_qwen.jinja", ROOT),
 );

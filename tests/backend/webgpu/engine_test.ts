@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { openLocalEngine } from "../../../src/engine/open_local_engine.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "../../../src/sampling/types.ts";
 import { answerOf, toyRequest } from "../../engine/toy.ts";
-import { ROOT } from "../../support/fixtures.ts";
+import { TINY_V3 } from "../../support/fixtures.ts";
 import { GPU_SKIPPED, SKIP_NOTE } from "../../support/gpu.ts";
 
 Deno.test({
@@ -12,7 +12,7 @@ Deno.test({
   ignore: GPU_SKIPPED !== undefined,
   async fn() {
     const engine = await openLocalEngine({
-      model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+      model: TINY_V3,
       ...{ backend: "webgpu", activations: "f32", threads: 1, slots: 1, chunkTokens: 16 },
       ...{ contextLength: 64, speculation: "ngram" },
     });
@@ -36,7 +36,7 @@ Deno.test({
   ignore: GPU_SKIPPED !== undefined,
   async fn() {
     const engine = await openLocalEngine({
-      model: new URL("tests/data/models/tiny_v3_moe.q4_k_m.gguf", ROOT).pathname,
+      model: TINY_V3,
       ...{ backend: "webgpu", activations: "f32", threads: 1, slots: 4, chunkTokens: 16 },
       ...{ contextLength: 64, reusePrefixes: false },
     });
